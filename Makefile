@@ -1,0 +1,67 @@
+# Everything runs in .venv, from hashed requirement files; uv is installed into .tools where it is missing.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
+BIN := .venv/bin
+export FLOE_HOME ?= $(CURDIR)/.floe
+export DAGSTER_HOME ?= $(FLOE_HOME)/dagster
+export DBT_SEND_ANONYMOUS_USAGE_STATS = false
+export DO_NOT_TRACK = 1
+PYTEST_WORKERS ?= auto
+
+.PHONY: help setup run dev compile test lint lock lock-check clean
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1|/' | column -t -s '|'
+
+.tools/bin/uv:
+	@echo "uv is not on PATH: installing it into .tools"
+	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.x"'
+	@$(PYTHON) -m venv .tools
+	@.tools/bin/pip install --quiet --disable-pip-version-check uv
+
+.venv/.ready: requirements-dev.txt pyproject.toml | $(filter .tools/bin/uv,$(UV))
+	@echo "setting up .venv"
+	@test -x $(BIN)/python || $(UV) venv --quiet --python-preference only-system .venv
+	@$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements-dev.txt
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+setup: .venv/.ready $(DAGSTER_HOME)/dagster.yaml ## make the environment
+
+$(DAGSTER_HOME)/dagster.yaml: deploy/local/dagster.yaml
+	@mkdir -p $(@D) && cp $< $@
+
+run: setup ## compile and run the three products, then show what was published
+	@$(BIN)/floe-dagster run
+
+dev: setup ## dagster dev with the three products
+	@$(BIN)/dagster dev -w workspace.yaml
+
+compile: setup ## compile the three products
+	@$(BIN)/floe-dagster compile
+
+test: setup ## unit, contract and integration tests
+	@$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
+
+lint: setup ## linters, types, layers, lock
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(MAKE) --no-print-directory lock-check
+
+LOCK = $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --python-version 3.11 pyproject.toml
+
+lock: | $(filter .tools/bin/uv,$(UV)) ## refresh the hashed requirement files
+	@$(LOCK) --upgrade --no-annotate -o requirements.txt
+	@$(LOCK) --upgrade --no-annotate --extra dev -o requirements-dev.txt
+
+lock-check: setup ## fail where the requirement files do not fit pyproject.toml
+	@$(BIN)/python -m tests.lock_check
+
+clean: ## remove what the project wrote
+	@rm -rf .floe .venv .tools products/*/target

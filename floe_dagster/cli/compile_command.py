@@ -1,0 +1,75 @@
+"""`floe-dagster compile`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from floe_dagster.cli.terminal import colour, counted, print_findings, print_json, product_dirs
+from floe_dagster.compilation.outputs import outputs_current, write_outputs
+from floe_dagster.compilation.result import CompileResult
+from floe_dagster.compilation.stages import compile_product
+from floe_dagster.home import FloeHome
+
+
+def run(options: argparse.Namespace) -> int:
+    """Compile each product; a broken one does not stop the others."""
+    exit_code = 0
+    reports = []
+    for product_dir in product_dirs(options.products):
+        home = FloeHome.locate(product_dir)
+        begun = time.perf_counter()
+        result = compile_product(product_dir, manifest=options.manifest, home=home)
+        if result.bundle_path is not None:
+            output_dir = options.output / result.slug if options.output else product_dir / "target"
+            if not outputs_current(output_dir, result.digest, home):
+                write_outputs(result.bundle_path, output_dir, home)
+            if options.generate_definitions:
+                from floe_dagster.cli.scaffold import write_definitions
+
+                write_definitions(product_dir)
+        exit_code = max(exit_code, result.exit_code)
+        if options.format == "json":
+            reports.append(_report(result))
+        else:
+            _print(result, time.perf_counter() - begun)
+    if options.format == "json":
+        print_json(reports)
+    return exit_code
+
+
+def _report(result: CompileResult) -> dict[str, object]:
+    return {
+        "product": result.name,
+        "digest": result.digest,
+        "blocked": result.blocked,
+        "unchanged": result.unchanged,
+        "exit_code": result.exit_code,
+        "stages": [{"name": stage.name, "seconds": round(stage.seconds, 4)} for stage in result.stages],
+        "findings": [finding.to_dict() for finding in result.findings],
+    }
+
+
+def _print(result: CompileResult, seconds: float) -> None:
+    print_findings(result.findings)
+    warnings = sum(finding.severity == "warning" for finding in result.findings)
+    errors = sum(finding.severity == "error" for finding in result.findings)
+    counts = f"{counted(errors, 'error')}, {counted(warnings, 'warning')}"
+    if result.blocked:
+        last = (
+            "the last good state stays"
+            if Path(result.product_dir, "target").exists()
+            else "nothing was written"
+        )
+        print(f"{colour('blocked', 'error')}    {result.name}: {counts}; {last}")
+    elif result.unchanged:
+        print(f"{colour('unchanged', 'dim')}  {result.name} ({result.digest[7:19]}): {counts}")
+    else:
+        stages = " ".join(f"{stage.name} {stage.seconds:.2f}s" for stage in result.stages)
+        print(
+            f"{colour('compiled', 'ok')}   {result.name} ({result.digest[7:19]}) in {seconds:.1f}s: {counts}"
+            f"\n           {colour(stages, 'dim')}"
+        )
+    sys.stdout.flush()

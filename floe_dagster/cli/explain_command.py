@@ -1,0 +1,39 @@
+"""`floe-dagster explain`."""
+
+from __future__ import annotations
+
+import argparse
+
+from floe_dagster.cli.terminal import colour, print_findings, print_json, product_dirs, table
+from floe_dagster.compilation.stages import validate_product
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print who decided each governed field."""
+    exit_code = 0
+    reports = []
+    for product_dir in product_dirs(options.products):
+        result = validate_product(product_dir, manifest=options.manifest, documents_only=True)
+        exit_code = max(exit_code, result.exit_code)
+        governance = result.summary.get("governance")
+        reports.append({"product": result.name, "governance": governance})
+        if options.format == "json":
+            continue
+        print_findings(result.findings)
+        if governance is None:
+            continue
+        print(f"{colour(result.name, 'bold')}: effective level {governance['effective_level']}")
+        rows = [
+            [
+                decision["field"],
+                decision["value"],
+                decision["decided_by"],
+                f"{decision['file']}:{decision['line']}",
+                ", ".join(f"{layer} wanted {value}" for layer, value in decision["overruled"]),
+            ]
+            for decision in governance["decisions"]
+        ]
+        print(table(("field", "value", "decided by", "place", "overruled"), rows) + "\n")
+    if options.format == "json":
+        print_json(reports)
+    return exit_code

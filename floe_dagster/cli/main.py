@@ -1,0 +1,218 @@
+"""Arguments and exit codes of `floe-dagster`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+
+EXIT_FINE, EXIT_BLOCKED, EXIT_BAD_INPUT = 0, 1, 2
+
+_DESCRIPTION = """\
+Compile two YAML documents and a dbt project into governed Dagster definitions.
+
+  manifest.yaml   the platform's: compute, catalog, storage, governance
+  floe.yaml       the product's: what to transform, when, who owns it
+"""
+_EXIT_CODES = """\
+exit codes:
+  0  fine
+  1  a finding blocks (a policy under strict, a failed check of a run)
+  2  a document or an argument cannot be used
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: Without the program's name; `sys.argv[1:]` when left out.
+
+    Returns:
+        The exit code: 0 fine, 1 something blocks, 2 bad input.
+    """
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    if not hasattr(options, "module"):
+        parser.print_help()
+        return EXIT_BAD_INPUT
+    command: Callable[[argparse.Namespace], int] = import_module(options.module).run
+    try:
+        return command(options)
+    except KeyboardInterrupt:
+        print("interrupted; what was written before stands", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return EXIT_FINE
+    except (OSError, TimeoutError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="floe-dagster",
+        description=_DESCRIPTION,
+        epilog=_EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"floe-dagster {_version()}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    compile_ = _command(
+        commands,
+        "compile",
+        "compile products; writes target/compiled_artifacts.json and target/manifest.json",
+        """\
+examples:
+  floe-dagster compile                                   every product below products/
+  floe-dagster compile products/customer_360
+  floe-dagster compile products/* --manifest manifests/demo.yaml --output build
+""",
+    )
+    _products(compile_)
+    _manifest(compile_)
+    compile_.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="write to DIR/<product_slug>/ instead of the product's target/",
+    )
+    compile_.add_argument(
+        "--generate-definitions",
+        action="store_true",
+        help="also write definitions.py and __init__.py into the product's folder",
+    )
+    _format(compile_)
+
+    validate = _command(
+        commands,
+        "validate",
+        "find everything that compile would find; write nothing",
+        """\
+examples:
+  floe-dagster validate products/customer_360
+  floe-dagster validate --documents                      the YAML alone, without dbt
+  floe-dagster validate --format sarif > findings.sarif
+""",
+    )
+    _products(validate)
+    _manifest(validate)
+    validate.add_argument("--documents", action="store_true", help="look at the YAML documents alone")
+    _format(validate, "text", "json", "sarif")
+
+    diff = _command(
+        commands,
+        "diff",
+        "what a compilation would change for consumers and for governance",
+        "examples:\n  floe-dagster diff products/customer_360\n",
+    )
+    _products(diff)
+    _manifest(diff)
+    _format(diff)
+
+    explain = _command(
+        commands,
+        "explain",
+        "who decided each governed field, and who was overruled",
+        "examples:\n  floe-dagster explain products/customer_360\n",
+    )
+    _products(explain)
+    _manifest(explain)
+    _format(explain)
+
+    schema = _command(
+        commands,
+        "schema",
+        "print the JSON Schema of a document",
+        "examples:\n  floe-dagster schema product\n  floe-dagster schema --write docs/schemas\n",
+    )
+    schema.add_argument(
+        "document", nargs="?", choices=("manifest", "product", "compiled_artifacts"), default="product"
+    )
+    schema.add_argument("--write", type=Path, metavar="DIR", help="write all three into DIR")
+
+    run = _command(
+        commands,
+        "run",
+        "compile products, run them in Dagster, print what was published",
+        "examples:\n  floe-dagster run\n  floe-dagster run products/customer_360 --full-refresh\n",
+    )
+    _products(run)
+    _manifest(run)
+    run.add_argument("--full-refresh", action="store_true", help="rebuild incremental models and seeds")
+    _format(run)
+
+    show = _command(
+        commands,
+        "show",
+        "print rows and snapshots of a published table",
+        "examples:\n  floe-dagster show customer_360.mart_customer_360\n",
+    )
+    show.add_argument("table", metavar="PRODUCT.MODEL", help="for example customer_360.mart_customer_360")
+    show.add_argument("--limit", type=int, default=10, metavar="N", help="rows to print (default 10)")
+    show.add_argument(
+        "--product-dir", type=Path, metavar="DIR", help="the product's folder, where it is elsewhere"
+    )
+    _format(show)
+    return parser
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str, examples: str
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name,
+        help=text,
+        description=text[0].upper() + text[1:] + ".",
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(module=f"floe_dagster.cli.{name}_command")
+    return parser
+
+
+def _products(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "products",
+        nargs="*",
+        type=Path,
+        metavar="PRODUCT_DIR",
+        help="folders with a floe.yaml; all below products/ when left out",
+    )
+
+
+def _manifest(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--manifest",
+        type=_path,
+        metavar="M",
+        help="platform manifest to use in place of the one that floe.yaml names (also: FLOE_MANIFEST)",
+    )
+
+
+def _format(parser: argparse.ArgumentParser, *formats: str) -> None:
+    parser.add_argument("--format", choices=formats or ("text", "json"), default="text", help="of the output")
+
+
+def _path(text: str) -> Path:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty; name a file, or leave the option out")
+    return Path(text)
+
+
+def _version() -> str:
+    from importlib import metadata
+
+    try:
+        return metadata.version("floe-dagster")
+    except metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

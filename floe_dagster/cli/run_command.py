@@ -1,0 +1,151 @@
+"""`floe-dagster run`: compile, run in Dagster, show what was published."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from floe_dagster.cli.terminal import colour, print_findings, print_json, product_dirs, table
+from floe_dagster.compilation.outputs import outputs_current, write_outputs
+from floe_dagster.compilation.stages import compile_product
+from floe_dagster.home import FloeHome
+
+_COLUMNS = ("product", "assets", "passed", "warned", "failed", "tables", "rows", "seconds")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Compile and run each product; a broken one does not stop the others."""
+    exit_code = 0
+    rows: list[dict[str, Any]] = []
+    tables: list[dict[str, Any]] = []
+    for product_dir in product_dirs(options.products):
+        product_dir = Path(os.path.abspath(product_dir))
+        home = FloeHome.locate(product_dir)
+        _say(f"{product_dir.name}: compiling")
+        result = compile_product(product_dir, manifest=options.manifest, home=home)
+        if result.bundle is None or result.bundle_path is None:
+            print_findings(result.findings)
+            exit_code = max(exit_code, result.exit_code)
+            rows.append({"product": result.name, "failed": "not compiled"})
+            continue
+        if not outputs_current(product_dir / "target", result.digest, home):
+            write_outputs(result.bundle_path, product_dir / "target", home)
+        summary, published = _run_product(result, product_dir, home, options.full_refresh)
+        rows.append(summary)
+        tables += published
+        if not summary["success"]:
+            exit_code = max(exit_code, 1)
+    if options.format == "json":
+        print_json({"products": rows, "tables": tables})
+        return exit_code
+    print()
+    print(table(_COLUMNS, [[row.get(name) for name in _COLUMNS] for row in rows], right=range(1, 8)))
+    if tables:
+        print()
+        names = ("table", "rows", "snapshot")
+        print(table(names, [[entry[name] for name in names] for entry in tables], right=(1,)))
+        example = tables[-1]["table"]
+        print(f"\nlook at the rows:   floe-dagster show {example}")
+        print("look at the graph:  make dev, then open http://127.0.0.1:3000")
+    return exit_code
+
+
+def _run_product(
+    result: Any, product_dir: Path, home: FloeHome, full_refresh: bool
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    os.environ.setdefault("DAGSTER_HOME", str(home.path / "dagster"))
+    Path(os.environ["DAGSTER_HOME"]).mkdir(parents=True, exist_ok=True)
+    import dagster as dg
+
+    from floe_dagster.definitions.factory import build_product_definitions
+    from floe_dagster.definitions.state import store_bundle
+
+    begun = time.monotonic()
+    logs = home.logs_dir(result.slug)
+    logs.mkdir(parents=True, exist_ok=True)
+    definitions = dg.Definitions.merge(
+        build_product_definitions(result.bundle, product_dir=product_dir, home=home),
+        dg.Definitions(loggers={"progress": _progress_logger(result.name)}),
+    )
+    run_config: dict[str, Any] = {"loggers": {"progress": {"config": {}}}}
+    if full_refresh:
+        run_config["ops"] = {f"{result.slug}_dbt": {"config": {"full_refresh": True}}}
+    with dg.DagsterInstance.get() as instance, open(logs / "run.log", "w", encoding="utf-8") as file:
+        store_bundle(instance, result.slug, result.bundle, home)
+        # dbt's own lines go to the log file; progress comes from Dagster's events.
+        with contextlib.redirect_stdout(file):
+            outcome = definitions.resolve_job_def(f"{result.slug}_run").execute_in_process(
+                instance=instance, raise_on_error=False, run_config=run_config
+            )
+    seconds = time.monotonic() - begun
+    return _summary(result, outcome, seconds)
+
+
+def _summary(result: Any, outcome: Any, seconds: float) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    materializations = outcome.asset_materializations_for_node(f"{result.slug}_dbt")
+    evaluations = outcome.get_asset_check_evaluations()
+    tables = []
+    for event in materializations:
+        found = {name: entry.value for name, entry in event.metadata.items() if hasattr(entry, "value")}
+        if "dagster/table_name" in found:
+            tables.append(
+                {
+                    "table": found["dagster/table_name"],
+                    "rows": found["dagster/row_count"],
+                    "snapshot": found["iceberg/snapshot_id"],
+                }
+            )
+    warned = [e for e in evaluations if not e.passed and e.severity.value == "WARN"]
+    failed = [e for e in evaluations if not e.passed and e.severity.value == "ERROR"]
+    summary = {
+        "product": result.name,
+        "success": outcome.success,
+        "run_id": outcome.run_id,
+        "assets": len(materializations),
+        "passed": sum(e.passed for e in evaluations),
+        "warned": len(warned),
+        "failed": len(failed),
+        "tables": len(tables),
+        "rows": sum(entry["rows"] for entry in tables),
+        "seconds": round(seconds, 1),
+    }
+    return summary, tables
+
+
+def _progress_logger(name: str) -> Any:
+    import dagster as dg
+
+    class Progress(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            meta = getattr(record, "dagster_meta", None) or {}
+            if meta.get("dagster_event") is not None and record.levelno < logging.ERROR:
+                return
+            text = str(meta.get("orig_message") or record.getMessage())
+            text = re.sub(r"\x1b\[[0-9;]*m", "", text).strip()
+            if (
+                text.startswith(("published", "restored", "not in the", "waiting", "withheld"))
+                or " OK " in text
+            ):
+                _say(f"{name}: {text}")
+            elif record.levelno >= logging.ERROR or re.search(r"\b(ERROR|FAIL|WARN)\b", text):
+                style = "error" if record.levelno >= logging.ERROR or " WARN " not in text else "warning"
+                _say(f"{name}: {colour(text, style, sys.stderr)}")
+
+    @dg.logger
+    def progress(_context: dg.InitLoggerContext) -> logging.Logger:
+        made = logging.Logger(f"floe-progress-{name}", level=logging.INFO)
+        made.addHandler(Progress())
+        return made
+
+    return progress
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,79 @@
+"""`floe-dagster show`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from floe_dagster.cli.terminal import print_json, product_dirs, table
+from floe_dagster.compilation.bundle import BAKED_BUNDLE, Bundle, BundleError
+from floe_dagster.compilation.sources import product_slug
+from floe_dagster.home import FloeHome
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print a table's first rows and its snapshots."""
+    slug, _dot, model = options.table.partition(".")
+    if not model:
+        print(
+            f"error: {options.table!r} is no PRODUCT.MODEL, for example customer_360.mart_customer_360",
+            file=sys.stderr,
+        )
+        return 2
+    folders = [options.product_dir] if options.product_dir else product_dirs([])
+    slug = slug.replace("-", "_")
+    product_dir = next((Path(folder) for folder in folders if product_slug(Path(folder)) == slug), None)
+    if product_dir is None:
+        known = ", ".join(product_slug(Path(folder)) for folder in folders)
+        print(f"error: there is no product {slug!r}; there are: {known}", file=sys.stderr)
+        return 2
+    home = FloeHome.locate(product_dir)
+    from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
+
+    from floe_dagster.iceberg.catalogs import open_catalog
+    from floe_dagster.iceberg.errors import CatalogError
+    from floe_dagster.iceberg.show import show_table
+
+    try:
+        artifact = Bundle.open(product_dir / "target" / BAKED_BUNDLE).artifact()
+        plugins = artifact.plugins
+        catalog = open_catalog(
+            plugins.catalog if plugins else None, plugins.storage if plugins else None, home=home
+        )
+        view = show_table(catalog, slug, model, options.limit)
+    except BundleError:
+        print(f"error: {slug} is not compiled; run `floe-dagster compile {product_dir}`", file=sys.stderr)
+        return 2
+    except CatalogError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except (NoSuchTableError, NoSuchNamespaceError):
+        names = (
+            sorted(name for _namespace, name in catalog.list_tables(slug))
+            if catalog.namespace_exists(slug)
+            else []
+        )
+        there = (
+            f"there are: {', '.join(names)}" if names else "nothing is published yet; run `floe-dagster run`"
+        )
+        print(f"error: there is no table {slug}.{model}; {there}", file=sys.stderr)
+        return 2
+    if options.format == "json":
+        rows = [dict(zip(view.columns, row, strict=True)) for row in view.rows]
+        print_json(
+            {"table": f"{slug}.{model}", "location": view.location, "rows": rows, "snapshots": view.snapshots}
+        )
+        return 0
+    print(table(view.columns, [[_cell(cell) for cell in row] for row in view.rows]))
+    print(f"\n{view.location}\n")
+    fields = ("snapshot", "committed", "operation", "rows", "run")
+    print(table(fields, [[entry[name] for name in fields] for entry in view.snapshots], right=(3,)))
+    return 0
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, dict | list):
+        return json.dumps(value, default=str, ensure_ascii=False)
+    return value

@@ -1,0 +1,43 @@
+"""`floe-dagster validate`."""
+
+from __future__ import annotations
+
+import argparse
+
+from floe_dagster.cli.terminal import colour, counted, print_findings, print_json, product_dirs
+from floe_dagster.compilation.stages import validate_product
+
+
+def run(options: argparse.Namespace) -> int:
+    """Look at each product without writing; print everything found."""
+    exit_code = 0
+    reports = []
+    findings = []
+    for product_dir in product_dirs(options.products):
+        result = validate_product(product_dir, manifest=options.manifest, documents_only=options.documents)
+        exit_code = max(exit_code, result.exit_code)
+        findings += result.findings
+        reports.append(
+            {
+                "product": result.name,
+                "blocked": result.blocked,
+                "exit_code": result.exit_code,
+                "findings": [finding.to_dict() for finding in result.findings],
+            }
+        )
+        if options.format == "text":
+            print_findings(result.findings)
+            errors = sum(finding.severity == "error" for finding in result.findings)
+            warnings = sum(finding.severity == "warning" for finding in result.findings)
+            verdict = colour("invalid", "error") if errors else colour("valid", "ok")
+            scope = " (documents)" if options.documents else ""
+            print(
+                f"{verdict}  {result.name}{scope}: {counted(errors, 'error')}, {counted(warnings, 'warning')}"
+            )
+    if options.format == "json":
+        print_json(reports)
+    elif options.format == "sarif":
+        from floe_dagster.policies.sarif import to_sarif
+
+        print_json(to_sarif(findings))
+    return exit_code

@@ -1,0 +1,253 @@
+"""Do `transforms` in the product spec and the dbt project say the same?
+
+A transform without a model, an unknown or circular `dependsOn`, and one that the dbt graph contradicts
+are errors: the document cannot be followed. A model that no transform names is a matter of governance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from floe_dagster.compilation.documents import Document
+from floe_dagster.compilation.suggestions import did_you_mean
+from floe_dagster.findings import Finding
+from floe_dagster.schemas.product import ProductSpec, Transform
+
+RESERVED_MODEL_NAMES = frozenset(
+    {"platform_manifest", "resolved_governance", "compiled_artifacts", "dbt_manifest"}
+)
+
+
+def project_models(manifest: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the models of the dbt project itself (not of its packages), by name."""
+    project = manifest["metadata"]["project_name"]
+    return {
+        node["name"]: node
+        for node in manifest["nodes"].values()
+        if node["resource_type"] == "model" and node["package_name"] == project
+    }
+
+
+def model_dependencies(manifest: Mapping[str, Any]) -> dict[str, set[str]]:
+    """Return, by model name, the names of the models that it reads, directly or through others."""
+    models = project_models(manifest)
+    by_id = {node["unique_id"]: name for name, node in models.items()}
+    direct = {
+        name: {by_id[up] for up in node["depends_on"]["nodes"] if up in by_id}
+        for name, node in models.items()
+    }
+    reached: dict[str, set[str]] = {}
+
+    for start in direct:
+        pending, seen = list(direct[start]), set()
+        while pending:
+            name = pending.pop()
+            if name not in seen:
+                seen.add(name)
+                pending.extend(reached.get(name, direct[name]))
+        reached[start] = seen
+    return reached
+
+
+def check_transforms(spec: ProductSpec, document: Document) -> list[Finding]:
+    """Return what is wrong with `transforms` by itself: duplicates, unknown names, cycles.
+
+    Args:
+        spec: The product spec.
+        document: Where it was read, for positions.
+    """
+    if spec.transforms is None:
+        return []
+    findings: list[Finding] = []
+    names = [transform.name for transform in spec.transforms]
+    for position, transform in enumerate(spec.transforms):
+        if transform.name in names[:position]:
+            findings.append(
+                _at(
+                    document,
+                    ("transforms", position, "name"),
+                    code="duplicate-transform",
+                    message=f"transform {transform.name!r} is listed twice",
+                    fix="Remove one of the two entries.",
+                    model=transform.name,
+                )
+            )
+        if transform.name in RESERVED_MODEL_NAMES:
+            findings.append(
+                _at(
+                    document,
+                    ("transforms", position, "name"),
+                    code="reserved-model-name",
+                    message=f"{transform.name!r} is the name of a compile asset",
+                    fix="Give the model another name.",
+                    model=transform.name,
+                )
+            )
+    for cycle in _cycles({t.name: list(t.depends_on or ()) for t in spec.transforms}):
+        position = names.index(cycle[0])
+        findings.append(
+            _at(
+                document,
+                ("transforms", position, _depends_key(document, position)),
+                code="circular-depends-on",
+                message="dependsOn goes in a circle: " + " -> ".join([*cycle, cycle[0]]),
+                fix="Remove one of these dependsOn entries.",
+                model=cycle[0],
+            )
+        )
+    return findings
+
+
+def check_agreement(spec: ProductSpec, document: Document, manifest: Mapping[str, Any]) -> list[Finding]:
+    """Return where `transforms` and dbt's graph differ, with both places named.
+
+    Args:
+        spec: The product spec.
+        document: Where it was read, for positions.
+        manifest: dbt's manifest.
+    """
+    models = project_models(manifest)
+    prefix = document.display.rpartition("/")[0]
+    findings = [
+        Finding(
+            code="reserved-model-name",
+            severity="error",
+            message=f"model {name!r} has the name of a compile asset",
+            file=_join(prefix, models[name]["original_file_path"]),
+            line=1,
+            fix="Give the model another name.",
+            model=name,
+        )
+        for name in sorted(RESERVED_MODEL_NAMES & models.keys())
+    ]
+    if spec.transforms is None:
+        return findings
+    reads = model_dependencies(manifest)
+    known = models.keys()
+    for position, transform in enumerate(spec.transforms):
+        if transform.name not in known:
+            near = did_you_mean(transform.name, known)
+            findings.append(
+                _at(
+                    document,
+                    ("transforms", position, "name"),
+                    code="transform-without-model",
+                    message=f"transform {transform.name!r} names no model of the dbt project",
+                    found=transform.name,
+                    allowed=_some(known),
+                    fix=near or f"Add {prefix}/models/**/{transform.name}.sql, or remove the transform.",
+                    model=transform.name,
+                )
+            )
+            continue
+        findings += _check_depends_on(position, transform, document, models, reads, prefix)
+    named = {transform.name for transform in spec.transforms}
+    for name in sorted(known - named):
+        node = models[name]
+        findings.append(
+            Finding(
+                code="model-without-transform",
+                severity="error" if not spec.transforms else "warning",
+                kind="input" if not spec.transforms else "policy",
+                policy=None if not spec.transforms else "agreement",
+                message=f"model {name!r} is named by no transform in {document.display}",
+                file=_join(prefix, node["original_file_path"]),
+                line=1,
+                fix=f"Add `- name: {name}` to transforms in {document.display}, or remove the model.",
+                model=name,
+            )
+        )
+    return findings
+
+
+def _check_depends_on(
+    position: int,
+    transform: Transform,
+    document: Document,
+    models: Mapping[str, dict[str, Any]],
+    reads: Mapping[str, set[str]],
+    prefix: str,
+) -> list[Finding]:
+    findings = []
+    key = _depends_key(document, position)
+    for entry, upstream in enumerate(transform.depends_on or ()):
+        path = ("transforms", position, key, entry)
+        if upstream not in models:
+            findings.append(
+                _at(
+                    document,
+                    path,
+                    code="unknown-depends-on",
+                    message=f"{transform.name!r} depends on {upstream!r}, which is no model of the dbt project",
+                    found=upstream,
+                    allowed=_some(models),
+                    fix=did_you_mean(upstream, models) or "Remove the entry.",
+                    model=transform.name,
+                )
+            )
+        elif upstream not in reads[transform.name]:
+            sql = _join(prefix, models[transform.name]["original_file_path"])
+            findings.append(
+                _at(
+                    document,
+                    path,
+                    code="contradicted-depends-on",
+                    message=f"{transform.name!r} depends on {upstream!r} here, but {sql} does not read it",
+                    found=upstream,
+                    allowed=_some(reads[transform.name]) or "nothing: the model reads no other model",
+                    fix=f"Use {{{{ ref('{upstream}') }}}} in {sql}, or remove the entry.",
+                    model=transform.name,
+                )
+            )
+    return findings
+
+
+def _depends_key(document: Document, position: int) -> str:
+    try:
+        entry = document.data["transforms"][position]
+    except (KeyError, IndexError, TypeError):
+        return "dependsOn"
+    return "depends_on" if isinstance(entry, dict) and "depends_on" in entry else "dependsOn"
+
+
+def _cycles(graph: Mapping[str, list[str]]) -> list[list[str]]:
+    """Return each cycle once, as the names along it."""
+    done: set[str] = set()
+    cycles: list[list[str]] = []
+    for root in graph:
+        if root in done:
+            continue
+        path: list[str] = [root]
+        on_path = {root}
+        iterators = [iter(graph[root])]
+        while iterators:
+            step = next(iterators[-1], None)
+            if step is None:
+                iterators.pop()
+                finished = path.pop()
+                on_path.discard(finished)
+                done.add(finished)
+            elif step in on_path:
+                cycles.append(path[path.index(step) :])
+            elif step in graph and step not in done:
+                path.append(step)
+                on_path.add(step)
+                iterators.append(iter(graph[step]))
+    return cycles
+
+
+def _some(names: Any, limit: int = 8) -> str:
+    listed = sorted(names)
+    more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
+    return ", ".join(listed[:limit]) + more
+
+
+def _join(prefix: str, path: str) -> str:
+    return f"{prefix}/{path}" if prefix else path
+
+
+def _at(document: Document, path: tuple[str | int, ...], **fields: Any) -> Finding:
+    line, column = document.position(path)
+    dotted = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+    return Finding(severity="error", file=document.display, line=line, column=column, field=dotted, **fields)

@@ -1,0 +1,187 @@
+"""What the definitions need of a product, computed once at compile time.
+
+Loading a code location happens in every process; dbt's manifest of a large project has tens of
+megabytes. The index holds just what asset specs, checks, jobs and runs are built from.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from floe_dagster.policies.model import meta_of, tags_of
+from floe_dagster.policies.rules import tier_of
+from floe_dagster.schemas.artifacts import CompiledArtifacts
+from floe_dagster.schemas.manifest import PlatformManifest
+from floe_dagster.schemas.product import ProductSpec, duration_seconds
+
+PUBLISHED_MATERIALIZATIONS = frozenset({"table", "incremental", "snapshot"})
+ASSET_TYPES = frozenset({"model", "seed", "snapshot"})
+
+
+def build_asset_index(
+    artifact: CompiledArtifacts,
+    dbt_manifest: Mapping[str, Any],
+    *,
+    spec: ProductSpec,
+    manifest: PlatformManifest,
+) -> dict[str, Any]:
+    """Return the index as JSON values.
+
+    Args:
+        artifact: The compiled artifact.
+        dbt_manifest: dbt's manifest.
+        spec: The product spec: schedule, freshness, preset, labels.
+        manifest: The merged platform manifest: presets, default schedule.
+
+    Returns:
+        `product` (what concerns all of it), `assets` and `checks`, in the order of dbt's ids.
+    """
+    transforms = {transform.name: transform for transform in spec.transforms or ()}
+    tiers = {transform.name: transform.tier for transform in transforms.values() if transform.tier}
+    nodes = {
+        unique_id: node
+        for unique_id, node in sorted(dbt_manifest["nodes"].items())
+        if node["resource_type"] in ASSET_TYPES and node["config"].get("materialized") != "ephemeral"
+    }
+    all_nodes = dbt_manifest["nodes"]
+    assets = []
+    for unique_id, node in nodes.items():
+        transform = transforms.get(node["name"])
+        tags = {*tags_of(node), *(transform.tags or () if transform else ())}
+        assets.append(
+            {
+                "id": unique_id,
+                "name": node["name"],
+                "type": node["resource_type"],
+                "materialized": node["config"].get("materialized") or node["resource_type"],
+                "published": _is_published(node),
+                "fqn": ".".join(node["fqn"]),
+                "relation": [node["database"], node["schema"], node["alias"]],
+                "deps": sorted(_upstream(node, nodes, all_nodes)),
+                "group": tier_of(node, tiers) or ("seeds" if node["resource_type"] == "seed" else "default"),
+                "description": node.get("description") or "",
+                "tags": sorted(tags),
+                "owners": _owners(node, artifact, spec),
+                "file": node["original_file_path"],
+                "columns": [
+                    {
+                        "name": column["name"],
+                        "type": column.get("data_type"),
+                        "description": column.get("description") or "",
+                        "tags": sorted(tags_of(column)),
+                        "classification": meta_of(column).get("classification"),
+                    }
+                    for column in node["columns"].values()
+                ],
+            }
+        )
+    preset = (manifest.resource_presets or {}).get(spec.resources or "")
+    return {
+        "product": {
+            "slug": spec.slug,
+            "name": spec.metadata.name,
+            "version": spec.metadata.version,
+            "description": spec.metadata.description,
+            "owner": spec.metadata.owner,
+            "labels": spec.metadata.labels or {},
+            "schedule": _schedule(spec, manifest),
+            "freshness": _freshness(spec),
+            "resources": preset.to_kubernetes() if preset else None,
+            "preset": spec.resources,
+        },
+        "assets": assets,
+        "checks": _checks(dbt_manifest, nodes),
+    }
+
+
+def _is_published(node: Mapping[str, Any]) -> bool:
+    floe = meta_of(node).get("floe")
+    if isinstance(floe, dict) and isinstance(floe.get("publish"), bool):
+        return bool(floe["publish"])
+    return (
+        node["resource_type"] in ("model", "snapshot")
+        and node["config"].get("materialized") in PUBLISHED_MATERIALIZATIONS
+    )
+
+
+def _upstream(node: Mapping[str, Any], nodes: Mapping[str, Any], all_nodes: Mapping[str, Any]) -> set[str]:
+    """Return the ids of the assets that a node reads, through ephemeral models."""
+    found: set[str] = set()
+    pending = list(node["depends_on"]["nodes"]) if "nodes" in node.get("depends_on", {}) else []
+    seen: set[str] = set()
+    while pending:
+        upstream = pending.pop()
+        if upstream in seen:
+            continue
+        seen.add(upstream)
+        if upstream in nodes:
+            found.add(upstream)
+        elif upstream in all_nodes:
+            pending += all_nodes[upstream]["depends_on"].get("nodes", [])
+    return found
+
+
+def _owners(node: Mapping[str, Any], artifact: CompiledArtifacts, spec: ProductSpec) -> list[str]:
+    owner = str(meta_of(node).get("owner") or spec.metadata.owner)
+    if re.fullmatch(r"[^@\s]+@[^@\s]+\.[^@\s]+", owner) or owner.startswith("team:"):
+        return [owner]
+    return ["team:" + re.sub(r"[^A-Za-z0-9_-]+", "-", owner).strip("-")]
+
+
+def _schedule(spec: ProductSpec, manifest: PlatformManifest) -> dict[str, Any] | None:
+    if spec.schedule:
+        return spec.schedule.model_dump()
+    orchestrator = manifest.plugins.orchestrator
+    cron = orchestrator.config.default_schedule if orchestrator else None
+    return {"cron": cron, "timezone": "UTC", "enabled": True} if cron else None
+
+
+def _freshness(spec: ProductSpec) -> dict[str, int | None] | None:
+    if spec.freshness is None:
+        return None
+    warn = spec.freshness.warn_after
+    return {
+        "warn_seconds": duration_seconds(warn) if warn else None,
+        "fail_seconds": duration_seconds(spec.freshness.fail_after),
+    }
+
+
+def _checks(manifest: Mapping[str, Any], nodes: Mapping[str, Any]) -> list[dict[str, Any]]:
+    checks = []
+    taken: dict[tuple[str, str], int] = {}
+    tests = {**manifest["nodes"], **manifest.get("unit_tests", {})}
+    for unique_id, node in sorted(tests.items()):
+        if node["resource_type"] not in ("test", "unit_test"):
+            continue
+        reads = [upstream for upstream in node["depends_on"]["nodes"] if upstream in nodes]
+        attached = node.get("attached_node")
+        asset = attached if attached in nodes else reads[0] if reads else None
+        if asset is None:
+            continue
+        severity = str(node["config"].get("severity") or "error").lower()
+        name = re.sub(r"[^A-Za-z0-9_]", "_", node["name"])
+        count = taken.get((asset, name), 0)
+        taken[(asset, name)] = count + 1
+        checks.append(
+            {
+                "id": unique_id,
+                "name": f"{name}_{count}" if count else name,
+                "asset": asset,
+                "reads": reads,
+                "type": "unit_test" if node["resource_type"] == "unit_test" else "data_test",
+                "severity": "warn" if severity == "warn" else "error",
+                "description": node.get("description") or _describe(node),
+                "file": node.get("original_file_path"),
+            }
+        )
+    return checks
+
+
+def _describe(node: Mapping[str, Any]) -> str:
+    generic = node.get("test_metadata")
+    if not generic:
+        return "Unit test" if node["resource_type"] == "unit_test" else "Singular test"
+    column = node.get("column_name")
+    return f"{generic['name']} on {column}" if column else str(generic["name"])

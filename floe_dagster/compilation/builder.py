@@ -1,0 +1,225 @@
+"""Builds the compiled artifact out of what the stages found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from importlib import metadata
+from typing import Any, Literal
+
+from floe_dagster.compilation.inheritance import ManifestChain
+from floe_dagster.policies import PolicyReport
+from floe_dagster.policies.rules import tier_of
+from floe_dagster.schemas.artifacts import (
+    ArtifactMetadata,
+    CompiledArtifacts,
+    EnforcementResult,
+    InheritanceLayer,
+    ObservabilityConfig,
+    PluginRef,
+    ProductIdentity,
+    ResolvedGovernance,
+    ResolvedModel,
+    ResolvedPlugins,
+    ResolvedTransforms,
+    ResourceAttributes,
+    TelemetryConfig,
+    TelemetryLogging,
+)
+from floe_dagster.schemas.manifest import ManifestObservability, PlatformManifest
+from floe_dagster.schemas.product import ProductSpec
+
+DEFAULT_PLUGINS: Mapping[str, str] = {
+    "compute": "duckdb",
+    "orchestrator": "dagster",
+    "catalog": "sql",
+    "storage": "local",
+}
+DEFAULT_OTLP_ENDPOINT = "http://localhost:4317"
+
+
+def build_artifacts(
+    spec: ProductSpec,
+    chain: ManifestChain,
+    dbt_manifest: Mapping[str, Any],
+    *,
+    source_hash: str,
+    dbt_profiles: Mapping[str, Any],
+    compiled_at: datetime,
+    governance: ResolvedGovernance | None = None,
+    enforcement: EnforcementResult | None = None,
+) -> CompiledArtifacts:
+    """Return the artifact of one product.
+
+    Args:
+        spec: The product spec.
+        chain: Its manifests, merged.
+        dbt_manifest: dbt's manifest.
+        source_hash: `sha256:…` of the sources.
+        dbt_profiles: Content of `profiles.yml`.
+        compiled_at: UTC.
+        governance: Merged governance; None where no layer has any.
+        enforcement: What the policies said.
+    """
+    if chain.merged is None:
+        raise ValueError("the manifest chain has errors")
+    modes: tuple[Literal["simple", "centralized", "mesh"], ...] = ("simple", "centralized", "mesh")
+    mode = modes[min(len(chain.layers), 2)]
+    domain = next(
+        (
+            layer.value.metadata.name
+            for layer in chain.layers
+            if layer.value and layer.value.scope == "domain"
+        ),
+        "default",
+    )
+    plugins = _plugins(chain.merged)
+    return CompiledArtifacts(
+        metadata=ArtifactMetadata(
+            compiled_at=compiled_at,
+            floe_version=_version(),
+            source_hash=source_hash,
+            product_name=spec.metadata.name,
+            product_version=spec.metadata.version,
+        ),
+        identity=ProductIdentity(
+            product_id=f"{domain}.{spec.slug}", domain=domain, repository=spec.repository
+        ),
+        mode=mode,
+        inheritance_chain=[
+            InheritanceLayer(
+                name=layer.value.metadata.name,
+                version=layer.value.metadata.version,
+                scope=layer.value.scope,
+                ref=layer.document.path.name,
+            )
+            for layer in chain.layers
+            if layer.value is not None
+        ],
+        observability=_observability(chain.merged.observability, spec, mode),
+        plugins=plugins,
+        transforms=_transforms(spec, dbt_manifest, plugins.compute.type),
+        dbt_profiles=dict(dbt_profiles),
+        governance=governance,
+        enforcement_result=enforcement,
+    )
+
+
+def plugin_types(manifest: PlatformManifest) -> dict[str, str]:
+    """Return the plugin type in use by category."""
+    types = {
+        category: default
+        for category, default in {**DEFAULT_PLUGINS, **(manifest.defaults or {})}.items()
+        if category in DEFAULT_PLUGINS
+    }
+    for category in type(manifest.plugins).model_fields:
+        plugin = getattr(manifest.plugins, category)
+        if plugin is not None:
+            types[category] = plugin.type
+    return types
+
+
+def enforcement_result(report: PolicyReport) -> EnforcementResult:
+    """Return what the policies said, as the artifact holds it."""
+    errors = sum(finding.severity == "error" for finding in report.findings)
+    return EnforcementResult(
+        passed=errors == 0,
+        error_count=errors,
+        warning_count=len(report.findings) - errors,
+        policy_types_checked=report.policy_types_checked,
+        models_validated=report.models_validated,
+        enforcement_level=report.level,  # type: ignore[arg-type]
+        secrets_scanned="secrets" in report.policy_types_checked,
+    )
+
+
+def _version() -> str:
+    try:
+        return metadata.version("floe-dagster")
+    except metadata.PackageNotFoundError:
+        return "0.0.0"
+
+
+def _plugins(manifest: PlatformManifest) -> ResolvedPlugins:
+    types = plugin_types(manifest)
+
+    def ref(category: str) -> PluginRef | None:
+        plugin = getattr(manifest.plugins, category)
+        if plugin is None:
+            return PluginRef(type=types[category]) if category in types else None
+        config = plugin.config.model_dump(mode="json", exclude_none=True)
+        return PluginRef(type=plugin.type, version=plugin.version, config=config or None)
+
+    compute, orchestrator = ref("compute"), ref("orchestrator")
+    assert compute is not None and orchestrator is not None
+    return ResolvedPlugins(
+        compute=compute,
+        orchestrator=orchestrator,
+        catalog=ref("catalog"),
+        storage=ref("storage"),
+        lineage_backend=ref("lineage_backend"),
+    )
+
+
+def _observability(
+    observability: ManifestObservability | None, spec: ProductSpec, mode: str
+) -> ObservabilityConfig:
+    attributes = ResourceAttributes(
+        service_name=spec.metadata.name,
+        service_version=spec.metadata.version,
+        floe_namespace=spec.slug,
+        floe_product_name=spec.metadata.name,
+        floe_product_version=spec.metadata.version,
+        floe_mode=mode,
+    )
+    if observability is None:
+        return ObservabilityConfig(
+            telemetry=TelemetryConfig(resource_attributes=attributes), lineage_namespace=spec.slug
+        )
+    tracing, lineage, logging = observability.tracing, observability.lineage, observability.logging
+    endpoint = tracing.endpoint or DEFAULT_OTLP_ENDPOINT
+    return ObservabilityConfig(
+        telemetry=TelemetryConfig(
+            enabled=tracing.enabled and tracing.exporter != "none",
+            otlp_endpoint=endpoint,
+            otlp_protocol="http" if endpoint.rstrip("/").endswith((":4318", "/v1/traces")) else "grpc",
+            resource_attributes=attributes,
+            logging=TelemetryLogging(log_level=logging.level, json_output=logging.format == "json"),
+            backend=tracing.exporter,
+        ),
+        lineage=lineage.enabled,
+        lineage_namespace=spec.slug,
+        lineage_endpoint=lineage.endpoint,
+        lineage_transport=lineage.transport,
+    )
+
+
+def _transforms(spec: ProductSpec, manifest: Mapping[str, Any], compute: str) -> ResolvedTransforms:
+    project = manifest["metadata"]["project_name"]
+    nodes = {
+        unique_id: node
+        for unique_id, node in manifest["nodes"].items()
+        if node["resource_type"] == "model" and node["package_name"] == project
+    }
+    tests: dict[str, list[str]] = {}
+    for node in manifest["nodes"].values():
+        if node["resource_type"] == "test" and node.get("attached_node") in nodes:
+            tests.setdefault(node["attached_node"], []).append(node["name"])
+    named = {transform.name: transform for transform in spec.transforms or ()}
+    tiers: dict[str, str] = {t.name: t.tier for t in named.values() if t.tier}
+    models = []
+    for unique_id, node in sorted(nodes.items(), key=lambda item: item[1]["name"]):
+        transform = named.get(node["name"])
+        tags = sorted({*(transform.tags or () if transform else ()), *node["tags"]})
+        upstream = sorted(nodes[up]["name"] for up in node["depends_on"]["nodes"] if up in nodes)
+        models.append(
+            ResolvedModel(
+                name=node["name"],
+                compute=(transform.compute if transform else None) or compute,
+                tags=tags or None,
+                depends_on=upstream or None,
+                quality_checks=sorted(tests.get(unique_id, ())) or None,
+                quality_tier=tier_of(node, tiers),
+            )
+        )
+    return ResolvedTransforms(models=models, default_compute=compute)

@@ -1,0 +1,216 @@
+"""dbt's own manifest of a product, from `dbt parse`."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from floe_dagster.findings import Finding
+
+_MACHINE_SPECIFIC = (
+    "generated_at",
+    "invocation_id",
+    "invocation_started_at",
+    "run_started_at",
+    "env",
+    "user_id",
+    "send_anonymous_usage_stats",
+)
+_FILE = re.compile(r"\(([^()\s]+\.(?:sql|ya?ml|csv|md|py))\)|in (?:file )?['\"]?([^\s'\"]+\.(?:sql|ya?ml))")
+_LINE = re.compile(r"\bline (\d+)")
+_MODEL = re.compile(r"\bin (?:model|snapshot|seed|test) (\S+)")
+
+
+@dataclass(frozen=True, slots=True)
+class DbtParse:
+    """What `dbt parse` gave.
+
+    Args:
+        manifest: dbt's manifest without what only this machine and this moment know; None on failure.
+        findings: Errors and warnings of dbt.
+    """
+
+    manifest: dict[str, Any] | None
+    findings: list[Finding]
+
+
+def dbt_command() -> list[str]:
+    """Return how dbt is started: the one of this very environment, whatever PATH says."""
+    return [sys.executable, "-m", "dbt.cli.main"]
+
+
+def parse_project(
+    project_dir: Path,
+    *,
+    profiles_dir: Path,
+    target_dir: Path,
+    logs_dir: Path,
+    environ: Mapping[str, str],
+    path_prefix: str,
+    timeout_seconds: float = 1800,
+) -> DbtParse:
+    """Run `dbt parse` on a project and return its manifest.
+
+    Args:
+        project_dir: A folder with staged sources; dbt does not write into it.
+        profiles_dir: Folder with the generated `profiles.yml`.
+        target_dir: dbt's target folder; partial parsing keeps its state there.
+        logs_dir: dbt's log folder.
+        environ: See `profiles.dbt_environment`.
+        path_prefix: Display path of the product's folder, put before dbt's paths in findings.
+        timeout_seconds: After so long dbt is killed and a finding says so.
+    """
+    command = [
+        *dbt_command(),
+        "--log-format",
+        "json",
+        "--log-level",
+        "warn",
+        "--log-level-file",
+        "none",
+        "parse",
+        "--project-dir",
+        str(project_dir),
+        "--profiles-dir",
+        str(profiles_dir),
+        "--target-path",
+        str(target_dir),
+        "--log-path",
+        str(logs_dir),
+    ]
+    manifest_path = target_dir / "manifest.json"
+    manifest_path.unlink(missing_ok=True)
+    try:
+        done = subprocess.run(
+            command,
+            env=dict(environ),
+            cwd=project_dir,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout_seconds,
+        )
+    except subprocess.TimeoutExpired:
+        return DbtParse(
+            None,
+            [_failure(f"dbt parse did not end within {timeout_seconds:g} seconds", path_prefix)],
+        )
+    findings = _findings_of(done.stdout, path_prefix, project_dir)
+    if done.returncode == 0 and manifest_path.is_file():
+        return DbtParse(_read_manifest(manifest_path), findings)
+    if not any(finding.severity == "error" for finding in findings):
+        tail = (done.stderr or done.stdout).strip().splitlines()[-8:]
+        findings.append(_failure("dbt parse failed: " + " ".join(tail), path_prefix))
+    return DbtParse(None, findings)
+
+
+def run_deps(
+    project_dir: Path, *, profiles_dir: Path, logs_dir: Path, environ: Mapping[str, str], path_prefix: str
+) -> list[Finding]:
+    """Vendor the project's dbt packages into the staged sources with `dbt deps`.
+
+    Returns:
+        No finding when it worked.
+    """
+    command = [
+        *dbt_command(),
+        "--log-format",
+        "json",
+        "--log-level-file",
+        "none",
+        "deps",
+        "--project-dir",
+        str(project_dir),
+        "--profiles-dir",
+        str(profiles_dir),
+        "--log-path",
+        str(logs_dir),
+    ]
+    done = subprocess.run(
+        command,
+        env=dict(environ),
+        cwd=project_dir,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+    )
+    if done.returncode == 0:
+        return []
+    findings = [f for f in _findings_of(done.stdout, path_prefix, project_dir) if f.severity == "error"]
+    return findings or [
+        _failure(
+            "dbt deps failed: " + " ".join((done.stderr or done.stdout).strip().splitlines()[-5:]),
+            path_prefix,
+        )
+    ]
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    import orjson
+
+    manifest: dict[str, Any] = orjson.loads(path.read_bytes())
+    for key in _MACHINE_SPECIFIC:
+        manifest["metadata"].pop(key, None)
+    for section in ("nodes", "sources", "macros", "docs", "exposures", "unit_tests", "functions"):
+        for node in manifest.get(section, {}).values():
+            node.pop("created_at", None)
+            if node.get("root_path"):
+                node["root_path"] = None
+    manifest.pop("disabled", None)
+    manifest["disabled"] = {}
+    return manifest
+
+
+def _findings_of(output: str, path_prefix: str, project_dir: Path) -> list[Finding]:
+    findings: list[Finding] = []
+    for line in output.splitlines():
+        try:
+            event = json.loads(line)
+            level, message = event["info"]["level"], str(event["info"]["msg"])
+        except (ValueError, KeyError, TypeError):
+            continue
+        if level not in ("error", "warn"):
+            continue
+        text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", message).split())
+        text = text.replace(f"{project_dir}/", "")
+        if not text or (
+            text.startswith(("Encountered an error:", "Summary of encountered")) and len(text) < 30
+        ):
+            continue
+        findings.append(_finding(level, text, path_prefix))
+    return findings
+
+
+def _finding(level: str, text: str, path_prefix: str) -> Finding:
+    file = _FILE.search(text)
+    line = _LINE.search(text)
+    model = _MODEL.search(text)
+    named = next((group for group in file.groups() if group), None) if file else None
+    text = text.removeprefix("Encountered an error: ")
+    return Finding(
+        code="dbt-parse",
+        severity="error" if level == "error" else "warning",
+        message=f"dbt: {text}",
+        file=f"{path_prefix}/{named}" if named else f"{path_prefix}/dbt_project.yml",
+        line=int(line.group(1)) if line and named else None,
+        model=model.group(1) if model else None,
+        fix="Mend the dbt project; `dbt parse` says the same." if level == "error" else None,
+    )
+
+
+def _failure(message: str, path_prefix: str) -> Finding:
+    return Finding(
+        code="dbt-parse",
+        severity="error",
+        message=message,
+        file=f"{path_prefix}/dbt_project.yml",
+        fix="Run `dbt parse` in the product's folder to see all of dbt's output.",
+    )

@@ -1,0 +1,202 @@
+"""Governance over all layers: stricter wins, field by field, and it is known who decided.
+
+Layers are the manifests of the chain and the product spec. `default_ttl_hours` and `snapshot_keep_last`
+concern the life of data, not its safety: there the nearest layer wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from floe_dagster.compilation.inheritance import ManifestChain
+from floe_dagster.compilation.validation import Parsed
+from floe_dagster.findings import Finding
+from floe_dagster.schemas.artifacts import ResolvedGovernance
+from floe_dagster.schemas.manifest import GovernanceFields, NamingRules, QualityGates
+from floe_dagster.schemas.product import ProductSpec
+
+DEFAULT_LEVEL = "warn"
+
+
+def _ranked(*weakest_first: str) -> Callable[[Any], float]:
+    return lambda value: weakest_first.index(value)
+
+
+def _nearest(_value: Any) -> float:
+    return 0
+
+
+STRENGTH: dict[str, Callable[[Any], float]] = {
+    "policy_enforcement_level": _ranked("off", "warn", "strict"),
+    "audit_logging": _ranked("disabled", "enabled"),
+    "pii_encryption": _ranked("optional", "required"),
+    "data_retention_days": float,
+    "default_ttl_hours": _nearest,
+    "snapshot_keep_last": _nearest,
+    "stale_table_recovery_mode": _ranked("repair", "strict"),
+    "schema_evolution": _ranked("allow", "additive", "refuse"),
+    "naming.enforcement": _ranked("off", "warn", "strict"),
+    "naming.pattern": _nearest,
+    "naming.custom_patterns": _nearest,
+    "quality_gates.minimum_test_coverage": float,
+    "quality_gates.require_descriptions": float,
+    "quality_gates.block_on_failure": float,
+}
+"""How strict a value is, by field: the higher number wins, among equals the outermost layer."""
+
+NEAREST_WINS = frozenset({"default_ttl_hours", "snapshot_keep_last"})
+
+
+@dataclass(frozen=True, slots=True)
+class GovernanceDecision:
+    """Who decided one field.
+
+    Args:
+        field: Dotted name, for example `naming.pattern`.
+        value: The value in force.
+        decided_by: Name of the layer.
+        file: Document of the layer, for display.
+        line: Line of the value in it.
+        overruled: Other layers and what they wanted.
+    """
+
+    field: str
+    value: Any
+    decided_by: str
+    file: str
+    line: int
+    overruled: tuple[tuple[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GovernanceResolution:
+    """Governance in force for one product.
+
+    Args:
+        governance: The section of the artifact; None where no layer has one.
+        effective_level: The enforcement level, `warn` where no layer names one.
+        naming: Merged naming rules.
+        quality_gates: Merged quality gates.
+        schema_evolution: Merged; None where no layer names one.
+        stale_table_recovery_mode: Merged; None where no layer names one.
+        decisions: Who decided each field.
+        findings: Layers that tried to weaken a rule.
+    """
+
+    governance: ResolvedGovernance | None
+    effective_level: str
+    naming: NamingRules | None = None
+    quality_gates: QualityGates | None = None
+    schema_evolution: str | None = None
+    stale_table_recovery_mode: str | None = None
+    decisions: tuple[GovernanceDecision, ...] = ()
+    findings: list[Finding] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    name: str
+    parsed: Parsed[Any]
+    values: dict[str, Any]
+
+
+def resolve_governance(chain: ManifestChain, spec: Parsed[ProductSpec]) -> GovernanceResolution:
+    """Merge the governance of a manifest chain and a product spec.
+
+    Args:
+        chain: The manifests, nearest first.
+        spec: The product spec; it may only strengthen.
+    """
+    layers = [
+        _Layer(f"manifest {layer.value.metadata.name}", layer, _flat(layer.value.governance))
+        for layer in reversed(chain.layers)
+        if layer.value is not None and layer.value.governance is not None
+    ]
+    if spec.value is not None and spec.value.governance is not None:
+        layers.append(_Layer(f"product {spec.value.metadata.name}", spec, _flat(spec.value.governance)))
+    if not layers:
+        return GovernanceResolution(None, DEFAULT_LEVEL)
+
+    decisions: dict[str, GovernanceDecision] = {}
+    weakened: list[tuple[_Layer, str, GovernanceDecision]] = []
+    for name, strength in STRENGTH.items():
+        stating = [layer for layer in layers if name in layer.values]
+        if not stating:
+            continue
+        if strength is _nearest:
+            winner = stating[-1]
+        else:
+            winner = max(stating, key=lambda layer: strength(layer.values[name]))
+        others = [layer for layer in stating if layer is not winner]
+        decision = GovernanceDecision(
+            field=name,
+            value=winner.values[name],
+            decided_by=winner.name,
+            file=winner.parsed.document.display,
+            line=_line(winner, name),
+            overruled=tuple((layer.name, layer.values[name]) for layer in others),
+        )
+        decisions[name] = decision
+        if strength is _nearest:
+            continue
+        for position, layer in enumerate(stating):
+            outer = stating[:position]
+            if any(strength(layer.values[name]) < strength(other.values[name]) for other in outer):
+                weakened.append((layer, name, decision))
+
+    values = {name: decision.value for name, decision in decisions.items()}
+    level = values.get("policy_enforcement_level") or DEFAULT_LEVEL
+    return GovernanceResolution(
+        governance=ResolvedGovernance(**{name: values.get(name) for name in ResolvedGovernance.model_fields}),
+        effective_level=level,
+        naming=_section(NamingRules, "naming", values),
+        quality_gates=_section(QualityGates, "quality_gates", values),
+        schema_evolution=values.get("schema_evolution"),
+        stale_table_recovery_mode=values.get("stale_table_recovery_mode"),
+        decisions=tuple(decisions.values()),
+        findings=[_weakening(layer, name, decision, level) for layer, name, decision in weakened],
+    )
+
+
+def _flat(governance: GovernanceFields) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name in type(governance).model_fields:
+        value = getattr(governance, name)
+        if isinstance(value, NamingRules | QualityGates):
+            flat |= {
+                f"{name}.{inner}": getattr(value, inner)
+                for inner in type(value).model_fields
+                if getattr(value, inner) is not None
+            }
+        elif value is not None:
+            flat[name] = value
+    return flat
+
+
+def _section(model: type[Any], name: str, values: dict[str, Any]) -> Any:
+    inner = {key.partition(".")[2]: value for key, value in values.items() if key.startswith(f"{name}.")}
+    return model(**inner) if inner else None
+
+
+def _line(layer: _Layer, name: str) -> int:
+    return layer.parsed.document.position(("governance", *name.split(".")))[0]
+
+
+def _weakening(layer: _Layer, name: str, decision: GovernanceDecision, level: str) -> Finding:
+    document = layer.parsed.document
+    line, column = document.position(("governance", *name.split(".")))
+    return Finding(
+        code="weakened-governance",
+        severity="error" if level == "strict" else "warning",
+        kind="policy",
+        message=f"{layer.name} tries to weaken {name}; {decision.decided_by} stays in force",
+        file=document.display,
+        line=line,
+        column=column,
+        field=f"governance.{name}",
+        found=str(layer.values[name]),
+        allowed=f"{decision.value} ({decision.file}:{decision.line}) or stricter",
+        fix="Remove the line, or state a stricter value.",
+    )

@@ -1,0 +1,468 @@
+"""What happens inside the stages of a compilation (see `stages`)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from floe_dagster.compilation.bundle import (
+    ARTIFACT,
+    ASSET_INDEX,
+    DBT_MANIFEST,
+    REPORT,
+    SourceLayout,
+    write_bundle,
+)
+from floe_dagster.compilation.documents import Document, read_document
+from floe_dagster.compilation.governance import GovernanceResolution, resolve_governance
+from floe_dagster.compilation.inheritance import ManifestChain, load_manifest_chain, resolve_manifest_path
+from floe_dagster.compilation.result import CompileResult, StageTiming
+from floe_dagster.compilation.sources import PROJECT_FILE, SPEC_FILE, SourceState, source_state
+from floe_dagster.compilation.validation import Parsed, parse_product
+from floe_dagster.findings import Finding, InputError, sort_findings
+from floe_dagster.home import FloeHome, display_path, find_project_root
+from floe_dagster.schemas.product import ProductSpec
+
+SECRET_CODE = "literal-secret"
+BLOCKING_AT_STRICT = (SECRET_CODE,)
+
+
+class Pipeline:
+    """One compilation; create, `run`, then `write_bundle`.
+
+    Args:
+        product_dir: The product's folder.
+        manifest: Platform manifest to use in place of the one that `floe.yaml` names.
+        home: The writable folder.
+        environ: For `FLOE_MANIFEST` and for dbt.
+        on_stage: Called with the name of each stage as it begins.
+    """
+
+    def __init__(
+        self,
+        product_dir: Path,
+        manifest: Path | None,
+        home: FloeHome,
+        environ: Mapping[str, str],
+        on_stage: Any,
+    ) -> None:
+        self.product_dir = product_dir
+        self.root = find_project_root(product_dir)
+        self.manifest = manifest
+        self.home = home
+        self.environ = environ
+        self.on_stage = on_stage
+        self.timings: list[StageTiming] = []
+        self.findings: list[Finding] = []
+        self.slug = product_dir.name
+        self.name = product_dir.name
+        self.shown = display_path(product_dir, self.root)
+        self._result: CompileResult | None = None
+        self._documents: dict[str, bytes] = {}
+        self._layout: SourceLayout | None = None
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time one stage and report its beginning; stages may be entered more than once."""
+        self.on_stage(name)
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            seconds = time.perf_counter() - begun
+            for position, timing in enumerate(self.timings):
+                if timing.name == name:
+                    self.timings[position] = StageTiming(name, timing.seconds + seconds)
+                    break
+            else:
+                self.timings.append(StageTiming(name, seconds))
+
+    def run(self, staging: Path, *, documents_only: bool = False) -> CompileResult:
+        """Run every stage but GENERATE.
+
+        Args:
+            staging: An empty folder for the snapshot of the sources.
+            documents_only: Stop before dbt.
+        """
+        with self.stage("LOAD"):
+            state = source_state(
+                self.product_dir, manifest=self.manifest, home=self.home, environ=self.environ
+            )
+            self.findings += _outside_root(state, self.root)
+            spec = self._read_spec()
+            chain = self._read_chain(spec) if spec else None
+        with self.stage("VALIDATE"):
+            if spec and spec.value:
+                self._validate_spec(spec)
+        resolution: GovernanceResolution | None = None
+        with self.stage("RESOLVE"):
+            if chain is not None and spec is not None:
+                resolution = resolve_governance(chain, spec)
+                self.findings += resolution.findings
+        if resolution is not None:
+            self._raise_secrets(resolution.effective_level)
+        dbt_manifest: dict[str, Any] | None = None
+        ready = spec is not None and spec.value is not None and chain is not None and chain.merged is not None
+        if ready and not documents_only and not self._input_errors():
+            assert spec is not None and spec.value is not None and chain is not None
+            with self.stage("VALIDATE"):
+                dbt_manifest = self._parse_dbt(state, staging, spec, spec.value, chain)
+            if dbt_manifest is not None and resolution is not None:
+                self._enforce_and_build(state, spec.value, chain, resolution, dbt_manifest)
+        self.findings = sort_findings(self.findings)
+        result = CompileResult(
+            self.product_dir,
+            self.slug,
+            self.name,
+            state.digest,
+            stages=self.timings,
+            findings=self.findings,
+            built=getattr(self, "artifact", None),
+        )
+        result.report = self._report(state, chain, resolution)
+        self._result = result
+        return result
+
+    def _read_spec(self) -> Parsed[ProductSpec] | None:
+        try:
+            parsed = parse_product(read_document(self.product_dir / SPEC_FILE, root=self.root))
+        except InputError as error:
+            self.findings += error.findings
+            return None
+        self.findings += parsed.findings
+        if parsed.value is not None:
+            self.slug, self.name = parsed.value.slug, parsed.value.metadata.name
+        return parsed
+
+    def _read_chain(self, spec: Parsed[ProductSpec]) -> ManifestChain | None:
+        override = self.manifest
+        named = self.environ.get("FLOE_MANIFEST", "").strip()
+        if override is None and named:
+            override = Path(named)
+        try:
+            path = resolve_manifest_path(spec, root=self.root, override=override)
+            chain = load_manifest_chain(path, root=self.root)
+        except InputError as error:
+            self.findings += error.findings
+            return None
+        self.findings += chain.findings
+        return chain
+
+    def _validate_spec(self, spec: Parsed[ProductSpec]) -> None:
+        from floe_dagster.compilation.agreement import check_transforms
+
+        assert spec.value is not None
+        self.findings += check_transforms(spec.value, spec.document)
+        self.findings += self._check_dbt_project()
+
+    def _check_dbt_project(self) -> list[Finding]:
+        path = self.product_dir / PROJECT_FILE
+        if not path.exists():
+            return [
+                Finding(
+                    code="no-dbt-project",
+                    severity="error",
+                    message=f"{self.shown} has no {PROJECT_FILE}",
+                    file=f"{self.shown}/{PROJECT_FILE}",
+                    fix=f"Write {PROJECT_FILE} with `name: {self.slug}`; see dbt's documentation.",
+                )
+            ]
+        try:
+            document = read_document(path, root=self.root)
+        except InputError as error:
+            return error.findings
+        found = document.data.get("name") if isinstance(document.data, dict) else None
+        if found == self.slug:
+            return []
+        line, column = document.position(("name",)) if found is not None else (1, 1)
+        return [
+            Finding(
+                code="dbt-project-name",
+                severity="error",
+                message=f"the dbt project is not named like the product {self.name!r}",
+                file=document.display,
+                line=line,
+                column=column,
+                field="name",
+                found=repr(found),
+                allowed=self.slug,
+                fix=f"Write `name: {self.slug}` in {document.display}, and rename its keys under models: and seeds:.",
+            )
+        ]
+
+    def _raise_secrets(self, level: str) -> None:
+        if level == "strict":
+            self.findings = [
+                replace(finding, severity="error", kind="policy", policy="secrets")
+                if finding.code in BLOCKING_AT_STRICT
+                else finding
+                for finding in self.findings
+            ]
+
+    def _input_errors(self) -> bool:
+        return any(finding.severity == "error" and finding.kind == "input" for finding in self.findings)
+
+    def _parse_dbt(
+        self,
+        state: SourceState,
+        staging: Path,
+        spec: Parsed[ProductSpec],
+        product: ProductSpec,
+        chain: ManifestChain,
+    ) -> dict[str, Any] | None:
+        from floe_dagster.compilation import dbt_manifest as dbt
+        from floe_dagster.compilation.agreement import check_agreement
+        from floe_dagster.compilation.profiles import (
+            UnsupportedComputeError,
+            build_dbt_profiles,
+            dbt_environment,
+            write_profiles,
+        )
+
+        layout = SourceLayout(self.slug, [file.name for file in state.files])
+        self._layout = layout
+        problem = self._snapshot(state, staging, layout)
+        if problem:
+            self.findings.append(problem)
+            return None
+        project_dir = staging / layout.project
+        assert chain.merged is not None
+        compute = chain.merged.plugins.compute
+        config = (
+            compute.config.model_dump(mode="json", exclude_none=True) if compute and compute.config else {}
+        )
+        try:
+            profiles = build_dbt_profiles(self.slug, compute.type if compute else "duckdb", config)
+        except UnsupportedComputeError as error:
+            self.findings.append(_unsupported_compute(chain, str(error)))
+            return None
+        profiles_dir = write_profiles(
+            profiles, self.home.path / "compile" / self.slug / "profiles", self.home
+        )
+        environ = dbt_environment(self.home, self.environ)
+        logs_dir = self.home.logs_dir(self.slug)
+        if any((project_dir / name).exists() for name in ("packages.yml", "dependencies.yml")):
+            failed = dbt.run_deps(
+                project_dir,
+                profiles_dir=profiles_dir,
+                logs_dir=logs_dir,
+                environ=environ,
+                path_prefix=self.shown,
+            )
+            if failed:
+                self.findings += failed
+                return None
+        parsed = dbt.parse_project(
+            project_dir,
+            profiles_dir=profiles_dir,
+            target_dir=self.home.path / "dbt" / self.slug / "parse",
+            logs_dir=logs_dir,
+            environ=environ,
+            path_prefix=self.shown,
+        )
+        self.findings += parsed.findings
+        if parsed.manifest is None:
+            return None
+        self.profiles = profiles
+        self._agreement = check_agreement(product, spec.document, parsed.manifest)
+        self.findings += [finding for finding in self._agreement if finding.kind == "input"]
+        return parsed.manifest
+
+    def _snapshot(self, state: SourceState, staging: Path, layout: SourceLayout) -> Finding | None:
+        import hashlib
+
+        for file in state.files:
+            target = staging / layout.place(file.name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                content = file.path.read_bytes()
+            except OSError as error:
+                return Finding(
+                    code="unreadable-file",
+                    severity="error",
+                    message=f"{display_path(file.path, self.root)} cannot be read: {error.strerror}",
+                    file=display_path(file.path, self.root),
+                    fix="Give read permission, or remove the file.",
+                )
+            if hashlib.sha256(content).hexdigest() != file.sha256:
+                return Finding(
+                    code="sources-changed",
+                    severity="error",
+                    message=f"{display_path(file.path, self.root)} changed while the product was compiled",
+                    file=display_path(file.path, self.root),
+                    fix="Compile again.",
+                )
+            target.write_bytes(content)
+        return None
+
+    def _enforce_and_build(
+        self,
+        state: SourceState,
+        product: ProductSpec,
+        chain: ManifestChain,
+        resolution: GovernanceResolution,
+        dbt_manifest: dict[str, Any],
+    ) -> None:
+        import orjson
+
+        from floe_dagster.compilation.asset_index import build_asset_index
+        from floe_dagster.compilation.builder import build_artifacts, enforcement_result, plugin_types
+        from floe_dagster.policies import PolicyContext, evaluate_policies
+
+        assert chain.merged is not None
+        with self.stage("ENFORCE"):
+            context = PolicyContext(
+                level=resolution.effective_level,
+                naming=resolution.naming,
+                quality_gates=resolution.quality_gates,
+                pii_encryption=resolution.governance.pii_encryption if resolution.governance else None,
+                tiers={t.name: t.tier for t in product.transforms or () if t.tier},
+                owner=product.metadata.owner,
+                approved_plugins=chain.merged.approved_plugins,
+                plugins_used=plugin_types(chain.merged),
+                document_findings=[
+                    *(finding for finding in self.findings if finding.code == SECRET_CODE),
+                    *(finding for finding in self._agreement if finding.kind == "policy"),
+                ],
+                path_prefix=self.shown,
+                read_text=self._read_source,
+            )
+            policy_report = evaluate_policies(dbt_manifest, context)
+            known = {finding for finding in self.findings if finding.code == SECRET_CODE}
+            self.findings = [finding for finding in self.findings if finding not in known]
+            self.findings += policy_report.findings
+            self.policy_report = policy_report
+        with self.stage("COMPILE"):
+            self.artifact = build_artifacts(
+                product,
+                chain,
+                dbt_manifest,
+                source_hash=state.digest,
+                dbt_profiles=self.profiles,
+                governance=resolution.governance,
+                enforcement=enforcement_result(policy_report),
+                compiled_at=datetime.now(UTC),
+            )
+            index = build_asset_index(self.artifact, dbt_manifest, spec=product, manifest=chain.merged)
+            self._documents = {
+                ARTIFACT: self.artifact.model_dump_json(indent=2, by_alias=True).encode() + b"\n",
+                DBT_MANIFEST: orjson.dumps(dbt_manifest, option=orjson.OPT_SORT_KEYS),
+                ASSET_INDEX: orjson.dumps(index),
+            }
+
+    def _read_source(self, name: str) -> str | None:
+        path = self.product_dir / name.removeprefix(f"{self.shown}/")
+        try:
+            return path.read_text("utf-8", "replace")
+        except OSError:
+            return None
+
+    def _report(
+        self, state: SourceState, chain: ManifestChain | None, resolution: GovernanceResolution | None
+    ) -> dict[str, Any]:
+        report: dict[str, Any] = {
+            "digest": state.digest,
+            "slug": self.slug,
+            "product_name": self.name,
+            "stages": [asdict(timing) for timing in self.timings],
+            "findings": [finding.to_dict() for finding in self.findings],
+            "source_files": len(state.files),
+        }
+        if chain is not None:
+            report["manifest_chain"] = [_layer(layer) for layer in chain.layers]
+        if resolution is not None:
+            report["governance"] = {
+                "effective_level": resolution.effective_level,
+                "decisions": [asdict(decision) for decision in resolution.decisions],
+            }
+        if hasattr(self, "policy_report"):
+            report["policies"] = self.policy_report.to_dict()
+        return report
+
+    def write_bundle(self, staging: Path) -> Path:
+        """Write the bundle of a compilation that was not blocked; returns its path.
+
+        Raises:
+            OSError: `home` cannot be written; the last good bundle stays.
+        """
+        import orjson
+
+        assert self._result is not None and self._layout is not None
+        digest = self._result.digest
+        path = self.home.state_dir(self.slug) / f"{digest.removeprefix('sha256:')}.zip"
+        sources = []
+        for folder, folders, names in _walk(staging):
+            folders[:] = [name for name in folders if name not in ("target", "logs")]
+            sources += [(folder / name).relative_to(staging).as_posix() for name in names]
+        write_bundle(
+            path,
+            digest=digest,
+            slug=self.slug,
+            product_name=self.name,
+            documents={**self._documents, REPORT: orjson.dumps(self._result.report, default=str)},
+            sources_root=staging,
+            sources=sources,
+            project=self._layout.project,
+        )
+        shutil.rmtree(self.home.path / "compile" / self.slug, ignore_errors=True)
+        return path
+
+
+def _walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    for folder, folders, names in os.walk(root, followlinks=True):
+        yield Path(folder), folders, names
+
+
+def _layer(parsed: Any) -> dict[str, Any]:
+    document: Document = parsed.document
+    layer: dict[str, Any] = {"file": document.display, "sha256": document.sha256}
+    if parsed.value is not None:
+        layer |= {
+            "name": parsed.value.metadata.name,
+            "version": parsed.value.metadata.version,
+            "scope": parsed.value.scope,
+        }
+    return layer
+
+
+def _outside_root(state: SourceState, root: Path) -> list[Finding]:
+    real_root = root.resolve()
+    findings = []
+    for file in state.files:
+        try:
+            inside = file.path.resolve().is_relative_to(real_root)
+        except (OSError, RuntimeError):
+            inside = True
+        if not inside:
+            shown = display_path(file.path, root)
+            findings.append(
+                Finding(
+                    code="path-outside-project",
+                    severity="error",
+                    message=f"{shown} lies outside the project",
+                    file=shown,
+                    fix=f"Move it below {root.name}/, or take its folder out of {PROJECT_FILE}.",
+                )
+            )
+    return findings
+
+
+def _unsupported_compute(chain: ManifestChain, message: str) -> Finding:
+    document = chain.layers[0].document
+    line, column = document.position(("plugins", "compute", "type"))
+    return Finding(
+        code="unsupported-compute",
+        severity="error",
+        message=message,
+        file=document.display,
+        line=line,
+        column=column,
+        field="plugins.compute.type",
+    )

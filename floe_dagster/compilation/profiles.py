@@ -1,0 +1,106 @@
+"""dbt profiles: generated from the platform's compute, never checked in.
+
+The profile in the artifact names nothing of the machine that compiled it: the DuckDB file lies under
+`FLOE_HOME`, which dbt resolves where it runs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from floe_dagster.compilation.atomic import write_atomically
+from floe_dagster.home import FloeHome
+
+TARGET = "floe"
+HOME_REFERENCE = "{{ env_var('FLOE_HOME') }}"
+DEFAULT_THREADS = 4
+
+
+class UnsupportedComputeError(ValueError):
+    """The manifest names a compute engine for which no dbt profile can be written."""
+
+
+def _duckdb_output(slug: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    path = str(config.get("path") or "{product_slug}.duckdb").replace("{product_slug}", slug)
+    if not os.path.isabs(path):
+        path = f"{HOME_REFERENCE}/duckdb/{path}"
+    output: dict[str, Any] = {
+        "type": "duckdb",
+        "path": path,
+        "schema": "main",
+        "threads": config.get("threads") or DEFAULT_THREADS,
+    }
+    if config.get("memory_limit"):
+        output["settings"] = {"memory_limit": config["memory_limit"]}
+    return output
+
+
+PROFILE_OUTPUTS: dict[str, Callable[[str, Mapping[str, Any]], dict[str, Any]]] = {"duckdb": _duckdb_output}
+"""One entry per compute engine: what `outputs.floe` of the profile holds."""
+
+
+def build_dbt_profiles(slug: str, compute_type: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of `profiles.yml`: one profile named like the dbt project, one target.
+
+    Args:
+        slug: The product's slug, which is the dbt project's name.
+        compute_type: `plugins.compute.type`.
+        config: `plugins.compute.config`.
+
+    Raises:
+        UnsupportedComputeError: No profile can be written for that engine.
+    """
+    builder = PROFILE_OUTPUTS.get(compute_type)
+    if builder is None:
+        raise UnsupportedComputeError(
+            f"compute engine {compute_type!r} is not supported; use one of: {', '.join(sorted(PROFILE_OUTPUTS))}"
+        )
+    return {slug: {"target": TARGET, "outputs": {TARGET: builder(slug, config)}}}
+
+
+def write_profiles(dbt_profiles: Mapping[str, Any], folder: Path, home: FloeHome) -> Path:
+    """Write `profiles.yml` for this machine into `folder` and return the folder, for `dbt --profiles-dir`.
+
+    Args:
+        dbt_profiles: As the artifact holds them.
+        folder: Below `home`.
+        home: Takes the place of `FLOE_HOME`; its folder for DuckDB files is made.
+
+    Raises:
+        OSError: The folder cannot be written.
+    """
+    text = yaml.safe_dump(_here(dict(dbt_profiles), str(home.path)), sort_keys=True)
+    home.duckdb_dir.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "profiles.yml", text.encode())
+    return folder
+
+
+def _here(value: Any, home: str) -> Any:
+    if isinstance(value, dict):
+        return {key: _here(item, home) for key, item in value.items()}
+    return value.replace(HOME_REFERENCE, home) if isinstance(value, str) else value
+
+
+def dbt_environment(home: FloeHome, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment for a dbt process: the caller's, with what the profile refers to.
+
+    dbt's usage statistics and its look for newer versions are off.
+    """
+    return {
+        **(os.environ if environ is None else environ),
+        "FLOE_HOME": str(home.path),
+        "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
+        "DBT_VERSION_CHECK": "false",
+        "DO_NOT_TRACK": "1",
+    }
+
+
+def duckdb_file(dbt_profiles: Mapping[str, Any], slug: str, home: FloeHome) -> Path:
+    """Return where the product's DuckDB file lies on this machine."""
+    path = str(dbt_profiles[slug]["outputs"][TARGET]["path"])
+    return Path(path.replace(HOME_REFERENCE, str(home.path)))

@@ -1,0 +1,220 @@
+"""The compilation of one product: LOAD, VALIDATE, RESOLVE, ENFORCE, COMPILE, GENERATE.
+
+| stage | what it does |
+|---|---|
+| LOAD | snapshots the sources, reads `floe.yaml` and the manifest chain |
+| VALIDATE | documents against their schemas, `dbt parse` on the snapshot, transforms against dbt's graph |
+| RESOLVE | merges governance, stricter wins; picks plugins and resources |
+| ENFORCE | runs the policies on dbt's manifest |
+| COMPILE | builds the artifact and the asset index |
+| GENERATE | writes the bundle, unless something blocks |
+
+dbt reads a snapshot, never the working tree: what was checked is what the bundle holds, even where
+somebody saves a file in the middle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from floe_dagster.compilation.bundle import Bundle, BundleError
+from floe_dagster.compilation.result import CompileResult
+from floe_dagster.compilation.sources import SPEC_FILE, SourceState, source_state
+from floe_dagster.findings import Finding
+from floe_dagster.home import FloeHome, display_path, find_project_root
+
+KEPT_BUNDLES = 5
+"""How many bundles of a product stay in `FLOE_HOME`; a run may still execute an older one."""
+LOCK_TIMEOUT_SECONDS = 600.0
+
+OnStage = Callable[[str], None]
+
+
+def compile_product(
+    product_dir: Path,
+    *,
+    manifest: Path | None = None,
+    home: FloeHome | None = None,
+    on_stage: OnStage | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> CompileResult:
+    """Compile one product and write its bundle, unless nothing changed or something blocks.
+
+    What a user wrote wrongly comes back as findings; the last good bundle stays as it is then.
+
+    Args:
+        product_dir: The folder with `floe.yaml` and `dbt_project.yml`.
+        manifest: Platform manifest to use in place of the one that `floe.yaml` names.
+        home: The writable folder; `FloeHome.locate(product_dir)` when left out.
+        on_stage: Called with the name of each stage as it begins.
+        environ: The process' environment when left out.
+
+    Raises:
+        OSError: `home` cannot be written, or the disk is full; nothing half-written is left.
+        TimeoutError: Another compilation of the product holds the lock for too long.
+    """
+    product_dir = Path(os.path.abspath(product_dir))
+    environ = os.environ if environ is None else environ
+    home = home or FloeHome.locate(product_dir, environ)
+    missing = _missing_folder(product_dir)
+    if missing:
+        return missing
+    state = source_state(product_dir, manifest=manifest, home=home, environ=environ)
+    unchanged = _finished(product_dir, state, home)
+    if unchanged is not None:
+        return unchanged
+    with _lock(home, product_dir):
+        state = source_state(product_dir, manifest=manifest, home=home, environ=environ)
+        unchanged = _finished(product_dir, state, home)
+        if unchanged is not None:
+            return unchanged
+        from floe_dagster.compilation.pipeline import Pipeline
+
+        home.path.mkdir(parents=True, exist_ok=True)
+        staging_parent = home.path / "compile"
+        staging_parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix="stage-", dir=staging_parent))
+        try:
+            pipeline = Pipeline(product_dir, manifest, home, environ, on_stage or _silent)
+            result = pipeline.run(staging)
+            if not result.blocked:
+                with pipeline.stage("GENERATE"):
+                    result.bundle_path = pipeline.write_bundle(staging)
+                result.stages = pipeline.timings
+                _remember(home, product_dir, result)
+                _clean_up(home, result.slug, keep=result.digest.removeprefix("sha256:"))
+            return result
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def validate_product(
+    product_dir: Path,
+    *,
+    manifest: Path | None = None,
+    documents_only: bool = False,
+    on_stage: OnStage | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> CompileResult:
+    """Find everything that `compile_product` would find, and write nothing.
+
+    Args:
+        product_dir: The folder with `floe.yaml` and `dbt_project.yml`.
+        manifest: Platform manifest to use in place of the one that `floe.yaml` names.
+        documents_only: Look at the YAML documents alone; dbt is neither imported nor started.
+        on_stage: Called with the name of each stage as it begins.
+        environ: The process' environment when left out.
+    """
+    from floe_dagster.compilation.pipeline import Pipeline
+
+    product_dir = Path(os.path.abspath(product_dir))
+    missing = _missing_folder(product_dir)
+    if missing:
+        return missing
+    with tempfile.TemporaryDirectory(prefix="floe-validate-") as folder:
+        home = FloeHome(Path(folder) / "home")
+        pipeline = Pipeline(
+            product_dir, manifest, home, os.environ if environ is None else environ, on_stage or _silent
+        )
+        staging = Path(folder) / "stage"
+        staging.mkdir()
+        return pipeline.run(staging, documents_only=documents_only)
+
+
+def _silent(_stage: str) -> None:
+    return
+
+
+def _missing_folder(product_dir: Path) -> CompileResult | None:
+    if (product_dir / SPEC_FILE).exists() or os.path.islink(product_dir / SPEC_FILE):
+        return None
+    root = find_project_root(product_dir)
+    shown = display_path(product_dir, root)
+    if not product_dir.is_dir():
+        message = f"there is no folder {shown}"
+        fix = "Name the folder of a product: the one that holds floe.yaml."
+    else:
+        message = f"{shown} has no {SPEC_FILE}, so it is no product"
+        fix = f"Name a product's folder, or write {shown}/{SPEC_FILE} (`floe-dagster schema product`)."
+    finding = Finding(code="no-product", severity="error", message=message, file=shown, fix=fix)
+    return CompileResult(product_dir, product_dir.name, product_dir.name, "", findings=[finding])
+
+
+@contextmanager
+def _lock(home: FloeHome, product_dir: Path) -> Iterator[None]:
+    from filelock import FileLock, Timeout
+
+    home.locks_dir.mkdir(parents=True, exist_ok=True)
+    key = hashlib.sha256(str(product_dir).encode()).hexdigest()[:16]
+    lock = FileLock(home.locks_dir / f"compile-{product_dir.name}-{key}.lock")
+    try:
+        with lock.acquire(timeout=LOCK_TIMEOUT_SECONDS):
+            yield
+    except Timeout as error:
+        raise TimeoutError(
+            f"another compilation of {product_dir.name} holds {lock.lock_file} for over "
+            f"{LOCK_TIMEOUT_SECONDS:g} seconds; wait for it or end it"
+        ) from error
+
+
+def _finished(product_dir: Path, state: SourceState, home: FloeHome) -> CompileResult | None:
+    """Return the last good compilation where it is one of these very sources."""
+    try:
+        record = json.loads(_record(home, product_dir).read_bytes())
+    except (OSError, ValueError):
+        return None
+    if not isinstance(record, dict) or record.get("digest") != state.digest:
+        return None
+    slug, name = str(record.get("slug")), str(record.get("name"))
+    path = home.state_dir(slug) / f"{state.version}.zip"
+    try:
+        bundle = Bundle.open(path)
+    except BundleError:
+        return None
+    if bundle.digest != state.digest:
+        return None
+    result = CompileResult(product_dir, slug, name, state.digest, unchanged=True, bundle_path=path)
+    result.findings = [Finding(**finding) for finding in record.get("findings", ())]
+    return result
+
+
+def _record(home: FloeHome, product_dir: Path) -> Path:
+    key = hashlib.sha256(str(product_dir).encode()).hexdigest()[:32]
+    return home.cache_dir / "compiled" / f"{key}.json"
+
+
+def _remember(home: FloeHome, product_dir: Path, result: CompileResult) -> None:
+    from floe_dagster.compilation.atomic import write_atomically
+
+    record = {
+        "digest": result.digest,
+        "slug": result.slug,
+        "name": result.name,
+        "findings": [finding.to_dict() for finding in result.findings],
+    }
+    write_atomically(_record(home, product_dir), json.dumps(record).encode())
+
+
+def _clean_up(home: FloeHome, slug: str, keep: str) -> None:
+    for folder in (home.state_dir(slug), home.project_dir(slug)):
+        try:
+            entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+            entries.sort(key=lambda entry: entry.stat().st_mtime, reverse=True)
+        except OSError:
+            continue
+        a_day_ago = time.time() - 86_400
+        for entry in entries[KEPT_BUNDLES:]:
+            if entry.stem == keep or entry.stat().st_mtime > a_day_ago:
+                continue
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)

@@ -1,0 +1,265 @@
+"""Documents against their schemas: what pydantic says, in words for the person who wrote the YAML."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar, get_args
+
+from pydantic import AliasChoices, BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from floe_dagster.compilation.documents import Document, DocumentPath, dotted
+from floe_dagster.compilation.suggestions import did_you_mean
+from floe_dagster.findings import Finding
+from floe_dagster.schemas.manifest import PlatformManifest
+from floe_dagster.schemas.product import ProductSpec
+from floe_dagster.schemas.secrets import has_url_credentials, is_reference, is_secret_key
+
+T = TypeVar("T", bound=BaseModel)
+
+
+@dataclass(slots=True)
+class Parsed(Generic[T]):
+    """A document and what it says.
+
+    Args:
+        value: The typed document; None where it has errors.
+        document: Where it was read.
+        findings: Everything that is wrong or odd.
+    """
+
+    value: T | None
+    document: Document
+    findings: list[Finding] = field(default_factory=list)
+
+
+def parse_manifest(document: Document) -> Parsed[PlatformManifest]:
+    """Validate a platform manifest. Unknown keys at its top are warnings."""
+    parsed = _parse(document, PlatformManifest)
+    known = set(_keys_of(PlatformManifest))
+    for key in document.data:
+        if key not in known:
+            line, column = document.position((key,), key=True)
+            parsed.findings.append(
+                Finding(
+                    code="unknown-field",
+                    severity="warning",
+                    message=f"unknown field {key!r} is kept but has no effect",
+                    file=document.display,
+                    line=line,
+                    column=column,
+                    field=key,
+                    fix=did_you_mean(key, known) or "Remove it, or upgrade floe-dagster.",
+                )
+            )
+    return parsed
+
+
+def parse_product(document: Document) -> Parsed[ProductSpec]:
+    """Validate a product spec. Unknown keys are errors."""
+    return _parse(document, ProductSpec)
+
+
+def _parse(document: Document, model: type[T]) -> Parsed[T]:
+    findings: list[Finding] = []
+    data = _without_secrets(document.data, (), document, findings)
+    data = {key: value for key, value in data.items() if value is not None}
+    try:
+        value = model.model_validate(data)
+    except ValidationError as error:
+        findings += [
+            _finding(item, document, model) for item in error.errors(include_url=False, include_context=True)
+        ]
+        return Parsed(None, document, findings)
+    return Parsed(value, document, findings)
+
+
+def _without_secrets(value: Any, path: DocumentPath, document: Document, findings: list[Finding]) -> Any:
+    """Return the data with literal secrets replaced by a reference that names nothing."""
+    if isinstance(value, dict):
+        return {
+            key: _literal(document, (*path, key), findings)
+            if is_secret_key(key) and item is not None and not is_reference(item)
+            else _without_secrets(item, (*path, key), document, findings)
+            for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [_without_secrets(item, (*path, n), document, findings) for n, item in enumerate(value)]
+    if has_url_credentials(value):
+        _literal(document, path, findings)
+        return re.sub(r"//[^@/]*@", "//", value)
+    return value
+
+
+def _literal(document: Document, path: DocumentPath, findings: list[Finding]) -> dict[str, str]:
+    line, column = document.position(path)
+    name = re.sub(r"[^A-Z0-9]+", "_", str(path[-1]).upper())
+    findings.append(
+        Finding(
+            code="literal-secret",
+            severity="warning",
+            message=f"{path[-1]} holds a secret itself",
+            file=document.display,
+            line=line,
+            column=column,
+            field=dotted(path),
+            allowed="a reference such as {env: NAME}",
+            fix=f"Write {{env: {name}}}, set {name} where it runs, and replace the secret: it has been seen.",
+        )
+    )
+    return {"env": f"MISSING_{name}"}
+
+
+def _finding(item: Any, document: Document, model: type[BaseModel]) -> Finding:
+    path = _document_path(item["loc"], document)
+    kind, context = item["type"], item.get("ctx") or {}
+    absent = kind in ("missing", "union_tag_not_found")
+    line, column = document.position(path, key=kind == "extra_forbidden")
+    found = None if absent or kind == "extra_forbidden" else _shown(item.get("input"))
+    message, allowed, fix, code = _words(item, kind, context, path)
+    if kind == "extra_forbidden":
+        known = _known_keys(model, path[:-1], document)
+        fix = did_you_mean(str(path[-1]), known) or "Remove it."
+        allowed = ", ".join(sorted(known)) or None
+    return Finding(
+        code=code,
+        severity="error",
+        message=message,
+        file=document.display,
+        line=line,
+        column=column,
+        field=dotted(path) or None,
+        found=found,
+        allowed=allowed,
+        fix=fix,
+    )
+
+
+def _words(
+    item: Any, kind: str, context: dict[str, Any], path: DocumentPath
+) -> tuple[str, str | None, str | None, str]:
+    name = str(path[-1]) if path else "the document"
+    if kind == "missing":
+        return f"{name} is missing", None, f"Add `{name}:`.", "missing-field"
+    if kind == "union_tag_not_found":
+        return f"{name} has no type", None, "Add `type:`.", "missing-field"
+    if kind == "extra_forbidden":
+        return f"unknown field {name!r}", None, None, "unknown-field"
+    if kind in ("literal_error", "union_tag_invalid"):
+        expected = str(context.get("expected") or context.get("expected_tags") or "")
+        choices = re.findall(r"'([^']*)'", expected)
+        near = did_you_mean(str(item.get("input")), choices) if kind == "literal_error" else None
+        if kind == "union_tag_invalid":
+            near = did_you_mean(str(context.get("tag")), choices)
+        return f"{name} has a value that is not allowed", ", ".join(choices), near, "value-not-allowed"
+    if kind == "value_error":
+        return f"{name} {context.get('error') or item['msg']!s}", None, None, "invalid-value"
+    bounds = {
+        "greater_than_equal": ("ge", "at least"),
+        "less_than_equal": ("le", "at most"),
+        "greater_than": ("gt", "more than"),
+        "less_than": ("lt", "less than"),
+    }
+    if kind in bounds:
+        key, words = bounds[kind]
+        return f"{name} is out of bounds", f"{words} {context[key]}", None, "out-of-bounds"
+    if kind == "string_pattern_mismatch":
+        return f"{name} has the wrong form", f"text that matches {context['pattern']}", None, "invalid-value"
+    expected_type = {
+        "string_type": "text",
+        "int_type": "a whole number",
+        "float_type": "a number",
+        "bool_type": "true or false",
+        "list_type": "a list",
+        "dict_type": "a mapping",
+        "model_type": "a mapping",
+        "model_attributes_type": "a mapping",
+    }.get(kind)
+    if expected_type:
+        return f"{name} has the wrong type", expected_type, None, "wrong-type"
+    return f"{name}: {item['msg'].lower()}", None, None, "invalid-value"
+
+
+def _document_path(location: Iterable[str | int], document: Document) -> DocumentPath:
+    """Drop the parts of pydantic's location that name a branch of a union, not a place in the document."""
+    path: list[str | int] = []
+    data = document.data
+    parts = list(location)
+    for position, part in enumerate(parts):
+        last = position == len(parts) - 1
+        if isinstance(data, dict) and part not in data and not last:
+            continue
+        if isinstance(data, list) and not isinstance(part, int):
+            continue
+        if not isinstance(data, dict | list):
+            continue
+        path.append(part)
+        try:
+            data = data[part]  # type: ignore[call-overload, index]
+        except (KeyError, IndexError, TypeError):
+            data = None
+    return tuple(path)
+
+
+def _shown(value: Any) -> str | None:
+    if isinstance(value, dict | list):
+        return "a mapping" if isinstance(value, dict) else "a list"
+    text = "nothing" if value is None else repr(value) if isinstance(value, str) else str(value).lower()
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _keys_of(model: type[BaseModel]) -> list[str]:
+    keys = []
+    for name, info in model.model_fields.items():
+        keys.append(name)
+        alias = info.validation_alias
+        if isinstance(alias, AliasChoices):
+            keys += [str(choice) for choice in alias.choices]
+    return keys
+
+
+def _known_keys(model: type[BaseModel], path: DocumentPath, document: Document) -> set[str]:
+    models: list[type[BaseModel]] = [model]
+    data = document.data
+    for part in path:
+        data = data[part] if isinstance(data, dict | list) else None  # type: ignore[call-overload, index]
+        if isinstance(part, int):
+            continue
+        models = [inner for outer in models for inner in _models_in(_field_of(outer, part))]
+        typed = [inner for inner in models if _has_type(inner, data)]
+        models = typed or models
+    names: set[str] = set()
+    for found in models:
+        for name, info in found.model_fields.items():
+            alias = info.validation_alias
+            names.add(str(alias.choices[0]) if isinstance(alias, AliasChoices) else name)
+    return names
+
+
+def _has_type(model: type[BaseModel], data: Any) -> bool:
+    info = model.model_fields.get("type")
+    return info is not None and isinstance(data, dict) and data.get("type") in get_args(info.annotation)
+
+
+def _field_of(model: type[BaseModel], key: str) -> FieldInfo | None:
+    for name, info in model.model_fields.items():
+        alias = info.validation_alias
+        if name == key or (isinstance(alias, AliasChoices) and key in alias.choices):
+            return info
+    return None
+
+
+def _models_in(info: FieldInfo | None) -> list[type[BaseModel]]:
+    if info is None:
+        return []
+    pending: list[Any] = [info.annotation]
+    models = []
+    while pending:
+        annotation = pending.pop()
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            models.append(annotation)
+        else:
+            pending.extend(get_args(annotation))
+    return models

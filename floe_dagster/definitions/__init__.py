@@ -1,0 +1,1 @@
+"""From a bundle to Dagster definitions, and what happens when they run."""

@@ -1,0 +1,104 @@
+"""Asset and check specs from the asset index of a bundle."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+# Code references are what the UI links to the sources; that they are in beta is no news to a user.
+warnings.filterwarnings("ignore", category=dg.BetaWarning, module=__name__)
+
+
+def asset_specs(index: Mapping[str, Any], product_dir: Path) -> dict[str, dg.AssetSpec]:
+    """Return a spec per dbt model, seed and snapshot, by dbt's unique id.
+
+    Args:
+        index: See `asset_index.build_asset_index`.
+        product_dir: Where the sources are edited; code references point there.
+    """
+    product = index["product"]
+    slug = product["slug"]
+    keys = {asset["id"]: asset_key(slug, asset["name"]) for asset in index["assets"]}
+    labels = {_tag(f"floe/{name}"): _tag(value) for name, value in product["labels"].items()}
+    freshness = _freshness(product["freshness"])
+    specs = {}
+    for asset in index["assets"]:
+        published = asset["published"]
+        specs[asset["id"]] = dg.AssetSpec(
+            key=keys[asset["id"]],
+            deps=[keys[upstream] for upstream in asset["deps"]],
+            description=asset["description"] or None,
+            group_name=asset["group"],
+            owners=asset["owners"],
+            tags={**labels, **{_tag(tag): "" for tag in asset["tags"]}},
+            kinds={"dbt", asset["type"] if asset["type"] != "model" else asset["materialized"]}
+            | ({"iceberg"} if published else {"duckdb"}),
+            freshness_policy=freshness if published else None,
+            skippable=True,
+            metadata=_metadata(asset, product_dir),
+        )
+    return specs
+
+
+def check_specs(index: Mapping[str, Any]) -> dict[str, dg.AssetCheckSpec]:
+    """Return a check spec per dbt test, by dbt's unique id; error tests block, warn tests do not."""
+    slug = index["product"]["slug"]
+    names = {asset["id"]: asset["name"] for asset in index["assets"]}
+    return {
+        check["id"]: dg.AssetCheckSpec(
+            name=check["name"],
+            asset=asset_key(slug, names[check["asset"]]),
+            description=check["description"] or None,
+            additional_deps=[asset_key(slug, names[up]) for up in check["reads"] if up != check["asset"]],
+            blocking=check["severity"] == "error",
+        )
+        for check in index["checks"]
+    }
+
+
+def asset_key(slug: str, name: str) -> dg.AssetKey:
+    """Return the stable key of a model: `[product_slug, model]`."""
+    return dg.AssetKey([slug, name])
+
+
+def _metadata(asset: Mapping[str, Any], product_dir: Path) -> dict[str, Any]:
+    metadata: dict[str, Any] = {
+        "dagster/code_references": dg.CodeReferencesMetadataValue(
+            code_references=[
+                dg.LocalFileCodeReference(file_path=str(product_dir / asset["file"]), line_number=1)
+            ]
+        )
+    }
+    if asset["columns"]:
+        metadata["dagster/column_schema"] = dg.TableSchema(
+            columns=[
+                dg.TableColumn(
+                    name=column["name"],
+                    type=column["type"] or "?",
+                    description=column["description"] or None,
+                    tags={_tag(tag): "" for tag in column["tags"]}
+                    | ({"classification": column["classification"]} if column["classification"] else {}),
+                )
+                for column in asset["columns"]
+            ]
+        )
+    return metadata
+
+
+def _freshness(window: Mapping[str, Any] | None) -> Any:
+    if window is None:
+        return None
+    warn = window["warn_seconds"]
+    return dg.FreshnessPolicy.time_window(
+        fail_window=timedelta(seconds=window["fail_seconds"]),
+        warn_window=timedelta(seconds=warn) if warn else None,
+    )
+
+
+def _tag(text: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "._-/" else "_" for letter in str(text))[:63]

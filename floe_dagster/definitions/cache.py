@@ -1,0 +1,105 @@
+"""The DuckDB file as a cache of what Iceberg holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from floe_dagster.compilation.atomic import write_atomically
+from floe_dagster.iceberg.publication import RelationName
+from floe_dagster.iceberg.restore import restore_relation
+
+STATEFUL = frozenset({"incremental", "snapshot"})
+"""Materializations whose next content depends on their last one."""
+
+
+class DuckDBCache:
+    """Knows which relations stand in the DuckDB file and which Iceberg snapshot each stateful one equals.
+
+    Args:
+        file: The DuckDB file; it may be missing.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._record = file.with_suffix(".snapshots.json")
+
+    def relations(self) -> set[tuple[str, str]]:
+        """Return schema and name of every relation in the file, in lower case."""
+        import duckdb
+
+        if not self.file.exists():
+            return set()
+        with duckdb.connect(str(self.file), read_only=True) as con:
+            rows = con.execute("select table_schema, table_name from information_schema.tables").fetchall()
+        return {(schema.lower(), name.lower()) for schema, name in rows}
+
+    def missing(self, assets: list[dict[str, Any]], wanted: set[str]) -> set[str]:
+        """Return the ancestors of `wanted` that must be built because their relation is not there."""
+        present = self.relations()
+        by_id = {asset["id"]: asset for asset in assets}
+        missing: set[str] = set()
+        pending = [up for key in wanted for up in by_id[key]["deps"]]
+        while pending:
+            key = pending.pop()
+            if key in wanted or key in missing or _place(by_id[key]) in present:
+                continue
+            missing.add(key)
+            pending += by_id[key]["deps"]
+        return missing
+
+    def restore(self, assets: list[dict[str, Any]], catalog: Any, namespace: str, log: Any) -> None:
+        """Bring stateful models that dbt is about to extend to what Iceberg holds.
+
+        A relation that is missing, that another machine's run has overtaken, or whose last increment was
+        withheld, is replaced by the table's current snapshot.
+
+        Args:
+            assets: Those that dbt is about to build.
+            catalog: From `open_catalog`.
+            namespace: Of the product.
+            log: A logger.
+        """
+        import duckdb
+
+        present, known = self.relations(), self._snapshots()
+        for asset in assets:
+            if asset["materialized"] not in STATEFUL or not asset["published"]:
+                continue
+            identifier = (namespace, asset["name"])
+            if not catalog.table_exists(identifier):
+                continue
+            snapshot = catalog.load_table(identifier).current_snapshot()
+            current = snapshot.snapshot_id if snapshot else None
+            if _place(asset) in present and known.get(asset["name"]) == current:
+                continue
+            relation = RelationName(*asset["relation"])
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            with duckdb.connect(str(self.file)) as con:
+                con.execute(f"drop table if exists {relation.sql()}")
+                if snapshot is None:
+                    continue
+                rows = restore_relation(
+                    con, relation, catalog=catalog, namespace=namespace, table=asset["name"]
+                )
+            self.remember({asset["name"]: current})
+            log.info(f"restored {asset['name']} from Iceberg: {rows:,} rows, snapshot {current}")
+
+    def remember(self, snapshots: Mapping[str, int | None]) -> None:
+        """Note which snapshot a relation equals; None where it equals none."""
+        known = {**self._snapshots(), **snapshots}
+        write_atomically(self._record, json.dumps(known, sort_keys=True).encode())
+
+    def _snapshots(self) -> dict[str, int | None]:
+        try:
+            loaded = json.loads(self._record.read_bytes())
+            return loaded if isinstance(loaded, dict) else {}
+        except (OSError, ValueError):
+            return {}
+
+
+def _place(asset: Mapping[str, Any]) -> tuple[str, str]:
+    _database, schema, name = asset["relation"]
+    return schema.lower(), name.lower()

@@ -1,0 +1,103 @@
+"""The component of one product: its definitions come from versioned state."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+from dagster._core.storage.defs_state.base import DefsStateStorage
+from dagster.components import DefsStateConfig, DefsStateConfigArgs
+from dagster_shared.serdes.objects.models.defs_state_info import DefsStateManagementType
+
+from floe_dagster.compilation.sources import source_state
+from floe_dagster.definitions.compile_assets import build_compile_definitions
+from floe_dagster.definitions.factory import build_product_definitions
+from floe_dagster.definitions.sensors import build_sources_sensor
+from floe_dagster.definitions.state import served_bundle, state_key
+from floe_dagster.home import FloeHome
+
+_log = logging.getLogger("floe_dagster")
+
+
+@dataclass
+class FloeProduct(dg.StateBackedComponent, dg.Resolvable):
+    """A product: a folder with `floe.yaml` and a dbt project.
+
+    Loading never compiles and never raises: without state the location has its compile assets and its
+    sensor, which compiles by itself.
+    """
+
+    product_dir: str
+    """Folder of the product, absolute."""
+    manifest: str | None = None
+    """Platform manifest in place of the one that floe.yaml names."""
+
+    @property
+    def defs_state_config(self) -> DefsStateConfig:
+        arguments = DefsStateConfigArgs(
+            management_type=DefsStateManagementType.VERSIONED_STATE_STORAGE, refresh_if_dev=False
+        )
+        return DefsStateConfig.from_args(arguments, default_key=state_key(self.slug))
+
+    @property
+    def slug(self) -> str:
+        """The product's slug, as its spec says; the folder's name where that cannot be read."""
+        from floe_dagster.compilation.sources import product_slug
+
+        return product_slug(Path(self.product_dir))
+
+    def write_state_to_path(self, state_path: Path) -> None:
+        """Compile the product into `state_path` (`dg utils refresh-defs-state`)."""
+        import shutil
+
+        from floe_dagster.compilation.stages import compile_product
+        from floe_dagster.findings import InputError
+
+        result = compile_product(Path(self.product_dir), manifest=self._manifest())
+        if result.bundle_path is None:
+            raise InputError(result.findings)
+        shutil.copyfile(result.bundle_path, state_path)
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """Return the product's definitions, from the stored state where there is a storage that answers."""
+        if DefsStateStorage.get() is None:
+            # A plain import, outside of any Dagster process, has no instance.
+            return self.build_defs_from_state(context, None)
+        try:
+            return super().build_defs(context)
+        except Exception as error:  # a storage that is away must not take the location down
+            _log.warning("the state of %s cannot be read from Dagster's storage: %s", self.slug, error)
+            return self.build_defs_from_state(context, None)
+
+    def build_defs_from_state(
+        self, context: dg.ComponentLoadContext, state_path: Path | None
+    ) -> dg.Definitions:
+        product_dir, manifest = Path(self.product_dir), self._manifest()
+        home = FloeHome.locate(product_dir)
+        slug = self.slug
+        digest = source_state(product_dir, manifest=manifest, home=home).digest
+        bundle, problems = served_bundle(state_path, product_dir, digest, home)
+        product = None
+        if bundle is not None:
+            try:
+                product = build_product_definitions(bundle, product_dir=product_dir, home=home)
+            except Exception as error:  # a broken state must not take the location down
+                problems.append(f"the state {bundle.digest[7:19]} cannot be served: {error}")
+        note = None
+        if product is None:
+            note = (
+                f"**{slug} has no compiled state yet.** Its sensor `{slug}_sources` compiles it; or materialize this "
+                "group, or run `floe-dagster compile`."
+            )
+            problems.append(note.replace("*", ""))
+        for problem in problems:
+            _log.warning(problem)
+        served = bundle.digest if bundle is not None and product is not None else None
+        parts = [
+            build_compile_definitions(slug, product_dir, manifest, home, note),
+            dg.Definitions(sensors=[build_sources_sensor(slug, product_dir, manifest, home, served)]),
+        ]
+        return dg.Definitions.merge(*parts, *([product] if product else []))
+
+    def _manifest(self) -> Path | None:
+        return Path(self.manifest) if self.manifest else None

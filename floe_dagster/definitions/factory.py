@@ -1,0 +1,96 @@
+"""From one bundle to the definitions of one product."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster_dbt import DbtCliResource
+
+from floe_dagster.compilation.bundle import Bundle
+from floe_dagster.definitions.asset_specs import asset_specs, check_specs
+from floe_dagster.definitions.run import ProductRun, RunOptions
+from floe_dagster.home import FloeHome
+
+
+class ProductRunConfig(dg.Config):
+    """What a person may ask of one run."""
+
+    full_refresh: bool = False
+    """Rebuild incremental models and seeds from nothing."""
+    vars: dict[str, Any] = {}
+    """dbt variables of this run."""
+
+
+def build_product_definitions(bundle: Bundle, *, product_dir: Path, home: FloeHome) -> dg.Definitions:
+    """Return the assets, checks, job, schedule and resources of one product.
+
+    Args:
+        bundle: What was compiled.
+        product_dir: Where the sources are edited; runs execute those of the bundle.
+        home: The writable folder.
+
+    Raises:
+        BundleError: The bundle is damaged.
+    """
+    index = bundle.index()
+    product = index["product"]
+    slug = product["slug"]
+    specs, checks = asset_specs(index, product_dir), check_specs(index)
+    kubernetes = kubernetes_tags(product["resources"])
+
+    @dg.multi_asset(
+        name=f"{slug}_dbt",
+        specs=list(specs.values()),
+        check_specs=list(checks.values()),
+        can_subset=True,
+        pool=f"{slug}_duckdb",
+        op_tags=kubernetes,
+        # Infrastructure failures only: a failed test or model forbids its retry.
+        retry_policy=dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL),
+    )
+    def dbt_models(
+        context: dg.AssetExecutionContext, config: ProductRunConfig, dbt: DbtCliResource
+    ) -> Iterator[Any]:
+        options = RunOptions(full_refresh=config.full_refresh, vars=config.vars)
+        yield from ProductRun(context, bundle, index, specs, checks, home, dbt, options).execute()
+
+    job = dg.define_asset_job(
+        f"{slug}_run",
+        selection=dg.AssetSelection.assets(dbt_models) | dg.AssetSelection.checks_for_assets(dbt_models),
+        description=f"Compute, check and publish {product['name']}.",
+        tags=kubernetes,
+    )
+    return dg.Definitions(
+        assets=[dbt_models],
+        jobs=[job],
+        schedules=_schedules(slug, product["schedule"], job),
+        resources={"dbt": DbtCliResource(project_dir=str(product_dir), dbt_executable=str(dbt_executable()))},
+    )
+
+
+def dbt_executable() -> Path:
+    """Return the dbt of this very environment, whatever PATH says."""
+    import sys
+
+    return Path(sys.executable).with_name("dbt")
+
+
+def kubernetes_tags(resources: dict[str, Any] | None) -> dict[str, Any]:
+    """Return `dagster-k8s/config` for a preset; job tags do not reach step pods, so ops carry them too."""
+    return {"dagster-k8s/config": {"container_config": {"resources": resources}}} if resources else {}
+
+
+def _schedules(slug: str, schedule: dict[str, Any] | None, job: Any) -> list[dg.ScheduleDefinition]:
+    if schedule is None:
+        return []
+    status = dg.DefaultScheduleStatus.RUNNING if schedule["enabled"] else dg.DefaultScheduleStatus.STOPPED
+    return [
+        dg.ScheduleDefinition(
+            name=f"{slug}_schedule",
+            job=job,
+            cron_schedule=schedule["cron"],
+            execution_timezone=schedule["timezone"],
+            default_status=status,
+        )
+    ]

@@ -1,0 +1,23 @@
+"""The one line in a product's `definitions.py`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import dagster as dg
+
+from floe_dagster.definitions.component import FloeProduct
+
+
+def load_product_definitions(anchor: str | Path, *, manifest: str | Path | None = None) -> dg.Definitions:
+    """Return the definitions of the product that `anchor` lies in.
+
+    Args:
+        anchor: `__file__` of the product's `definitions.py`, or the product's folder.
+        manifest: Platform manifest in place of the one that `floe.yaml` names.
+    """
+    path = Path(os.path.abspath(anchor))
+    product_dir = path if path.is_dir() else path.parent
+    component = FloeProduct(product_dir=str(product_dir), manifest=str(manifest) if manifest else None)
+    return dg.build_defs_for_component(component)

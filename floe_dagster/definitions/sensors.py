@@ -1,0 +1,52 @@
+"""A sensor per product: when a source's content changes, the product is compiled again."""
+
+import json
+from pathlib import Path
+
+import dagster as dg
+
+from floe_dagster.compilation.sources import source_state
+from floe_dagster.home import FloeHome
+
+MINIMUM_INTERVAL_SECONDS = 30
+
+
+def build_sources_sensor(
+    slug: str, product_dir: Path, manifest: Path | None, home: FloeHome, served: str | None
+) -> dg.SensorDefinition:
+    """Return the sensor that watches the manifest chain, the spec and the dbt project.
+
+    Args:
+        slug: The product's slug.
+        product_dir: Its folder.
+        manifest: Platform manifest in place of the one that `floe.yaml` names.
+        home: The stat cache lies here: an unchanged look reads no file.
+        served: Digest of the state that the location serves; None where there is none.
+    """
+
+    @dg.sensor(
+        name=f"{slug}_sources",
+        job_name=f"{slug}_compile",
+        minimum_interval_seconds=MINIMUM_INTERVAL_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Compiles the product when its manifest chain, spec or dbt project changes.",
+    )
+    def sources_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        cursor = json.loads(context.cursor) if context.cursor else {"seq": 0, "digest": None}
+        digest = source_state(product_dir, manifest=manifest, home=home).digest
+        if digest == cursor["digest"]:
+            return dg.SensorResult(skip_reason=dg.SkipReason("unchanged"))
+        cursor = {"seq": cursor["seq"] + 1, "digest": digest}
+        if digest == served:
+            return dg.SensorResult(
+                skip_reason=dg.SkipReason("the state served fits the sources"), cursor=json.dumps(cursor)
+            )
+        # The digest alone would let A -> B -> A skip the way back: a run key counts for ever.
+        return dg.SensorResult(
+            run_requests=[
+                dg.RunRequest(run_key=f"{cursor['seq']}-{digest}", tags={"floe/digest": digest[7:19]})
+            ],
+            cursor=json.dumps(cursor),
+        )
+
+    return sources_sensor

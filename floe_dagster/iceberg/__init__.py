@@ -1,0 +1,1 @@
+"""Iceberg: catalogs, publication of DuckDB relations, restoring them, showing them."""

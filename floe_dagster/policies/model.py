@@ -1,0 +1,191 @@
+"""What policies get and give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from floe_dagster.findings import Finding
+from floe_dagster.schemas.manifest import NamingRules, QualityGates
+
+LEVELS = ("off", "warn", "strict")
+
+
+def _no_text(_path: str) -> str | None:
+    return None
+
+
+@dataclass(slots=True)
+class PolicyContext:
+    """What is in force for one product.
+
+    Args:
+        level: Effective enforcement level: off, warn or strict.
+        naming: Merged naming rules.
+        quality_gates: Merged quality gates.
+        pii_encryption: required or optional.
+        tiers: Tier by model name, as the product spec says.
+        owner: The product's owner.
+        approved_plugins: Plugin types that may be used, by category.
+        plugins_used: Plugin type by category.
+        document_findings: What reading the documents found: literal secrets, disagreement.
+        path_prefix: Display path of the product's folder.
+        read_text: Returns the text of a file by its path below the product's folder, None where absent.
+    """
+
+    level: str
+    naming: NamingRules | None = None
+    quality_gates: QualityGates | None = None
+    pii_encryption: str | None = None
+    tiers: Mapping[str, str] = field(default_factory=dict)
+    owner: str | None = None
+    approved_plugins: Mapping[str, Sequence[str]] | None = None
+    plugins_used: Mapping[str, str] = field(default_factory=dict)
+    document_findings: Sequence[Finding] = ()
+    path_prefix: str = ""
+    read_text: Callable[[str], str | None] = _no_text
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyResult:
+    """The outcome of one policy.
+
+    Args:
+        name: Of the policy.
+        status: off, passed, warned or failed.
+        level: The level it ran at.
+        findings: What it found.
+    """
+
+    name: str
+    status: str
+    level: str
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(slots=True)
+class PolicyReport:
+    """The outcome of all policies.
+
+    Args:
+        level: The general enforcement level.
+        results: By policy.
+        models_validated: Models that were looked at.
+    """
+
+    level: str
+    results: dict[str, PolicyResult]
+    models_validated: int
+
+    @property
+    def findings(self) -> list[Finding]:
+        """All findings, in the order of the policies."""
+        return [finding for result in self.results.values() for finding in result.findings]
+
+    @property
+    def policy_types_checked(self) -> list[str]:
+        """Names of the policies that were not off."""
+        return [result.name for result in self.results.values() if result.status != "off"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON values."""
+        return {
+            "level": self.level,
+            "models_validated": self.models_validated,
+            "policy_types_checked": self.policy_types_checked,
+            "results": {
+                name: {
+                    "status": result.status,
+                    "level": result.level,
+                    "findings": [finding.to_dict() for finding in result.findings],
+                }
+                for name, result in self.results.items()
+            },
+        }
+
+
+@dataclass(slots=True)
+class Project:
+    """The parts of dbt's manifest that policies look at.
+
+    Args:
+        models: Models and snapshots of the project itself, ordered by name.
+        tests: Names of the data tests by unique id of what they test.
+        context: What is in force.
+    """
+
+    models: list[dict[str, Any]]
+    tests: dict[str, list[str]]
+    by_id: dict[str, dict[str, Any]]
+    context: PolicyContext
+    _lines: dict[str, str | None] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, manifest: Mapping[str, Any], context: PolicyContext) -> Project:
+        name = manifest["metadata"]["project_name"]
+        models, by_id = [], {}
+        tests: dict[str, list[str]] = {}
+        for unique_id, node in manifest["nodes"].items():
+            if node["resource_type"] in ("model", "snapshot", "seed"):
+                by_id[unique_id] = node
+                if node["package_name"] == name and node["resource_type"] != "seed":
+                    models.append(node)
+            elif node["resource_type"] == "test":
+                attached = node.get("attached_node")
+                for upstream in [attached] if attached else node["depends_on"]["nodes"]:
+                    tests.setdefault(upstream, []).append(node["name"])
+        models.sort(key=lambda node: node["name"])
+        return cls(models, tests, by_id, context)
+
+    def finding(self, node: Mapping[str, Any], message: str, fix: str, code: str) -> Finding:
+        """Return a finding at a model's place; the severity is set by the level later."""
+        file, line = self.place(node)
+        prefix = self.context.path_prefix
+        return Finding(
+            code=code,
+            severity="warning",
+            kind="policy",
+            message=message,
+            file=f"{prefix}/{file}" if prefix else file,
+            line=line,
+            model=node["name"],
+            fix=fix,
+        )
+
+    def place(self, node: Mapping[str, Any], column: str | None = None) -> tuple[str, int]:
+        """Return where a model (or one of its columns) is described, else its SQL file."""
+        patch = (node.get("patch_path") or "").partition("://")[2]
+        if patch:
+            if patch not in self._lines:
+                self._lines[patch] = self.context.read_text(patch)
+            line = _line_of(self._lines[patch], node["name"], column)
+            if line:
+                return patch, line
+        return node["original_file_path"], 1
+
+
+def _line_of(text: str | None, name: str, column: str | None) -> int | None:
+    if not text:
+        return None
+    wanted, found = name, None
+    for number, line in enumerate(text.splitlines(), 1):
+        entry = line.strip().removeprefix("-").strip()
+        if entry.startswith("name:") and entry[5:].split("#")[0].strip().strip("'\"") == wanted:
+            if found is None and column:
+                found, wanted = number, column
+                continue
+            return number
+    return found
+
+
+def meta_of(node: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `meta` of a node or column, wherever dbt keeps it."""
+    return {**(node.get("meta") or {}), **((node.get("config") or {}).get("meta") or {})}
+
+
+def tags_of(node: Mapping[str, Any]) -> set[str]:
+    """Return the tags of a node or column, wherever dbt keeps them."""
+    inner = (node.get("config") or {}).get("tags") or []
+    outer = node.get("tags") or []
+    return {str(tag) for tag in [*outer, *([inner] if isinstance(inner, str) else inner)]}

@@ -1,0 +1,1 @@
+"""The three documents, typed to the leaf; nothing here reads a file or knows Dagster."""

@@ -1,0 +1,101 @@
+"""What the models of all documents share."""
+
+from __future__ import annotations
+
+import keyword
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+NAME_PATTERN = r"^[a-z][a-z0-9-]{0,61}[a-z0-9]$"
+RESERVED_SLUGS = frozenset({"platform", "floe"})
+SEMVER_PATTERN = (
+    r"^(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)"
+    r"(?:-[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*)?(?:\+[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*)?$"
+)
+
+
+def to_camel(name: str) -> str:
+    """Return `dependsOn` for `depends_on`."""
+    first, *rest = name.split("_")
+    return first + "".join(part.title() for part in rest)
+
+
+class Section(BaseModel):
+    """A typed section: an unknown key is an error; camelCase and snake_case keys are both read."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        populate_by_name=True,
+        alias_generator=None,
+        validate_default=False,
+        defer_build=True,
+    )
+
+
+def slug_of(name: str) -> str:
+    """Return the slug of a product's or manifest's name: `customer_360` for `customer-360`."""
+    return name.replace("-", "_")
+
+
+def _check_name(name: str) -> str:
+    if not re.match(NAME_PATTERN, name):
+        raise ValueError(
+            "must be 2 to 63 lower-case letters, digits and hyphens, beginning with a letter and not ending "
+            "with a hyphen"
+        )
+    slug = slug_of(name)
+    if slug in RESERVED_SLUGS:
+        raise ValueError(f"{name!r} is reserved; choose another name")
+    if keyword.iskeyword(slug):
+        raise ValueError(f"{name!r} is a Python keyword and cannot be a code location; choose another name")
+    return name
+
+
+def _check_semver(version: str) -> str:
+    if not re.match(SEMVER_PATTERN, version):
+        raise ValueError("must be a semantic version such as 1.0.0")
+    return version
+
+
+def _check_regex(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"is no regular expression: {error}") from None
+    return pattern
+
+
+Name = Annotated[str, AfterValidator(_check_name)]
+SemVer = Annotated[str, AfterValidator(_check_semver)]
+Regex = Annotated[str, AfterValidator(_check_regex)]
+Days = Annotated[int, Field(ge=1, le=36_500)]
+Hours = Annotated[int, Field(ge=1, le=36_500)]
+Percent = Annotated[float, Field(ge=0, le=100, strict=False)]
+
+_ENV_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
+_ENV_STRING = re.compile(r"^\$\{([A-Za-z_][A-Za-z0-9_]*)\}$")
+
+
+class SecretReference(Section):
+    """Names where a secret comes from at run time; `{env: NAME}` or the string `${NAME}`."""
+
+    env: str = Field(description="Name of the environment variable that holds the secret.")
+
+    @classmethod
+    def parse(cls, value: Any) -> Any:
+        """Turn the string form into the mapping form; anything else is left for validation."""
+        if isinstance(value, str):
+            found = _ENV_STRING.match(value)
+            if not found:
+                raise ValueError("must be a reference such as {env: NAME}, never the secret itself")
+            return {"env": found.group(1)}
+        if (
+            isinstance(value, dict)
+            and isinstance(value.get("env"), str)
+            and not _ENV_NAME.match(value["env"])
+        ):
+            raise ValueError("env must be the name of an environment variable")
+        return value

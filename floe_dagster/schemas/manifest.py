@@ -1,0 +1,142 @@
+"""The platform's document: `manifest.yaml`, `kind: Manifest`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+
+from floe_dagster.schemas.base import Days, Hours, Name, Percent, Regex, Section, SemVer
+from floe_dagster.schemas.plugins import ManifestPlugins, Url
+from floe_dagster.schemas.resources import ResourcePreset
+
+EnforcementLevel = Literal["off", "warn", "strict"]
+Endpoint = Url | Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+:\d{1,5}$")]
+
+
+class ManifestMetadata(Section):
+    name: Name = Field(description="Name of the platform or domain.")
+    version: SemVer = Field(description="Semantic version of this manifest.")
+    owner: str = Field(description="Who answers for it: a team or an e-mail address.")
+    description: str | None = Field(None, description="What it is for.")
+
+
+class TracingConfig(Section):
+    enabled: bool = Field(True, description="Emit OpenTelemetry traces.")
+    exporter: Literal["otlp", "console", "none"] = Field("otlp", description="Where spans go.")
+    endpoint: Endpoint | None = Field(None, description="OTLP endpoint; http://localhost:4317 when absent.")
+
+
+class LineageConfig(Section):
+    enabled: bool = Field(True, description="Emit OpenLineage events.")
+    transport: Literal["http", "console", "noop"] = Field("http", description="How events leave.")
+    endpoint: Url | None = Field(None, description="URL of the lineage backend.")
+
+
+class LoggingConfig(Section):
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="Lowest level that is logged."
+    )
+    format: Literal["json", "text"] = Field("json", description="One JSON object a line, or text.")
+
+
+class ManifestObservability(Section):
+    """Traces, lineage and logs for everything that runs."""
+
+    tracing: TracingConfig = Field(default_factory=TracingConfig, description="OpenTelemetry traces.")
+    lineage: LineageConfig = Field(default_factory=LineageConfig, description="OpenLineage events.")
+    logging: LoggingConfig = Field(default_factory=LoggingConfig, description="Logs.")
+
+
+class NamingRules(Section):
+    """How models must be called."""
+
+    enforcement: EnforcementLevel | None = Field(
+        None, description="Level of the naming policy; it can strengthen the general level, not weaken it."
+    )
+    pattern: Literal["medallion", "kimball", "custom"] | None = Field(
+        None, description="medallion: bronze_, silver_, gold_. kimball: stg_, int_, dim_, fct_, mart_ …"
+    )
+    custom_patterns: list[Regex] | None = Field(
+        None,
+        description="Regular expressions, one of which a model's whole name must match (pattern: custom).",
+    )
+
+
+class QualityGates(Section):
+    """What a product must reach."""
+
+    minimum_test_coverage: Percent | None = Field(
+        None, description="Percent of models with at least one data test, 0 to 100."
+    )
+    require_descriptions: bool | None = Field(None, description="Every model and column has a description.")
+    block_on_failure: bool | None = Field(
+        None, description="A missed gate blocks, whatever the general level."
+    )
+
+
+class GovernanceFields(Section):
+    """Rules that both documents may state; stricter wins, field by field."""
+
+    policy_enforcement_level: EnforcementLevel | None = Field(
+        None, description="off: policies pass and say so. warn: they show. strict: they block."
+    )
+    audit_logging: Literal["enabled", "disabled"] | None = Field(None, description="Log who ran what.")
+    pii_encryption: Literal["required", "optional"] | None = Field(
+        None, description="required: columns with personal data must be classified."
+    )
+    data_retention_days: Days | None = Field(None, description="Days data is kept at least, 1 to 36,500.")
+    default_ttl_hours: Hours | None = Field(None, description="Hours until data counts as expired.")
+    snapshot_keep_last: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="Iceberg snapshots of a table that are kept at least."
+    )
+    stale_table_recovery_mode: Literal["strict", "repair"] | None = Field(
+        None, description="What happens to a table that somebody else changed."
+    )
+    schema_evolution: Literal["allow", "additive", "refuse"] | None = Field(
+        None, description="Which schema changes publication accepts."
+    )
+    naming: NamingRules | None = Field(None, description="How models must be called.")
+    quality_gates: QualityGates | None = Field(None, description="What a product must reach.")
+
+
+class ManifestGovernance(GovernanceFields):
+    """The platform's rules."""
+
+
+class PlatformManifest(BaseModel):
+    """The platform's document. Unknown keys at its top are kept and warned about."""
+
+    model_config = ConfigDict(extra="allow", strict=True, populate_by_name=True, defer_build=True)
+
+    api_version: Literal["floe.dev/v1"] = Field(
+        validation_alias=AliasChoices("apiVersion", "api_version"),
+        serialization_alias="apiVersion",
+        description="Version of the document format.",
+    )
+    kind: Literal["Manifest"] = Field(description="Always Manifest.")
+    metadata: ManifestMetadata = Field(description="Name, version, owner.")
+    scope: Literal["enterprise", "domain"] | None = Field(
+        None, description="enterprise: the root of a chain. domain: inherits from parent_manifest."
+    )
+    parent_manifest: str | None = Field(
+        None,
+        validation_alias=AliasChoices("parent_manifest", "parentManifest"),
+        description="Path of the parent, relative to this file.",
+    )
+    plugins: ManifestPlugins = Field(
+        default_factory=ManifestPlugins, description="What the platform runs on."
+    )
+    observability: ManifestObservability | None = Field(None, description="Traces, lineage, logs.")
+    governance: ManifestGovernance | None = Field(None, description="The platform's rules.")
+    approved_plugins: dict[str, list[str]] | None = Field(
+        None,
+        validation_alias=AliasChoices("approved_plugins", "approvedPlugins"),
+        description="Plugin types that may be used, by category, for example compute: [duckdb].",
+    )
+    defaults: dict[str, str] | None = Field(None, description="Default plugin type by category.")
+    resource_presets: dict[str, ResourcePreset] | None = Field(
+        None,
+        validation_alias=AliasChoices("resource_presets", "resourcePresets"),
+        description="CPU and memory of a run's pod, by name.",
+    )

@@ -1,0 +1,177 @@
+"""The platform's plugins: compute, orchestrator, catalog, storage, lineage backend; a typed config each."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from floe_dagster.schemas.base import Section
+from floe_dagster.schemas.secrets import Secret
+
+Url = Annotated[str, Field(pattern=r"^https?://[^\s]+$")]
+
+
+class DuckDBConfig(Section):
+    """DuckDB, in the process of the run."""
+
+    path: str = Field(
+        "{product_slug}.duckdb",
+        description="DuckDB file, relative to FLOE_HOME/duckdb; {product_slug} is replaced.",
+    )
+    threads: Annotated[int, Field(ge=1, le=256)] = Field(4, description="dbt threads.")
+    memory_limit: Annotated[str, Field(pattern=r"^\d+(\.\d+)?\s*([KMGT]i?B)$")] | None = Field(
+        None,
+        description="DuckDB's memory_limit with its unit, for example 4GB; DuckDB's own default when absent.",
+    )
+
+
+class TrinoConfig(Section):
+    """A Trino cluster."""
+
+    host: str = Field(description="Host name of the coordinator.")
+    port: Annotated[int, Field(ge=1, le=65535)] = Field(8080, description="Port of the coordinator.")
+    catalog: str = Field(description="Trino catalog that holds the Iceberg tables.")
+    user: str | None = Field(None, description="User name; no secret.")
+    password: Secret | None = Field(None, description="Password, by reference.")
+    http_scheme: Literal["http", "https"] = Field("http", description="http or https.")
+    session_properties: dict[str, str] | None = Field(None, description="Trino session properties.")
+    threads: Annotated[int, Field(ge=1, le=256)] = Field(4, description="dbt threads.")
+
+
+class DuckDBCompute(Section):
+    type: Literal["duckdb"] = Field(description="Engine.")
+    version: str | None = Field(None, description="Version the platform asks for; informative.")
+    config: DuckDBConfig = Field(default_factory=DuckDBConfig, description="Settings of DuckDB.")
+
+
+class TrinoCompute(Section):
+    type: Literal["trino"] = Field(description="Engine.")
+    version: str | None = Field(None, description="Version the platform asks for; informative.")
+    config: TrinoConfig = Field(description="Settings of Trino.")
+
+
+class DagsterConfig(Section):
+    default_schedule: str | None = Field(
+        None, description="Cron expression for products without a schedule; no schedule when absent."
+    )
+
+
+class DagsterOrchestrator(Section):
+    type: Literal["dagster"] = Field(description="Orchestrator.")
+    version: str | None = Field(None, description="Version the platform asks for; informative.")
+    config: DagsterConfig = Field(default_factory=DagsterConfig, description="Settings of Dagster.")
+
+
+class OAuth2Config(Section):
+    client_id: str = Field(description="OAuth2 client id; no secret.")
+    client_secret: Secret = Field(description="OAuth2 client secret, by reference.")
+    scope: str = Field("PRINCIPAL_ROLE:ALL", description="OAuth2 scope.")
+    token_url: Url | None = Field(None, description="Token endpoint; the catalog's own when absent.")
+
+
+class SqlCatalogConfig(Section):
+    uri: str | None = Field(None, description="SQLAlchemy URI; SQLite under FLOE_HOME when absent.")
+    warehouse: str | None = Field(None, description="Warehouse location; FLOE_HOME/warehouse when absent.")
+
+
+class RestCatalogConfig(Section):
+    uri: Url = Field(description="URI of the Iceberg REST catalog.")
+    warehouse: str = Field(description="Warehouse (catalog) name.")
+    oauth2: OAuth2Config | None = Field(None, description="OAuth2 client credentials.")
+    token: Secret | None = Field(None, description="Bearer token, by reference.")
+    credential_vending: bool = Field(True, description="Ask the server for storage credentials.")
+
+
+class PolarisCatalogConfig(Section):
+    uri: Url = Field(description="URI of Polaris' catalog API, ending in /api/catalog.")
+    warehouse: str = Field(description="Name of the Polaris catalog.")
+    oauth2: OAuth2Config = Field(description="OAuth2 client credentials.")
+    credential_vending: bool = Field(True, description="Ask Polaris for storage credentials.")
+
+
+class SqlCatalog(Section):
+    type: Literal["sql"] = Field(description="Catalog.")
+    version: str | None = Field(None, description="Version the platform asks for; informative.")
+    config: SqlCatalogConfig = Field(default_factory=SqlCatalogConfig, description="Settings of the catalog.")
+
+
+class RestCatalog(Section):
+    type: Literal["rest"] = Field(description="Catalog.")
+    version: str | None = Field(None, description="Version the platform asks for; informative.")
+    config: RestCatalogConfig = Field(description="Settings of the catalog.")
+
+
+class PolarisCatalog(Section):
+    type: Literal["polaris"] = Field(description="Catalog.")
+    version: str | None = Field(None, description="Version the platform asks for; informative.")
+    config: PolarisCatalogConfig = Field(description="Settings of the catalog.")
+
+
+class LocalStorageConfig(Section):
+    path: str | None = Field(None, description="Warehouse folder; FLOE_HOME/warehouse when absent.")
+
+
+class S3StorageConfig(Section):
+    endpoint: Url | None = Field(None, description="Endpoint; the provider's own when absent.")
+    bucket: str = Field(description="Bucket name.")
+    region: str = Field("us-east-1", description="Region.")
+    path_style_access: bool = Field(False, description="Address buckets by path instead of host name.")
+    access_key_id: str | None = Field(
+        None, description="Access key id or its reference; no secret by itself."
+    )
+    secret_access_key: Secret | None = Field(None, description="Secret access key, by reference.")
+
+
+class MinioStorageConfig(S3StorageConfig):
+    endpoint: Url = Field(description="Endpoint of MinIO.")
+    path_style_access: bool = Field(True, description="Address buckets by path instead of host name.")
+
+
+class LocalStorage(Section):
+    type: Literal["local"] = Field(description="Storage.")
+    version: str | None = Field(None, description="Version the platform asks for; informative.")
+    config: LocalStorageConfig = Field(
+        default_factory=LocalStorageConfig, description="Settings of the storage."
+    )
+
+
+class S3Storage(Section):
+    type: Literal["s3"] = Field(description="Storage.")
+    version: str | None = Field(None, description="Version the platform asks for; informative.")
+    config: S3StorageConfig = Field(description="Settings of the storage.")
+
+
+class MinioStorage(Section):
+    type: Literal["minio"] = Field(description="Storage.")
+    version: str | None = Field(None, description="Version the platform asks for; informative.")
+    config: MinioStorageConfig = Field(description="Settings of the storage.")
+
+
+class MarquezConfig(Section):
+    url: Url = Field(description="Base URL of the lineage backend.")
+    drain_timeout: Annotated[float, Field(ge=0, le=600, strict=False)] = Field(
+        10.0, description="Seconds a run waits at its end for events to leave."
+    )
+    allow_insecure_http: bool = Field(False, description="Accept http:// beyond the loopback address.")
+
+
+class MarquezBackend(Section):
+    type: Literal["marquez"] = Field(description="Lineage backend.")
+    version: str | None = Field(None, description="Version the platform asks for; informative.")
+    config: MarquezConfig = Field(description="Settings of the lineage backend.")
+
+
+Compute = Annotated[DuckDBCompute | TrinoCompute, Field(discriminator="type")]
+Catalog = Annotated[SqlCatalog | RestCatalog | PolarisCatalog, Field(discriminator="type")]
+Storage = Annotated[LocalStorage | S3Storage | MinioStorage, Field(discriminator="type")]
+
+
+class ManifestPlugins(Section):
+    """What the platform runs on."""
+
+    compute: Compute | None = Field(None, description="Engine that dbt runs on; duckdb when absent.")
+    orchestrator: DagsterOrchestrator | None = Field(None, description="Orchestrator; dagster when absent.")
+    catalog: Catalog | None = Field(None, description="Iceberg catalog; sql under FLOE_HOME when absent.")
+    storage: Storage | None = Field(None, description="Storage of the tables; local when absent.")
+    lineage_backend: MarquezBackend | None = Field(None, description="Where lineage events are shown.")

@@ -1,0 +1,157 @@
+"""The product's document: `floe.yaml`, `kind: FloeSpec`."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo, available_timezones
+
+from pydantic import AfterValidator, AliasChoices, Field, model_validator
+
+from floe_dagster.schemas.base import Name, Section, SemVer, slug_of
+from floe_dagster.schemas.manifest import GovernanceFields
+
+Tier = Literal["bronze", "silver", "gold"]
+_DURATION = re.compile(r"^([1-9]\d*)([mhd])$")
+_CRON_FIELD = re.compile(r"^[\d*/,\-A-Za-z?L#]+$")
+_CRON_RANGES = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
+
+
+def _check_cron(text: str) -> str:
+    fields = text.split()
+    if len(fields) != 5:
+        raise ValueError("must have five fields (minute hour day month weekday), for example 0 6 * * *")
+    for field, (low, high) in zip(fields, _CRON_RANGES, strict=True):
+        if not _CRON_FIELD.match(field):
+            raise ValueError(f"field {field!r} is no cron field")
+        for number in re.findall(r"(?<![/\d])\d+", field):
+            if not low <= int(number) <= high:
+                raise ValueError(f"{number} is outside {low}-{high} in {field!r}")
+    return text
+
+
+def _check_timezone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        import difflib
+
+        near = difflib.get_close_matches(name, available_timezones(), 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"is no IANA time zone{hint}") from None
+    return name
+
+
+def _check_duration(text: str) -> str:
+    if not _DURATION.match(text):
+        raise ValueError("must be a whole number and m, h or d, for example 25h")
+    return text
+
+
+def duration_seconds(text: str) -> int:
+    """Return the seconds of a duration such as `90m`, `25h` or `2d`."""
+    found = _DURATION.match(text)
+    if not found:
+        raise ValueError(f"{text!r} is no duration")
+    return int(found.group(1)) * {"m": 60, "h": 3600, "d": 86_400}[found.group(2)]
+
+
+Cron = Annotated[str, AfterValidator(_check_cron)]
+TimeZone = Annotated[str, AfterValidator(_check_timezone)]
+Duration = Annotated[str, AfterValidator(_check_duration)]
+
+
+class ProductMetadata(Section):
+    name: Name = Field(description="Name of the product, in kebab-case.")
+    version: SemVer = Field(description="Semantic version of the product.")
+    description: str | None = Field(None, description="What it is for.")
+    owner: str = Field(description="Who answers for it: a team or an e-mail address.")
+    labels: dict[str, str] | None = Field(None, description="Free labels; they become tags of the assets.")
+
+
+class PlatformReference(Section):
+    manifest: str = Field(description="Path of the platform's manifest, relative to this file.")
+
+
+class TransformTable(Section):
+    """How a model's Iceberg table is laid out and written."""
+
+    partition_by: list[str] | None = Field(None, description="Iceberg partition fields, for example day(at).")
+    sort_by: list[str] | None = Field(None, description="Sort order, for example at desc.")
+    write_mode: Literal["append", "overwrite", "upsert"] | None = Field(
+        None, description="How rows are written."
+    )
+    key: list[str] | None = Field(None, description="Columns that identify a row (upsert).")
+    properties: dict[str, str] | None = Field(None, description="Iceberg table properties.")
+
+
+class Transform(Section):
+    """One dbt model of the product."""
+
+    name: str = Field(description="Name of the dbt model.")
+    tags: list[str] | None = Field(None, description="Tags of the asset.")
+    tier: Tier | None = Field(None, description="bronze, silver or gold; the model's folder when absent.")
+    depends_on: list[str] | None = Field(
+        None,
+        validation_alias=AliasChoices("dependsOn", "depends_on"),
+        serialization_alias="dependsOn",
+        description="Models that it reads; must agree with dbt's graph.",
+    )
+    compute: str | None = Field(None, description="Engine for this model; reserved.")
+    table: TransformTable | None = Field(None, description="Layout of the Iceberg table; reserved.")
+
+
+class Schedule(Section):
+    cron: Cron = Field(description="When it runs: minute hour day month weekday.")
+    timezone: TimeZone = Field("UTC", description="IANA time zone of the cron expression.")
+    enabled: bool = Field(True, description="Whether the schedule is started.")
+
+
+class Freshness(Section):
+    """How old data may become."""
+
+    warn_after: Duration | None = Field(None, description="Age that warns, for example 25h.")
+    fail_after: Duration = Field(description="Age that fails, for example 26h.")
+
+    @model_validator(mode="after")
+    def _warning_comes_first(self) -> Freshness:
+        if self.warn_after and duration_seconds(self.warn_after) >= duration_seconds(self.fail_after):
+            raise ValueError("warn_after must be shorter than fail_after")
+        return self
+
+
+class ProductGovernance(GovernanceFields):
+    """The product's own rules; they may only strengthen the platform's."""
+
+
+class ProductInput(Section):
+    product: str = Field(description="Name of another product.")
+    model: str = Field(description="One of its published models.")
+
+
+class ProductSpec(Section):
+    """The product's document."""
+
+    api_version: Literal["floe.dev/v1"] = Field(
+        validation_alias=AliasChoices("apiVersion", "api_version"),
+        serialization_alias="apiVersion",
+        description="Version of the document format.",
+    )
+    kind: Literal["FloeSpec"] = Field(description="Always FloeSpec.")
+    metadata: ProductMetadata = Field(description="Name, version, owner.")
+    platform: PlatformReference | None = Field(None, description="The platform it runs on.")
+    repository: str | None = Field(None, description="Where its source lives.")
+    transforms: list[Transform] | None = Field(
+        None, description="The product's models; every model of the dbt project when absent."
+    )
+    schedule: Schedule | None = Field(None, description="When it runs.")
+    governance: ProductGovernance | None = Field(None, description="Stricter rules than the platform's.")
+    resources: str | None = Field(None, description="Name of one of the platform's resource_presets.")
+    freshness: Freshness | None = Field(None, description="How old data may become.")
+    execution: dict[str, str] | None = Field(None, description="Reserved.")
+    inputs: list[ProductInput] | None = Field(None, description="Tables of other products; reserved.")
+
+    @property
+    def slug(self) -> str:
+        """The name with `_` for `-`; also the dbt project's name and the Iceberg namespace."""
+        return slug_of(self.metadata.name)

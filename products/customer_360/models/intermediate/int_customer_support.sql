@@ -1,0 +1,9 @@
+select
+    customers.customer_id,
+    count(tickets.ticket_id) as ticket_count,
+    sum(case when tickets.ticket_id is not null and tickets.closed_at is null then 1 else 0 end) as open_ticket_count,
+    avg(cast(tickets.satisfaction as double)) as average_satisfaction
+from {{ ref('stg_crm_customers') }} as customers
+left join {{ ref('stg_support_tickets') }} as tickets
+    on customers.customer_id = tickets.customer_id
+group by customers.customer_id

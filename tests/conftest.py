@@ -1,0 +1,68 @@
+"""Fixtures: a project with one product in a temporary folder, and its FLOE_HOME."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from floe_dagster.home import FloeHome
+
+ROOT = Path(__file__).resolve().parent.parent
+
+MANIFEST = """\
+apiVersion: floe.dev/v1
+kind: Manifest
+metadata: {name: test-platform, version: 1.0.0, owner: platform@example.com}
+"""
+SPEC = """\
+apiVersion: floe.dev/v1
+kind: FloeSpec
+metadata: {name: shop, version: 1.0.0, owner: shop@example.com}
+platform: {manifest: ../manifest.yaml}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("FLOE_HOME", "FLOE_MANIFEST", "DAGSTER_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DAGSTER_DISABLE_TELEMETRY", "1")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> FloeHome:
+    return FloeHome(tmp_path / "home")
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    """A small product: two models, one after the other."""
+    (tmp_path / "workspace.yaml").write_text("load_from: []\n")
+    (tmp_path / "manifest.yaml").write_text(MANIFEST)
+    product = tmp_path / "shop"
+    (product / "models").mkdir(parents=True)
+    (product / "floe.yaml").write_text(SPEC)
+    (product / "dbt_project.yml").write_text(
+        "name: shop\nversion: 1.0.0\nprofile: shop\nmodels: {+materialized: table}\n"
+    )
+    (product / "models" / "orders.sql").write_text("select 1 as id, 'paid' as status\n")
+    (product / "models" / "daily.sql").write_text("select count(*) as n from {{ ref('orders') }}\n")
+    return product
+
+
+@pytest.fixture
+def shipped_product(tmp_path: Path) -> Callable[[str], Path]:
+    """Copies a shipped product, with macros and manifests, into a temporary project."""
+
+    def copy(name: str) -> Path:
+        (tmp_path / "workspace.yaml").write_text("load_from: []\n")
+        ignored = shutil.ignore_patterns("target", "__pycache__")
+        shutil.copytree(ROOT / "manifests", tmp_path / "manifests", dirs_exist_ok=True)
+        shutil.copytree(ROOT / "products" / "macros", tmp_path / "products" / "macros", dirs_exist_ok=True)
+        shutil.copytree(ROOT / "products" / name, tmp_path / "products" / name, ignore=ignored)
+        return tmp_path / "products" / name
+
+    return copy

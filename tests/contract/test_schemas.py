@@ -1,0 +1,144 @@
+"""The documents and their versions."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from floe_dagster.findings import InputError
+from floe_dagster.schemas.artifacts import CompiledArtifacts, Part, UnknownFieldsWarning
+from floe_dagster.schemas.base import Section
+from floe_dagster.schemas.json_schema import json_schemas
+from floe_dagster.schemas.manifest import PlatformManifest
+from floe_dagster.schemas.versions import COMPILED_ARTIFACTS_VERSION, VERSION_HISTORY
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+MANIFEST: dict[str, Any] = {
+    "apiVersion": "floe.dev/v1",
+    "kind": "Manifest",
+    "metadata": {"name": "platform-a", "version": "1.0.0", "owner": "a"},
+}
+
+
+def artifact(version: str) -> dict[str, Any]:
+    """An artifact as that version wrote it."""
+    document: dict[str, Any] = {
+        "version": version,
+        "metadata": {
+            "compiled_at": "2024-01-01T00:00:00Z",
+            "floe_version": "0.1.0",
+            "source_hash": "sha256:" + "0" * 64,
+            "product_name": "shop",
+            "product_version": "1.0.0",
+        },
+        "identity": {"product_id": "default.shop", "domain": "default"},
+        "mode": "simple",
+        "inheritance_chain": [],
+        "observability": {"telemetry": {"enabled": True}, "lineage": True},
+    }
+    number = tuple(int(part) for part in version.split("."))
+    if number >= (0, 2, 0):
+        document |= {
+            "plugins": {"compute": {"type": "duckdb"}, "orchestrator": {"type": "dagster"}},
+            "transforms": {"models": [{"name": "a", "compute": "duckdb"}], "default_compute": "duckdb"},
+            "dbt_profiles": {"shop": {}},
+            "governance": {"policy_enforcement_level": "warn"},
+        }
+    if number >= (0, 3, 0):
+        document["enforcement_result"] = {
+            "passed": True,
+            "error_count": 0,
+            "warning_count": 0,
+            "policy_types_checked": [],
+            "models_validated": 1,
+            "enforcement_level": "warn",
+        }
+    if number >= (0, 4, 0):
+        document["transforms"]["models"][0] |= {"quality_tier": "gold", "quality_checks": ["unique"]}
+    if number >= (0, 5, 0):
+        document["plugins"]["lineage_backend"] = {"type": "marquez"}
+    if number >= (0, 6, 0):
+        document["plugins"]["ingestion"] = {"type": "dlt"}
+    if number >= (0, 7, 0):
+        document["enforcement_result"] |= {"rbac_principal": "etl", "secrets_scanned": True}
+    if number >= (0, 8, 0):
+        document["observability"] |= {"lineage_endpoint": "http://m:5000", "lineage_transport": "http"}
+    return document
+
+
+def test_every_version_has_its_entry() -> None:
+    assert COMPILED_ARTIFACTS_VERSION == "0.8.0"
+    assert list(VERSION_HISTORY) == [f"0.{minor}.0" for minor in range(1, 9)]
+
+
+@pytest.mark.parametrize("version", list(VERSION_HISTORY))
+def test_every_version_loads_without_a_warning(version: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded = CompiledArtifacts.load(artifact(version))
+    assert loaded.version == version
+    if version != "0.8.0":
+        assert loaded.observability.lineage_transport is None
+
+
+def test_a_newer_minor_version_keeps_what_is_unknown() -> None:
+    document = artifact("0.8.0") | {"version": "0.9.0", "later": {"x": 1}}
+    with pytest.warns(UnknownFieldsWarning, match=r"0\.9\.0"):
+        loaded = CompiledArtifacts.load(document)
+    assert loaded.model_dump()["later"] == {"x": 1}
+
+
+def test_a_newer_major_version_is_refused_with_what_to_do() -> None:
+    with pytest.raises(InputError, match="Upgrade floe-dagster"):
+        CompiledArtifacts.load(artifact("0.8.0") | {"version": "1.0.0"})
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b'{"version": "x"}'])
+def test_what_is_no_artifact_is_refused(content: bytes) -> None:
+    with pytest.raises(InputError):
+        CompiledArtifacts.load(content)
+
+
+def test_empty_observability_gives_defaults() -> None:
+    manifest = PlatformManifest.model_validate({**MANIFEST, "observability": {}})
+    assert manifest.observability is not None
+    assert manifest.observability.tracing.exporter == "otlp"
+    assert manifest.observability.lineage.transport == "http"
+    assert manifest.observability.logging.format == "json"
+    assert not manifest.model_extra
+
+
+def test_tracing_alone_leaves_the_rest_at_their_defaults() -> None:
+    section = {"tracing": {"endpoint": "http://collector:4317"}}
+    manifest = PlatformManifest.model_validate({**MANIFEST, "observability": section})
+    assert manifest.observability is not None
+    assert manifest.observability.tracing.endpoint == "http://collector:4317"
+    assert manifest.observability.lineage.enabled and manifest.observability.logging.level == "INFO"
+
+
+def test_a_manifest_keeps_unknown_fields() -> None:
+    manifest = PlatformManifest.model_validate({**MANIFEST, "future": 1})
+    assert manifest.model_extra == {"future": 1}
+
+
+@pytest.mark.parametrize("name", ["manifest", "product", "compiled_artifacts"])
+def test_the_exported_json_schemas_are_current(name: str) -> None:
+    exported = json.loads((ROOT / "docs" / "schemas" / f"{name}.schema.json").read_text())
+    assert exported == json_schemas()[name], "run `floe-dagster schema --write docs/schemas`"
+
+
+def subclasses(model: type[BaseModel]) -> set[type[BaseModel]]:
+    return {model}.union(*(subclasses(inner) for inner in model.__subclasses__()))
+
+
+def test_every_field_of_every_document_is_described() -> None:
+    models = subclasses(Section) | subclasses(Part) | {PlatformManifest}
+    assert len(models) > 40
+    for model in models:
+        for name, info in model.model_fields.items():
+            assert info.description, f"{model.__name__}.{name}"

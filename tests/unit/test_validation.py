@@ -1,0 +1,96 @@
+"""What a person reads when a document is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from floe_dagster.compilation.documents import read_document
+from floe_dagster.compilation.validation import parse_manifest, parse_product
+from floe_dagster.findings import Finding
+
+SPEC = """\
+apiVersion: floe.dev/v1
+kind: FloeSpec
+metadata: {name: shop, version: 1.0.0, owner: shop@example.com}
+platform: {manifest: ../manifest.yaml}
+"""
+MANIFEST = """\
+apiVersion: floe.dev/v1
+kind: Manifest
+metadata: {name: platform-a, version: 1.0.0, owner: platform@example.com}
+"""
+
+
+def product_findings(tmp_path: Path, text: str) -> list[Finding]:
+    path = tmp_path / "floe.yaml"
+    path.write_text(text)
+    return parse_product(read_document(path, root=tmp_path)).findings
+
+
+def manifest_findings(tmp_path: Path, text: str) -> list[Finding]:
+    path = tmp_path / "manifest.yaml"
+    path.write_text(text)
+    return parse_manifest(read_document(path, root=tmp_path)).findings
+
+
+def test_a_good_spec_has_no_findings(tmp_path: Path) -> None:
+    assert product_findings(tmp_path, SPEC) == []
+
+
+def test_a_misspelt_field_gets_a_suggestion_and_its_place(tmp_path: Path) -> None:
+    (finding,) = product_findings(tmp_path, SPEC + "shedule: {cron: 0 6 * * *}\n")
+    assert (finding.code, finding.line, finding.column, finding.field) == ("unknown-field", 5, 1, "shedule")
+    assert finding.fix == "Did you mean 'schedule'?"
+
+
+def test_all_errors_come_at_once(tmp_path: Path) -> None:
+    text = SPEC + "schedule: {cron: 99 6 * * *, timezone: Europe/Berlim}\nfreshness: {fail_after: 3}\n"
+    findings = product_findings(tmp_path, text)
+    assert [f.field for f in findings] == ["schedule.cron", "schedule.timezone", "freshness.fail_after"]
+    assert "Europe/Berlin" in findings[1].message
+    assert findings[2].allowed == "text" and findings[2].found == "3"
+
+
+def test_a_value_outside_the_choice_names_the_choice(tmp_path: Path) -> None:
+    (finding,) = manifest_findings(tmp_path, MANIFEST + "governance: {policy_enforcement_level: strikt}\n")
+    assert finding.allowed == "off, warn, strict"
+    assert finding.fix == "Did you mean 'strict'?"
+    assert (finding.line, finding.field) == (4, "governance.policy_enforcement_level")
+
+
+def test_an_unquoted_off_is_a_level(tmp_path: Path) -> None:
+    assert manifest_findings(tmp_path, MANIFEST + "governance: {policy_enforcement_level: off}\n") == []
+
+
+def test_unknown_plugin_type_and_unknown_setting(tmp_path: Path) -> None:
+    plugins = "plugins:\n  compute: {type: duckbd}\n  catalog: {type: sql, config: {urii: x}}\n"
+    first, second = manifest_findings(tmp_path, MANIFEST + plugins)
+    assert first.allowed == "duckdb, trino" and first.fix == "Did you mean 'duckdb'?"
+    assert second.field == "plugins.catalog.config.urii" and second.fix == "Did you mean 'uri'?"
+
+
+def test_unknown_top_level_keys_of_a_manifest_warn_but_observability_does_not(tmp_path: Path) -> None:
+    (finding,) = manifest_findings(tmp_path, MANIFEST + "observability: {}\nfuture: 1\n")
+    assert (finding.severity, finding.field) == ("warning", "future")
+
+
+def test_a_literal_secret_is_found_and_never_shown(tmp_path: Path) -> None:
+    text = MANIFEST + (
+        "plugins:\n  catalog:\n    type: polaris\n    config:\n      uri: http://polaris/api/catalog\n"
+        "      warehouse: w\n      oauth2: {client_id: etl, client_secret: hunter2-marker}\n"
+    )
+    (finding,) = manifest_findings(tmp_path, text)
+    assert (finding.code, finding.line) == ("literal-secret", 10)
+    assert "hunter2" not in finding.to_text()
+
+
+def test_a_reserved_name_is_refused(tmp_path: Path) -> None:
+    (finding,) = product_findings(tmp_path, SPEC.replace("name: shop", "name: class"))
+    assert "Python keyword" in finding.message
+
+
+def test_preset_with_request_above_limit(tmp_path: Path) -> None:
+    (finding,) = manifest_findings(
+        tmp_path, MANIFEST + "resource_presets: {small: {cpu_request: 2, cpu_limit: 500m}}\n"
+    )
+    assert "above its limit" in finding.message and finding.field == "resource_presets.small"
