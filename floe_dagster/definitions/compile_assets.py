@@ -10,6 +10,7 @@ from floe_dagster.compilation.bundle import Bundle
 from floe_dagster.compilation.result import CompileResult
 from floe_dagster.compilation.stages import compile_product
 from floe_dagster.definitions.asset_specs import asset_key
+from floe_dagster.definitions.reload import reload_and_verify
 from floe_dagster.definitions.state import store_bundle
 from floe_dagster.home import FloeHome
 from floe_dagster.policies import POLICIES
@@ -94,6 +95,8 @@ def build_compile_definitions(
         digest = dg.DataVersion(result.digest)
         for name, metadata in _metadata(result, previous).items():
             yield dg.MaterializeResult(asset_key=keys[name], metadata=metadata, data_version=digest)
+        if stored:
+            reload_and_verify(context, slug, result.digest)
 
     job = dg.define_asset_job(
         f"{slug}_compile",
@@ -130,7 +133,7 @@ def _metadata(result: CompileResult, previous: dict[str, Any] | None) -> dict[st
     assert artifact is not None
     timings = "\n".join(
         ["| stage | seconds |", "|---|---:|"]
-        + [f"| {stage['name']} | {stage['seconds']:.3f} |" for stage in summary["stages"]]
+        + [f"| {name} | {seconds:.3f} |" for name, seconds in _stages(result)]
     )
     layers = summary.get("manifest_chain", [])
     return {
@@ -150,6 +153,10 @@ def _metadata(result: CompileResult, previous: dict[str, Any] | None) -> dict[st
             "effective_level": summary["governance"]["effective_level"],
             "governance": dg.MetadataValue.md(_governance_table(summary["governance"]["decisions"])),
         },
+        "dbt_manifest": {
+            "models": len(artifact.transforms.models) if artifact.transforms else 0,
+            **_findings_metadata(result),
+        },
         "compiled_artifacts": {
             "digest": result.digest,
             "version": artifact.version,
@@ -159,11 +166,14 @@ def _metadata(result: CompileResult, previous: dict[str, Any] | None) -> dict[st
             "stages": dg.MetadataValue.md(timings),
             "unchanged": result.unchanged,
         },
-        "dbt_manifest": {
-            "models": len(artifact.transforms.models) if artifact.transforms else 0,
-            **_findings_metadata(result),
-        },
     }
+
+
+def _stages(result: CompileResult) -> list[tuple[str, float]]:
+    if result.stages:
+        return [(stage.name, stage.seconds) for stage in result.stages]
+    # Nothing had changed: those of the compilation that made the bundle, which ends before it is written.
+    return [(stage["name"], stage["seconds"]) for stage in result.summary["stages"]]
 
 
 def _findings_metadata(result: CompileResult) -> dict[str, Any]:

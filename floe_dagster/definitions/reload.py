@@ -1,0 +1,75 @@
+"""After a new state is stored: have the code server load it, and see with one's own eyes that it did.
+
+`dagster dev` and `dagster code-server start` reload on request; `dagster api grpc` answers SUCCESS and does
+nothing. So the answer proves nothing: what is served is read back.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from floe_dagster.definitions.state import state_key
+
+RELOAD_TIMEOUT_SECONDS = 120
+
+
+def reload_and_verify(context: Any, slug: str, digest: str) -> bool:
+    """Ask the run's own code server to reload and wait until it serves `digest`.
+
+    Args:
+        context: Of the op that stored the state.
+        slug: The product's slug.
+        digest: `sha256:…` of the state just stored.
+
+    Returns:
+        True where the digest is served; False, after a warning that says what to do, where it is not. A run
+        without a code server (the command line, a test) has nothing to reload and gives True.
+    """
+    from dagster._grpc.client import DagsterGrpcClient
+
+    where = context.run.tags.get(".dagster/grpc_info")
+    if not where:
+        return True
+    version = digest.removeprefix("sha256:")
+    address = json.loads(where)
+    client = DagsterGrpcClient(
+        host=address.get("host") or "localhost",
+        port=address.get("port"),
+        socket=address.get("socket"),
+        use_ssl=bool(address.get("use_ssl")),
+    )
+    problem = "it still serves another state"
+    try:
+        client.reload_code(timeout=RELOAD_TIMEOUT_SECONDS)
+    except Exception as error:  # the state is stored and stays good, whatever the server says
+        problem = f"it did not answer: {type(error).__name__}"
+    deadline = time.monotonic() + RELOAD_TIMEOUT_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            served = served_version(client, slug)
+        except Exception as error:  # a server that restarts is away for a moment
+            problem = f"it did not answer: {type(error).__name__}"
+        else:
+            if served == version:
+                context.log.info(f"the code location serves state {version[:12]}")
+                return True
+            if served is None:
+                problem = "it has no state"
+        time.sleep(0.5)
+    context.log.warning(
+        f"the code location was asked to reload and does not serve state {version[:12]}: {problem}. Start it with "
+        "`dagster code-server start`, or redeploy it."
+    )
+    return False
+
+
+def served_version(client: Any, slug: str) -> str | None:
+    """Return the version of the product's state that a code server serves."""
+    from dagster._serdes import deserialize_value
+
+    response = deserialize_value(client.list_repositories())
+    info = getattr(response, "defs_state_info", None)
+    version = info.get_version(state_key(slug)) if info else None
+    return str(version) if version else None
