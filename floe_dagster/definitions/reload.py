@@ -12,7 +12,7 @@ from typing import Any
 
 from floe_dagster.definitions.state import state_key
 
-RELOAD_TIMEOUT_SECONDS = 120
+RELOAD_TIMEOUT_SECONDS = 60
 
 
 def reload_and_verify(context: Any, slug: str, digest: str) -> bool:
@@ -30,7 +30,8 @@ def reload_and_verify(context: Any, slug: str, digest: str) -> bool:
     from dagster._grpc.client import DagsterGrpcClient
 
     where = context.run.tags.get(".dagster/grpc_info")
-    if not where:
+    origin = context.run.remote_job_origin
+    if not where or origin is None:
         return True
     version = digest.removeprefix("sha256:")
     address = json.loads(where)
@@ -48,7 +49,7 @@ def reload_and_verify(context: Any, slug: str, digest: str) -> bool:
     deadline = time.monotonic() + RELOAD_TIMEOUT_SECONDS
     while time.monotonic() < deadline:
         try:
-            served = served_version(client, slug)
+            served = served_version(client, origin.repository_origin, slug)
         except Exception as error:  # a server that restarts is away for a moment
             problem = f"it did not answer: {type(error).__name__}"
         else:
@@ -57,7 +58,7 @@ def reload_and_verify(context: Any, slug: str, digest: str) -> bool:
                 return True
             if served is None:
                 problem = "it has no state"
-        time.sleep(0.5)
+        time.sleep(1)
     context.log.warning(
         f"the code location was asked to reload and does not serve state {version[:12]}: {problem}. Start it with "
         "`dagster code-server start`, or redeploy it."
@@ -65,11 +66,17 @@ def reload_and_verify(context: Any, slug: str, digest: str) -> bool:
     return False
 
 
-def served_version(client: Any, slug: str) -> str | None:
-    """Return the version of the product's state that a code server serves."""
+def served_version(client: Any, repository_origin: Any, slug: str) -> str | None:
+    """Return the version of the product's state that a code server serves.
+
+    Args:
+        client: Of the code server.
+        repository_origin: Of the repository that holds the product.
+        slug: The product's slug.
+    """
     from dagster._serdes import deserialize_value
 
-    response = deserialize_value(client.list_repositories())
-    info = getattr(response, "defs_state_info", None)
+    snapshot = deserialize_value(client.external_repository(repository_origin, defer_snapshots=True))
+    info = getattr(snapshot, "defs_state_info", None)
     version = info.get_version(state_key(slug)) if info else None
     return str(version) if version else None
