@@ -53,16 +53,19 @@ def shop(tmp_path: Path) -> Path:
     return product
 
 
+def shipped(folder: Path, *names: str) -> Path:
+    """Copy shipped products, with macros and manifests, into a project; returns the first one's folder."""
+    (folder / "workspace.yaml").write_text("load_from: []\n")
+    ignored = shutil.ignore_patterns("target", "__pycache__")
+    shutil.copytree(ROOT / "manifests", folder / "manifests", dirs_exist_ok=True)
+    for name in ("macros", *names):
+        shutil.copytree(
+            ROOT / "products" / name, folder / "products" / name, ignore=ignored, dirs_exist_ok=True
+        )
+    return folder / "products" / names[0]
+
+
 @pytest.fixture
 def shipped_product(tmp_path: Path) -> Callable[[str], Path]:
     """Copies a shipped product, with macros and manifests, into a temporary project."""
-
-    def copy(name: str) -> Path:
-        (tmp_path / "workspace.yaml").write_text("load_from: []\n")
-        ignored = shutil.ignore_patterns("target", "__pycache__")
-        shutil.copytree(ROOT / "manifests", tmp_path / "manifests", dirs_exist_ok=True)
-        shutil.copytree(ROOT / "products" / "macros", tmp_path / "products" / "macros", dirs_exist_ok=True)
-        shutil.copytree(ROOT / "products" / name, tmp_path / "products" / name, ignore=ignored)
-        return tmp_path / "products" / name
-
-    return copy
+    return lambda name: shipped(tmp_path, name)

@@ -99,6 +99,30 @@ def check_transforms(spec: ProductSpec, document: Document) -> list[Finding]:
     return findings
 
 
+def check_preset(spec: ProductSpec, document: Document, presets: Mapping[str, Any]) -> list[Finding]:
+    """Return a finding where `resources` names no preset of the platform.
+
+    Args:
+        spec: The product spec.
+        document: Where it was read, for positions.
+        presets: `resource_presets` of the merged manifest, by name.
+    """
+    if spec.resources is None or spec.resources in presets:
+        return []
+    return [
+        _at(
+            document,
+            ("resources",),
+            code="unknown-preset",
+            message=f"resources names {spec.resources!r}, which is no preset of the platform",
+            found=spec.resources,
+            allowed=_some(presets) or "nothing: the platform has no resource_presets",
+            fix=did_you_mean(spec.resources, presets)
+            or "Name a preset of the platform, or remove resources.",
+        )
+    ]
+
+
 def check_agreement(spec: ProductSpec, document: Document, manifest: Mapping[str, Any]) -> list[Finding]:
     """Return where `transforms` and dbt's graph differ, with both places named.
 

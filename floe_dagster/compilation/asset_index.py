@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from floe_dagster.policies.model import meta_of, tags_of
+from floe_dagster.policies.places import DescriptionPlaces
 from floe_dagster.policies.rules import tier_of
 from floe_dagster.schemas.artifacts import CompiledArtifacts
 from floe_dagster.schemas.manifest import PlatformManifest
@@ -26,6 +27,7 @@ def build_asset_index(
     *,
     spec: ProductSpec,
     manifest: PlatformManifest,
+    places: DescriptionPlaces,
 ) -> dict[str, Any]:
     """Return the index as JSON values.
 
@@ -34,6 +36,7 @@ def build_asset_index(
         dbt_manifest: dbt's manifest.
         spec: The product spec: schedule, freshness, preset, labels.
         manifest: The merged platform manifest: presets, default schedule.
+        places: Where models are described.
 
     Returns:
         `product` (what concerns all of it), `assets` and `checks`, in the order of dbt's ids.
@@ -65,6 +68,7 @@ def build_asset_index(
                 "tags": sorted(tags),
                 "owners": _owners(node, artifact, spec),
                 "file": node["original_file_path"],
+                "described": places.of(node),
                 "columns": [
                     {
                         "name": column["name"],

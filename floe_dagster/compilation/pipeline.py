@@ -28,6 +28,7 @@ from floe_dagster.compilation.sources import PROJECT_FILE, SPEC_FILE, SourceStat
 from floe_dagster.compilation.validation import Parsed, parse_product
 from floe_dagster.findings import Finding, InputError, sort_findings
 from floe_dagster.home import FloeHome, display_path, find_project_root
+from floe_dagster.schemas.plugins import ManifestPlugins
 from floe_dagster.schemas.product import ProductSpec
 
 SECRET_CODE = "literal-secret"
@@ -100,7 +101,7 @@ class Pipeline:
             chain = self._read_chain(spec) if spec else None
         with self.stage("VALIDATE"):
             if spec and spec.value:
-                self._validate_spec(spec)
+                self._validate_spec(spec, chain)
         resolution: GovernanceResolution | None = None
         with self.stage("RESOLVE"):
             if chain is not None and spec is not None:
@@ -155,11 +156,13 @@ class Pipeline:
         self.findings += chain.findings
         return chain
 
-    def _validate_spec(self, spec: Parsed[ProductSpec]) -> None:
-        from floe_dagster.compilation.agreement import check_transforms
+    def _validate_spec(self, spec: Parsed[ProductSpec], chain: ManifestChain | None) -> None:
+        from floe_dagster.compilation.agreement import check_preset, check_transforms
 
         assert spec.value is not None
         self.findings += check_transforms(spec.value, spec.document)
+        if chain is not None and chain.merged is not None:
+            self.findings += check_preset(spec.value, spec.document, chain.merged.resource_presets or {})
         self.findings += self._check_dbt_project()
 
     def _check_dbt_project(self) -> list[Finding]:
@@ -315,6 +318,7 @@ class Pipeline:
         from floe_dagster.compilation.asset_index import build_asset_index
         from floe_dagster.compilation.builder import build_artifacts, enforcement_result, plugin_types
         from floe_dagster.policies import PolicyContext, evaluate_policies
+        from floe_dagster.policies.places import DescriptionPlaces
 
         assert chain.merged is not None
         with self.stage("ENFORCE"):
@@ -327,6 +331,7 @@ class Pipeline:
                 owner=product.metadata.owner,
                 approved_plugins=chain.merged.approved_plugins,
                 plugins_used=plugin_types(chain.merged),
+                plugin_places=_plugin_places(chain),
                 document_findings=[
                     *(finding for finding in self.findings if finding.code == SECRET_CODE),
                     *(finding for finding in self._agreement if finding.kind == "policy"),
@@ -350,7 +355,13 @@ class Pipeline:
                 enforcement=enforcement_result(policy_report),
                 compiled_at=datetime.now(UTC),
             )
-            index = build_asset_index(self.artifact, dbt_manifest, spec=product, manifest=chain.merged)
+            index = build_asset_index(
+                self.artifact,
+                dbt_manifest,
+                spec=product,
+                manifest=chain.merged,
+                places=DescriptionPlaces(self._read_source),
+            )
             self._documents = {
                 ARTIFACT: self.artifact.model_dump_json(indent=2, by_alias=True).encode() + b"\n",
                 DBT_MANIFEST: orjson.dumps(dbt_manifest, option=orjson.OPT_SORT_KEYS),
@@ -452,6 +463,17 @@ def _outside_root(state: SourceState, root: Path) -> list[Finding]:
                 )
             )
     return findings
+
+
+def _plugin_places(chain: ManifestChain) -> dict[str, tuple[str, int]]:
+    """Return file and line of each plugin's type, in the nearest layer that names it."""
+    places: dict[str, tuple[str, int]] = {}
+    for layer in chain.layers:
+        for category in ManifestPlugins.model_fields:
+            if layer.value is not None and getattr(layer.value.plugins, category) is not None:
+                line, _column = layer.document.position(("plugins", category, "type"))
+                places.setdefault(category, (layer.document.display, line))
+    return places
 
 
 def _unsupported_compute(chain: ManifestChain, message: str) -> Finding:

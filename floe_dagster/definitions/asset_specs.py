@@ -10,9 +10,6 @@ from typing import Any
 
 import dagster as dg
 
-# Code references are what the UI links to the sources; that they are in beta is no news to a user.
-warnings.filterwarnings("ignore", category=dg.BetaWarning, module=__name__)
-
 
 def asset_specs(index: Mapping[str, Any], product_dir: Path) -> dict[str, dg.AssetSpec]:
     """Return a spec per dbt model, seed and snapshot, by dbt's unique id.
@@ -67,13 +64,7 @@ def asset_key(slug: str, name: str) -> dg.AssetKey:
 
 
 def _metadata(asset: Mapping[str, Any], product_dir: Path) -> dict[str, Any]:
-    metadata: dict[str, Any] = {
-        "dagster/code_references": dg.CodeReferencesMetadataValue(
-            code_references=[
-                dg.LocalFileCodeReference(file_path=str(product_dir / asset["file"]), line_number=1)
-            ]
-        )
-    }
+    metadata: dict[str, Any] = {"dagster/code_references": _code_references(asset, product_dir)}
     if asset["columns"]:
         metadata["dagster/column_schema"] = dg.TableSchema(
             columns=[
@@ -88,6 +79,22 @@ def _metadata(asset: Mapping[str, Any], product_dir: Path) -> dict[str, Any]:
             ]
         )
     return metadata
+
+
+def _code_references(asset: Mapping[str, Any], product_dir: Path) -> dg.CodeReferencesMetadataValue:
+    places: list[tuple[str, int, str | None]] = [(asset["file"], 1, None)]
+    if asset.get("described"):
+        file, line = asset["described"]
+        places.append((file, line, "description"))
+    # That code references are in beta is no news to a user.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        return dg.CodeReferencesMetadataValue(
+            code_references=[
+                dg.LocalFileCodeReference(file_path=str(product_dir / file), line_number=line, label=label)
+                for file, line, label in places
+            ]
+        )
 
 
 def _freshness(window: Mapping[str, Any] | None) -> Any:

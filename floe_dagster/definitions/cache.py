@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,19 +36,34 @@ class DuckDBCache:
             rows = con.execute("select table_schema, table_name from information_schema.tables").fetchall()
         return {(schema.lower(), name.lower()) for schema, name in rows}
 
-    def missing(self, assets: list[dict[str, Any]], wanted: set[str]) -> set[str]:
-        """Return the ancestors of `wanted` that must be built because their relation is not there."""
+    def missing(
+        self, assets: Mapping[str, dict[str, Any]], wanted: set[str], restorable: Callable[[str], bool]
+    ) -> tuple[set[str], set[str]]:
+        """Find the ancestors of `wanted` whose relation is not there.
+
+        Args:
+            assets: By unique id.
+            wanted: Ids of what dbt is about to build.
+            restorable: Whether an asset's content has to come from Iceberg, because building it again would
+                not give what is published.
+
+        Returns:
+            Ids of those to build as well, and of those to restore.
+        """
         present = self.relations()
-        by_id = {asset["id"]: asset for asset in assets}
-        missing: set[str] = set()
-        pending = [up for key in wanted for up in by_id[key]["deps"]]
+        build: set[str] = set()
+        restore: set[str] = set()
+        pending = [up for key in wanted for up in assets[key]["deps"]]
         while pending:
             key = pending.pop()
-            if key in wanted or key in missing or _place(by_id[key]) in present:
+            if key in wanted or key in build or key in restore or place(assets[key]) in present:
                 continue
-            missing.add(key)
-            pending += by_id[key]["deps"]
-        return missing
+            if restorable(key):
+                restore.add(key)
+            else:
+                build.add(key)
+                pending += assets[key]["deps"]
+        return build, restore
 
     def restore(self, assets: list[dict[str, Any]], catalog: Any, namespace: str, log: Any) -> None:
         """Bring stateful models that dbt is about to extend to what Iceberg holds.
@@ -57,7 +72,7 @@ class DuckDBCache:
         withheld, is replaced by the table's current snapshot.
 
         Args:
-            assets: Those that dbt is about to build.
+            assets: Those that dbt is about to build, or to read.
             catalog: From `open_catalog`.
             namespace: Of the product.
             log: A logger.
@@ -73,7 +88,7 @@ class DuckDBCache:
                 continue
             snapshot = catalog.load_table(identifier).current_snapshot()
             current = snapshot.snapshot_id if snapshot else None
-            if _place(asset) in present and known.get(asset["name"]) == current:
+            if place(asset) in present and known.get(asset["name"]) == current:
                 continue
             relation = RelationName(*asset["relation"])
             self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -100,6 +115,7 @@ class DuckDBCache:
             return {}
 
 
-def _place(asset: Mapping[str, Any]) -> tuple[str, str]:
+def place(asset: Mapping[str, Any]) -> tuple[str, str]:
+    """Return schema and name of an asset's relation, in lower case."""
     _database, schema, name = asset["relation"]
     return schema.lower(), name.lower()

@@ -9,7 +9,8 @@ from dagster_dbt import DbtCliResource
 
 from floe_dagster.compilation.bundle import Bundle
 from floe_dagster.definitions.asset_specs import asset_specs, check_specs
-from floe_dagster.definitions.run import ProductRun, RunOptions
+from floe_dagster.definitions.dbt_build import RunOptions
+from floe_dagster.definitions.run import ProductRun
 from floe_dagster.home import FloeHome
 
 
@@ -38,6 +39,9 @@ def build_product_definitions(bundle: Bundle, *, product_dir: Path, home: FloeHo
     slug = product["slug"]
     specs, checks = asset_specs(index, product_dir), check_specs(index)
     kubernetes = kubernetes_tags(product["resources"])
+    # Keyed by product, so that several products fit into one location.
+    dbt_key = f"{slug}_dbt"
+    dbt = DbtCliResource(project_dir=str(product_dir), dbt_executable=str(dbt_executable()))
 
     @dg.multi_asset(
         name=f"{slug}_dbt",
@@ -46,13 +50,13 @@ def build_product_definitions(bundle: Bundle, *, product_dir: Path, home: FloeHo
         can_subset=True,
         pool=f"{slug}_duckdb",
         op_tags=kubernetes,
+        required_resource_keys={dbt_key},
         # Infrastructure failures only: a failed test or model forbids its retry.
         retry_policy=dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL),
     )
-    def dbt_models(
-        context: dg.AssetExecutionContext, config: ProductRunConfig, dbt: DbtCliResource
-    ) -> Iterator[Any]:
+    def dbt_models(context: dg.AssetExecutionContext, config: ProductRunConfig) -> Iterator[Any]:
         options = RunOptions(full_refresh=config.full_refresh, vars=config.vars)
+        dbt: DbtCliResource = getattr(context.resources, dbt_key)
         yield from ProductRun(context, bundle, index, specs, checks, home, dbt, options).execute()
 
     job = dg.define_asset_job(
@@ -65,7 +69,7 @@ def build_product_definitions(bundle: Bundle, *, product_dir: Path, home: FloeHo
         assets=[dbt_models],
         jobs=[job],
         schedules=_schedules(slug, product["schedule"], job),
-        resources={"dbt": DbtCliResource(project_dir=str(product_dir), dbt_executable=str(dbt_executable()))},
+        resources={dbt_key: dbt},
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from floe_dagster.compilation.sources import SPEC_FILE
 from floe_dagster.definitions.component import FloeProduct
 
 
@@ -21,3 +22,17 @@ def load_product_definitions(anchor: str | Path, *, manifest: str | Path | None 
     product_dir = path if path.is_dir() else path.parent
     component = FloeProduct(product_dir=str(product_dir), manifest=str(manifest) if manifest else None)
     return dg.build_defs_for_component(component)
+
+
+def load_all_product_definitions(anchor: str | Path) -> dg.Definitions:
+    """Return the definitions of every product beside `anchor` as one location.
+
+    Code locations are one per product; this is for tools that look at a whole project at once, such as
+    `dg check defs`.
+
+    Args:
+        anchor: A file in the folder that holds the products' folders.
+    """
+    folder = Path(os.path.abspath(anchor)).parent
+    specs = sorted(folder.glob(f"*/{SPEC_FILE}"))
+    return dg.Definitions.merge(*(load_product_definitions(spec.parent) for spec in specs))

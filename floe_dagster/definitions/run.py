@@ -2,56 +2,44 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
 from dagster_dbt import DbtCliResource
 
 from floe_dagster.compilation.bundle import Bundle
-from floe_dagster.compilation.profiles import TARGET, duckdb_file, write_profiles
+from floe_dagster.compilation.profiles import duckdb_file
 from floe_dagster.definitions.audit import Audit, audit, in_order
-from floe_dagster.definitions.cache import DuckDBCache
+from floe_dagster.definitions.cache import STATEFUL, DuckDBCache, place
+from floe_dagster.definitions.dbt_build import DbtBuild, RunOptions, is_infrastructure
+from floe_dagster.definitions.resume import Earlier, earlier_attempts, is_resumed, recorded_checks, run_mark
+from floe_dagster.definitions.run_metadata import RelationMetadata, publication_metadata
 from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.catalogs import open_catalog
-from floe_dagster.iceberg.errors import PublicationError
-from floe_dagster.iceberg.publication import PublicationResult, RelationName, find_snapshot, publish_relation
+from floe_dagster.iceberg.errors import CatalogError, PublicationError
+from floe_dagster.iceberg.publication import PublicationResult, RelationName, publish_relation
 
 LOCK_TIMEOUT_SECONDS = 1800.0
-PROGRESS_EVENTS = frozenset(
-    {
-        "LogStartLine",
-        "LogModelResult",
-        "LogTestResult",
-        "LogSeedResult",
-        "LogSnapshotResult",
-        "LogNodeResult",
-        "MainEncounteredError",
-        "RunResultError",
-        "RunResultFailure",
-    }
-)
-
-
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    """What a person asked of the run.
-
-    Args:
-        full_refresh: Rebuild incremental models and seeds from nothing.
-        vars: dbt variables.
-    """
-
-    full_refresh: bool = False
-    vars: Mapping[str, Any] = field(default_factory=dict)
+GIVE_UP_AFTER = 3
+"""So many tables that the catalog or the storage does not take mean that it is away altogether."""
 
 
 class ProductRun:
-    """Executes the selected assets and checks of one product in one step."""
+    """Executes the selected assets and checks of one product in one step.
+
+    Args:
+        context: Of the step.
+        bundle: What was compiled; its sources run.
+        index: The bundle's asset index.
+        specs: Asset specs by dbt's unique id.
+        checks: Check specs by dbt's unique id.
+        home: The writable folder.
+        dbt: Says which dbt executable runs.
+        options: What a person asked of the run.
+    """
 
     def __init__(
         self,
@@ -67,71 +55,111 @@ class ProductRun:
         self.context = context
         self.bundle = bundle
         self.index = index
-        self.assets = in_order(index)
+        self.assets = {asset["id"]: asset for asset in in_order(index)}
+        self.tests = {check["id"]: check for check in index["checks"]}
         self.specs = specs
         self.checks = checks
         self.home = home
-        self.dbt = dbt
         self.options = options
         self.slug = index["product"]["slug"]
         self.artifact = bundle.artifact()
-        self.file = duckdb_file(self.artifact.dbt_profiles or {}, self.slug, home)
+        self.profiles = self.artifact.dbt_profiles or {}
+        self.file = duckdb_file(self.profiles, self.slug, home)
         self.cache = DuckDBCache(self.file)
+        self.build = DbtBuild(context, bundle, home, dbt, options)
+        self.mark = run_mark(context, bundle.digest)
 
     def execute(self) -> Iterator[Any]:
         """Yield materializations of what was published and results of what was checked.
 
         Raises:
-            dg.Failure: A model or an error test failed, or a table cannot be published; not retried.
+            dg.Failure: A model or an error test failed, or a table cannot be published (not retried); the
+                catalog or the DuckDB file is not to be had (retried).
         """
         selected = self.context.selected_asset_keys
         wanted = {key for key, spec in self.specs.items() if spec.key in selected}
         plugins = self.artifact.plugins
-        catalog = open_catalog(
-            plugins.catalog if plugins else None, plugins.storage if plugins else None, home=self.home
-        )
-        wanted -= self._already_published(catalog, wanted)
-        with self._writer_lock():
-            extra = self.cache.missing(self.assets, wanted)
-            if extra:
-                names = sorted(self._asset(key)["name"] for key in extra)
-                self.context.log.info(f"not in the DuckDB file, so built as well: {', '.join(names)}")
-            to_build = wanted | extra
-            if not self.options.full_refresh:
-                building = [asset for asset in self.assets if asset["id"] in to_build]
-                self.cache.restore(building, catalog, self.slug, self.context.log)
-            outcome = audit(self.index, self._run_dbt(to_build), to_build)
-            yield from self._publish(catalog, outcome, wanted)
+        try:
+            catalog = open_catalog(
+                plugins.catalog if plugins else None, plugins.storage if plugins else None, home=self.home
+            )
+            with self._writer_lock():
+                earlier = self._earlier(catalog, wanted)
+                wanted -= earlier.snapshots.keys()
+                repeated = self._tests_to_repeat(earlier)
+                to_build = self._prepare(catalog, wanted)
+                outcome = audit(self.index, self._run_dbt(to_build, repeated), to_build)
+                yield from self._carried_over(catalog, earlier)
+                yield from self._publish(catalog, outcome, wanted)
+        except CatalogError as error:
+            # The message says all; a traceback of a library would hide it.
+            raise dg.Failure(str(error), allow_retries=True) from error
 
-    def _asset(self, key: str) -> dict[str, Any]:
-        return next(asset for asset in self.assets if asset["id"] == key)
-
-    def _already_published(self, catalog: Any, wanted: set[str]) -> set[str]:
-        """Return what an earlier attempt of the same run, or a run resumed from failure, has published."""
-        run = self.context.run
-        resumed = run.tags.get("dagster/is_resume_retry") == "true"
-        if self.context.retry_number == 0 and not resumed:
-            return set()
-        mark = self._run_mark()
-        done = set()
-        for key in wanted:
-            asset = self._asset(key)
-            identifier = (self.slug, asset["name"])
-            if not asset["published"] or not catalog.table_exists(identifier):
-                continue
-            if find_snapshot(catalog.load_table(identifier), mark) is not None:
-                done.add(key)
-        if done:
-            names = sorted(self._asset(key)["name"] for key in done)
-            self.context.log.info(f"published by an earlier attempt, so left alone: {', '.join(names)}")
-        return done
-
-    def _run_mark(self) -> dict[str, str]:
-        run = self.context.run
-        return {
-            "floe.run-group": run.root_run_id or run.run_id,
-            "floe.source-digest": self.bundle.digest,
+    def _earlier(self, catalog: Any, wanted: set[str]) -> Earlier:
+        if not is_resumed(self.context):
+            return Earlier()
+        published = [self.assets[key] for key in wanted if self.assets[key]["published"]]
+        earlier = earlier_attempts(self.context, catalog, self.slug, published, self.specs, self.mark)
+        selected = self.context.selected_asset_check_keys
+        asked = {
+            key: spec
+            for key, spec in self.checks.items()
+            if spec.key in selected and self.tests[key]["asset"] in earlier.snapshots
         }
+        earlier.checks = recorded_checks(self.context, asked)
+        present = self.cache.relations()
+        for key in asked.keys() - earlier.checks.keys():
+            # Its result was never recorded; without its relation the test cannot be repeated alone.
+            asset = self.tests[key]["asset"]
+            if asset in earlier.snapshots and place(self.assets[asset]) not in present:
+                del earlier.snapshots[asset]
+        earlier.checks = {
+            key: result
+            for key, result in earlier.checks.items()
+            if self.tests[key]["asset"] in earlier.snapshots
+        }
+        if earlier.snapshots:
+            names = sorted(self.assets[key]["name"] for key in earlier.snapshots)
+            self.context.log.info(f"published by an earlier attempt, so left alone: {', '.join(names)}")
+        return earlier
+
+    def _tests_to_repeat(self, earlier: Earlier) -> set[str]:
+        selected = self.context.selected_asset_check_keys
+        return {
+            key
+            for key, spec in self.checks.items()
+            if spec.key in selected
+            and self.tests[key]["asset"] in earlier.snapshots
+            and key not in earlier.checks
+        }
+
+    def _prepare(self, catalog: Any, wanted: set[str]) -> set[str]:
+        """Bring the DuckDB file to where dbt can begin; returns what dbt has to build."""
+
+        def restorable(key: str) -> bool:
+            asset = self.assets[key]
+            return (
+                asset["published"]
+                and asset["materialized"] in STATEFUL
+                and catalog.table_exists((self.slug, asset["name"]))
+            )
+
+        extra, restored = self.cache.missing(self.assets, wanted, restorable)
+        if extra:
+            names = sorted(self.assets[key]["name"] for key in extra)
+            self.context.log.info(f"not in the DuckDB file, so built as well: {', '.join(names)}")
+        to_build = wanted | extra
+        bring_back = restored if self.options.full_refresh else restored | to_build
+        building = [asset for key, asset in self.assets.items() if key in bring_back]
+        self.cache.restore(building, catalog, self.slug, self.context.log)
+        stateful = {
+            self.assets[key]["name"]: None for key in to_build if self.assets[key]["materialized"] in STATEFUL
+        }
+        if stateful:
+            # From here on they equal no snapshot, until they are published: a process that is killed in
+            # between must not leave an increment that the next run adds again.
+            self.cache.remember(stateful)
+        return to_build
 
     @contextmanager
     def _writer_lock(self) -> Iterator[None]:
@@ -157,96 +185,84 @@ class ProductRun:
         finally:
             lock.release()
 
-    def _run_dbt(self, to_build: set[str]) -> dict[str, Any] | None:
-        if not to_build:
+    def _run_dbt(self, to_build: set[str], tests: set[str]) -> dict[str, Any]:
+        if not to_build and not tests:
             return {"results": []}
-        unpacked = self.bundle.unpack(self.home)
-        profiles_dir = write_profiles(
-            self.artifact.dbt_profiles or {}, self.home.profiles_dir(self.slug), self.home
-        )
-        target = self.home.dbt_target_dir(self.slug)
-        (target / "run_results.json").unlink(missing_ok=True)
-        dbt = DbtCliResource(
-            project_dir=str(unpacked.project_dir),
-            profiles_dir=str(profiles_dir),
-            profile=self.slug,
-            target=TARGET,
-            dbt_executable=self.dbt.dbt_executable,
-            global_config_flags=["--no-send-anonymous-usage-stats", "--no-version-check"],
-        )
-        arguments = ["build", *self._selection(to_build), "--log-path", str(self.home.logs_dir(self.slug))]
-        if self.options.full_refresh:
-            arguments.append("--full-refresh")
-        if self.options.vars:
-            arguments += ["--vars", json.dumps(dict(self.options.vars))]
-        invocation = dbt.cli(
-            arguments, raise_on_error=False, manifest=unpacked.manifest_path, target_path=target
-        )
-        for event in invocation.stream_raw_events():
-            info = event.raw_event.get("info", {})
-            if info.get("name") in PROGRESS_EVENTS and info.get("msg"):
-                self.context.log.info(str(info["msg"]))
-            elif info.get("level") == "error":
-                self.context.log.error(str(info.get("msg")))
-        results = target / "run_results.json"
-        if not results.exists():
-            raise dg.Failure(
-                "dbt ended before it ran a model; its errors are in this run's log", allow_retries=False
-            )
-        loaded: dict[str, Any] = json.loads(results.read_bytes())
-        return loaded
+        return self.build.run(self._selection(to_build, tests), self.profiles)
 
-    def _selection(self, to_build: set[str]) -> list[str]:
+    def _selection(self, to_build: set[str], tests: set[str]) -> list[str]:
         if len(to_build) == len(self.assets):
             return []
-        names = [f"fqn:{asset['fqn']}" for asset in self.assets if asset["id"] in to_build]
+        names = [f"fqn:{asset['fqn']}" for key, asset in self.assets.items() if key in to_build]
+        names += [f"fqn:{key.split('.')[2]}" for key in sorted(tests)]
         # Tests that read a model outside of the selection would judge what this run does not change.
         return ["--indirect-selection", "cautious", "--select", " ".join(names)]
+
+    def _carried_over(self, catalog: Any, earlier: Earlier) -> Iterator[Any]:
+        # A step that waits for one of these outputs would be skipped without it.
+        repeat = len(self.context.job_def.graph.nodes) > 1
+        for key, snapshot in earlier.snapshots.items():
+            if key in earlier.recorded and not repeat:
+                continue
+            table = catalog.load_table((self.slug, self.assets[key]["name"]))
+            yield dg.MaterializeResult(
+                asset_key=self.specs[key].key,
+                data_version=dg.DataVersion(str(snapshot)),
+                metadata={
+                    "dagster/table_name": f"{self.slug}.{self.assets[key]['name']}",
+                    "dagster/uri": table.location(),
+                    "iceberg/snapshot_id": str(snapshot),
+                },
+            )
+        yield from earlier.checks.values()
 
     def _publish(self, catalog: Any, outcome: Audit, wanted: set[str]) -> Iterator[Any]:
         import duckdb
 
         refused: dict[str, str] = {}
-        published: dict[str, int | None] = {
-            self._asset(key)["name"]: None for key in outcome.withheld if key in self.specs
-        }
+        lost = 0
+        results = self._check_results(outcome)
         with duckdb.connect(str(self.file), read_only=True) as con:
-            for asset in self.assets:
-                key = asset["id"]
+            relations = RelationMetadata(con, self.assets, self.slug)
+            for key, asset in self.assets.items():
                 if key not in outcome.clean or key not in wanted:
                     continue
                 blocked = next((up for up in asset["deps"] if up in refused), None)
                 if blocked:
-                    refused[key] = f"it reads {self._asset(blocked)['name']}, which was not published"
+                    refused[key] = f"it reads {self.assets[blocked]['name']}, which was not published"
                     continue
-                metadata: dict[str, Any] = {"dbt/seconds": outcome.built[key].get("execution_time")}
+                metadata = relations.describe(asset, outcome.built[key])
+                version = None
                 if asset["published"]:
                     try:
-                        result = self._publish_one(con, catalog, asset)
-                    except PublicationError as error:
+                        published = self._publish_one(con, catalog, asset)
+                    except (PublicationError, CatalogError) as error:
                         refused[key] = str(error)
+                        lost += isinstance(error, CatalogError)
+                        if lost >= GIVE_UP_AFTER:
+                            raise
                         continue
-                    published[asset["name"]] = result.snapshot_id
-                    metadata |= publication_metadata(result, asset)
-                    self.context.log.info(
-                        f"published {result.table}: {result.rows:,} rows, snapshot {result.snapshot_id}, "
-                        f"{result.seconds:.2f} s"
-                    )
-                yield dg.MaterializeResult(asset_key=self.specs[key].key, metadata=metadata)
-        self.cache.remember(published)
-        yield from self._check_results(outcome)
-        self._fail_where_needed(outcome, refused, wanted)
+                    version = dg.DataVersion(str(published.snapshot_id))
+                    metadata |= publication_metadata(published, asset)
+                yield dg.MaterializeResult(
+                    asset_key=self.specs[key].key, metadata=metadata, data_version=version
+                )
+                # Right after its asset: what fails later must not take these results along.
+                yield from results.pop(key, ())
+        for remaining in results.values():
+            yield from remaining
+        self._fail_where_needed(outcome, refused, wanted, try_again=lost > 0)
 
     def _publish_one(self, con: Any, catalog: Any, asset: Mapping[str, Any]) -> PublicationResult:
         product = self.index["product"]
-        return publish_relation(
+        result = publish_relation(
             con,
             RelationName(*asset["relation"]),
             catalog=catalog,
             namespace=self.slug,
             table=asset["name"],
             snapshot_properties={
-                **self._run_mark(),
+                **self.mark,
                 "floe.product": product["name"],
                 "floe.product-version": product["version"],
                 "floe.model": asset["name"],
@@ -254,37 +270,49 @@ class ProductRun:
             },
             column_docs={column["name"]: column["description"] for column in asset["columns"]},
         )
+        if asset["materialized"] in STATEFUL:
+            self.cache.remember({asset["name"]: result.snapshot_id})
+        self.context.log.info(
+            f"published {result.table}: {result.rows:,} rows, snapshot {result.snapshot_id}, "
+            f"{result.seconds:.2f} s"
+        )
+        return result
 
-    def _check_results(self, outcome: Audit) -> Iterator[dg.AssetCheckResult]:
+    def _check_results(self, outcome: Audit) -> dict[str, list[dg.AssetCheckResult]]:
+        """Return the results of the checks that were asked for, by unique id of their asset."""
         selected = self.context.selected_asset_check_keys
-        severities = {check["id"]: check for check in self.index["checks"]}
+        results: dict[str, list[dg.AssetCheckResult]] = {}
         for key, result in outcome.tests.items():
-            spec = self.checks[key]
+            spec, check = self.checks[key], self.tests[key]
             if spec.key not in selected or result["status"] == "skipped":
                 continue
-            check = severities[key]
-            failures = result.get("failures")
             metadata: dict[str, Any] = {"status": result["status"], "file": check["file"] or ""}
-            if failures is not None:
-                metadata["failed_rows"] = failures
+            if result.get("failures") is not None:
+                metadata["failed_rows"] = result["failures"]
             if result.get("message"):
                 metadata["message"] = str(result["message"])
-            severity = (
-                dg.AssetCheckSeverity.WARN if result["status"] == "warn" else dg.AssetCheckSeverity.ERROR
+            if result["status"] != "pass" and result.get("compiled_code"):
+                metadata["query"] = dg.MetadataValue.md(f"```sql\n{result['compiled_code'].strip()}\n```")
+            results.setdefault(check["asset"], []).append(
+                dg.AssetCheckResult(
+                    passed=result["status"] == "pass",
+                    asset_key=spec.asset_key,
+                    check_name=spec.name,
+                    severity=dg.AssetCheckSeverity.WARN
+                    if result["status"] == "warn"
+                    else dg.AssetCheckSeverity.ERROR,
+                    metadata=metadata,
+                )
             )
-            yield dg.AssetCheckResult(
-                passed=result["status"] == "pass",
-                asset_key=spec.asset_key,
-                check_name=spec.name,
-                severity=severity,
-                metadata=metadata,
-            )
+        return results
 
-    def _fail_where_needed(self, outcome: Audit, refused: Mapping[str, str], wanted: set[str]) -> None:
+    def _fail_where_needed(
+        self, outcome: Audit, refused: Mapping[str, str], wanted: set[str], *, try_again: bool
+    ) -> None:
         reasons = {
-            self._asset(key)["name"]: reason
+            self.assets[key]["name"]: reason
             for key, reason in {**outcome.withheld, **refused}.items()
-            if key in self.specs and (key in wanted or key in outcome.built)
+            if key in self.assets and (key in wanted or key in outcome.built)
         }
         if not reasons:
             return
@@ -292,28 +320,5 @@ class ProductRun:
         raise dg.Failure(
             "not published, their last snapshots stand:\n" + "\n".join(lines),
             metadata={"withheld": dg.MetadataValue.json(reasons)},
-            allow_retries=False,
+            allow_retries=try_again or any(is_infrastructure(reason) for reason in outcome.withheld.values()),
         )
-
-
-def publication_metadata(result: PublicationResult, asset: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the metadata of a published table, under the names that Dagster's UI knows."""
-    described = {column["name"]: column for column in asset["columns"]}
-    return {
-        "dagster/row_count": result.rows,
-        "dagster/table_name": result.table,
-        "dagster/uri": result.location,
-        "dagster/column_schema": dg.TableSchema(
-            columns=[
-                dg.TableColumn(
-                    name=name, type=kind, description=(described.get(name) or {}).get("description") or None
-                )
-                for name, kind in result.columns
-            ]
-        ),
-        "iceberg/snapshot_id": str(result.snapshot_id),
-        "iceberg/bytes": result.bytes,
-        "iceberg/files": result.files,
-        "iceberg/schema_changes": ", ".join(result.evolved) or "none",
-        "publication/seconds": round(result.seconds, 3),
-    }

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from floe_dagster.findings import Finding
+from floe_dagster.policies.places import DescriptionPlaces
 from floe_dagster.schemas.manifest import NamingRules, QualityGates
 
 LEVELS = ("off", "warn", "strict")
@@ -29,6 +30,7 @@ class PolicyContext:
         owner: The product's owner.
         approved_plugins: Plugin types that may be used, by category.
         plugins_used: Plugin type by category.
+        plugin_places: File and line where each category's type stands.
         document_findings: What reading the documents found: literal secrets, disagreement.
         path_prefix: Display path of the product's folder.
         read_text: Returns the text of a file by its path below the product's folder, None where absent.
@@ -42,6 +44,7 @@ class PolicyContext:
     owner: str | None = None
     approved_plugins: Mapping[str, Sequence[str]] | None = None
     plugins_used: Mapping[str, str] = field(default_factory=dict)
+    plugin_places: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     document_findings: Sequence[Finding] = ()
     path_prefix: str = ""
     read_text: Callable[[str], str | None] = _no_text
@@ -112,14 +115,16 @@ class Project:
     Args:
         models: Models and snapshots of the project itself, ordered by name.
         tests: Names of the data tests by unique id of what they test.
+        by_id: Every model, snapshot and seed, of packages too.
         context: What is in force.
+        places: Where models are described.
     """
 
     models: list[dict[str, Any]]
     tests: dict[str, list[str]]
     by_id: dict[str, dict[str, Any]]
     context: PolicyContext
-    _lines: dict[str, str | None] = field(default_factory=dict)
+    places: DescriptionPlaces
 
     @classmethod
     def of(cls, manifest: Mapping[str, Any], context: PolicyContext) -> Project:
@@ -136,11 +141,30 @@ class Project:
                 for upstream in [attached] if attached else node["depends_on"]["nodes"]:
                     tests.setdefault(upstream, []).append(node["name"])
         models.sort(key=lambda node: node["name"])
-        return cls(models, tests, by_id, context)
+        return cls(models, tests, by_id, context, DescriptionPlaces(context.read_text))
 
-    def finding(self, node: Mapping[str, Any], message: str, fix: str, code: str) -> Finding:
-        """Return a finding at a model's place; the severity is set by the level later."""
-        file, line = self.place(node)
+    def finding(
+        self,
+        node: Mapping[str, Any],
+        message: str,
+        fix: str,
+        code: str,
+        *,
+        column: str | None = None,
+        sql_line: int | None = None,
+    ) -> Finding:
+        """Return a finding at a model's place; the severity is set by the level later.
+
+        Args:
+            node: The model.
+            message: What is wrong.
+            fix: What to do.
+            code: Of the rule.
+            column: The place is this column's entry.
+            sql_line: The place is this line of the model's SQL.
+        """
+        described = self.places.of(node, column) if sql_line is None else None
+        file, line = described or (node["original_file_path"], sql_line or 1)
         prefix = self.context.path_prefix
         return Finding(
             code=code,
@@ -152,31 +176,6 @@ class Project:
             model=node["name"],
             fix=fix,
         )
-
-    def place(self, node: Mapping[str, Any], column: str | None = None) -> tuple[str, int]:
-        """Return where a model (or one of its columns) is described, else its SQL file."""
-        patch = (node.get("patch_path") or "").partition("://")[2]
-        if patch:
-            if patch not in self._lines:
-                self._lines[patch] = self.context.read_text(patch)
-            line = _line_of(self._lines[patch], node["name"], column)
-            if line:
-                return patch, line
-        return node["original_file_path"], 1
-
-
-def _line_of(text: str | None, name: str, column: str | None) -> int | None:
-    if not text:
-        return None
-    wanted, found = name, None
-    for number, line in enumerate(text.splitlines(), 1):
-        entry = line.strip().removeprefix("-").strip()
-        if entry.startswith("name:") and entry[5:].split("#")[0].strip().strip("'\"") == wanted:
-            if found is None and column:
-                found, wanted = number, column
-                continue
-            return number
-    return found
 
 
 def meta_of(node: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ PERSONAL_DATA = re.compile(
     r"date_of_birth|dob|first_name|last_name|full_name|surname|maiden_name|street|home_address|postal_code|"
     r"zip_code|ip_address|credit_card|card_number|driver_licen[cs]e)(?:$|_)"
 )
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 NOT_PERSONAL = re.compile(r"(?:^|_)(?:count|domain|hash|is|has|valid|flag)(?:$|_)")
 PERSONAL_TAGS = frozenset({"pii", "personal", "personal_data"})
 SECRET_PATTERNS: Mapping[str, re.Pattern[str]] = {
@@ -41,6 +42,8 @@ SECRET_PATTERNS: Mapping[str, re.Pattern[str]] = {
         r"(?i)\b(?:password|passwd|client_secret|secret_key|api_key)\s*(?:=|:|:=)\s*'[^'{}$\s]{6,}'"
     ),
 }
+
+SECRET_FIX = "Use env_var('DBT_ENV_SECRET_…'), and replace the secret: it has been seen."
 
 
 def naming(project: Project) -> Iterator[Finding]:
@@ -71,14 +74,15 @@ def documentation(project: Project) -> Iterator[Finding]:
             yield project.finding(
                 node, f"model {node['name']!r} has no description", "Add `description:`.", "model-description"
             )
-        bare = [c["name"] for c in node["columns"].values() if not (c.get("description") or "").strip()]
-        if bare:
-            yield project.finding(
-                node,
-                f"columns of {node['name']!r} have no description: {', '.join(bare)}",
-                "Add `description:` to each.",
-                "column-description",
-            )
+        for column in node["columns"].values():
+            if not (column.get("description") or "").strip():
+                yield project.finding(
+                    node,
+                    f"column {column['name']!r} of {node['name']!r} has no description",
+                    "Add `description:`.",
+                    "column-description",
+                    column=column["name"],
+                )
 
 
 def test_coverage(project: Project) -> Iterator[Finding]:
@@ -157,7 +161,7 @@ def personal_data(project: Project) -> Iterator[Finding]:
         return
     for node in project.models:
         for column in node["columns"].values():
-            name = column["name"].lower()
+            name = _CAMEL.sub("_", column["name"]).lower()
             tagged = bool(tags_of(column) & PERSONAL_TAGS)
             named = PERSONAL_DATA.search(name) and not NOT_PERSONAL.search(name)
             if (tagged or named) and not meta_of(column).get("classification"):
@@ -167,6 +171,7 @@ def personal_data(project: Project) -> Iterator[Finding]:
                     f"column {column['name']!r} of {node['name']!r} {how} personal data and has no classification",
                     "Add `config: {meta: {classification: confidential}}` to the column.",
                     "unclassified-personal-data",
+                    column=column["name"],
                 )
 
 
@@ -174,19 +179,28 @@ def secrets(project: Project) -> Iterator[Finding]:
     """No document and no model holds a secret itself."""
     yield from (f for f in project.context.document_findings if f.code == "literal-secret")
     for node in project.models:
-        texts = {"SQL": node.get("raw_code") or "", "meta": json.dumps(meta_of(node), default=str)}
-        for place, text in texts.items():
+        sql = node.get("raw_code") or ""
+        for kind, pattern in SECRET_PATTERNS.items():
+            found = pattern.search(sql)
+            if found:
+                yield project.finding(
+                    node,
+                    f"the SQL of {node['name']!r} holds {kind}",
+                    SECRET_FIX,
+                    "secret-in-model",
+                    sql_line=sql.count("\n", 0, found.start()) + 1,
+                )
+        texts = [("meta", json.dumps(meta_of(node), default=str)), ("description", node.get("description"))]
+        texts += [
+            (f"column {c['name']!r}", json.dumps([c, meta_of(c)], default=str))
+            for c in node["columns"].values()
+        ]
+        for place, text in texts:
             for kind, pattern in SECRET_PATTERNS.items():
-                found = pattern.search(text)
-                if found:
-                    line = text.count("\n", 0, found.start()) + 1 if place == "SQL" else 1
-                    finding = project.finding(
-                        node,
-                        f"the {place} of {node['name']!r} holds {kind} (line {line})",
-                        "Use env_var('DBT_ENV_SECRET_…'), and replace the secret: it has been seen.",
-                        "secret-in-model",
+                if text and pattern.search(text):
+                    yield project.finding(
+                        node, f"the {place} of {node['name']!r} holds {kind}", SECRET_FIX, "secret-in-model"
                     )
-                    yield finding
 
 
 def plugins(project: Project) -> Iterator[Finding]:
@@ -194,12 +208,15 @@ def plugins(project: Project) -> Iterator[Finding]:
     for category, used in project.context.plugins_used.items():
         approved = (project.context.approved_plugins or {}).get(category)
         if approved is not None and used not in approved:
+            file, line = project.context.plugin_places.get(category, (None, None))
             yield Finding(
                 code="unapproved-plugin",
                 severity="warning",
                 kind="policy",
                 message=f"{category} {used!r} is not approved",
-                file=project.context.path_prefix or None,
+                file=file,
+                line=line,
+                field=f"plugins.{category}.type",
                 found=used,
                 allowed=", ".join(approved),
                 fix=f"Use an approved {category}, or have {used} added to approved_plugins.",

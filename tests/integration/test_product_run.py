@@ -35,7 +35,7 @@ def run(product: Path, home: FloeHome, **options: Any) -> Any:
     result = compile_product(product, home=home)
     assert result.bundle is not None, result.findings
     definitions = build_product_definitions(result.bundle, product_dir=product, home=home)
-    assert isinstance(definitions.resources, dict) and "dbt" in definitions.resources
+    assert isinstance(definitions.resources, dict) and "shop_dbt" in definitions.resources
     return definitions.resolve_job_def("shop_run").execute_in_process(raise_on_error=False, **options)
 
 
@@ -55,12 +55,61 @@ def test_a_clean_run_publishes_everything(tested_shop: Path, home: FloeHome) -> 
         e.asset_key.path[-1]: e.metadata for e in outcome.asset_materializations_for_node("shop_dbt")
     }["orders"]
     assert metadata["dagster/row_count"].value == 1
+    lineage = {
+        e.asset_key.path[-1]: e.metadata.get("dagster/column_lineage")
+        for e in outcome.asset_materializations_for_node("shop_dbt")
+    }
+    assert lineage["daily"] is not None and lineage["orders"] is None
+    assert lineage["daily"].value.deps_by_column == {"n": []}
     table = open_catalog(None, None, home=home).load_table("shop.orders")
     snapshot = table.current_snapshot()
     assert snapshot is not None and snapshot.summary is not None
     assert metadata["iceberg/snapshot_id"].value == str(snapshot.snapshot_id)
     assert snapshot.summary["floe.product"] == "shop"
     assert snapshot.summary["floe.dagster-run-id"] == outcome.run_id
+
+
+def test_views_and_seeds_are_recorded_and_not_published(tested_shop: Path, home: FloeHome) -> None:
+    (tested_shop / "seeds").mkdir()
+    (tested_shop / "seeds" / "countries.csv").write_text("code,Größe\nde,83\nfr,68\n")
+    (tested_shop / "models" / "big.sql").write_text(
+        "{{ config(materialized='view') }}\nselect code, \"Größe\" as size from {{ ref('countries') }}\n"
+    )
+    outcome = run(tested_shop, home)
+    found = {e.asset_key.path[-1]: e.metadata for e in outcome.asset_materializations_for_node("shop_dbt")}
+    assert found["countries"]["dagster/row_count"].value == 2
+    assert "dagster/row_count" not in found["big"]
+    assert [c.name for c in found["big"]["dagster/column_schema"].value.columns] == ["code", "size"]
+    lineage = found["big"]["dagster/column_lineage"].value.deps_by_column
+    assert {
+        name: [(d.asset_key.path[-1], d.column_name) for d in deps] for name, deps in lineage.items()
+    } == {
+        "code": [("countries", "code")],
+        "size": [("countries", "Größe")],
+    }
+    catalog = open_catalog(None, None, home=home)
+    assert not catalog.table_exists("shop.big") and not catalog.table_exists("shop.countries")
+
+
+def test_vars_of_one_run_reach_dbt(tested_shop: Path, home: FloeHome) -> None:
+    (tested_shop / "models" / "other.sql").write_text("select {{ var('n', 7) }} as seven\n")
+    run(tested_shop, home, run_config={"ops": {"shop_dbt": {"config": {"vars": {"n": 8}}}}})
+    assert rows(home, "other") == [{"seven": 8}]
+
+
+def test_a_missing_incremental_ancestor_is_restored_and_not_extended(
+    tested_shop: Path, home: FloeHome
+) -> None:
+    (tested_shop / "models" / "history.sql").write_text(
+        "{{ config(materialized='incremental') }}\nselect 1 as day\n"
+    )
+    (tested_shop / "models" / "report.sql").write_text("select count(*) as days from {{ ref('history') }}\n")
+    assert run(tested_shop, home).success
+    for file in home.duckdb_dir.iterdir():
+        file.unlink()
+    outcome = run(tested_shop, home, asset_selection=[dg.AssetKey(["shop", "report"])])
+    assert outcome.success and materialized(outcome) == {"report"}
+    assert rows(home, "report") == [{"days": 1}]
 
 
 def test_what_fails_its_test_is_withheld_with_all_that_reads_it(tested_shop: Path, home: FloeHome) -> None:

@@ -1,0 +1,117 @@
+"""What a materialization shows: rows, schema, column lineage, snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from floe_dagster.definitions.asset_specs import asset_key
+from floe_dagster.iceberg.publication import PublicationResult
+from floe_dagster.iceberg.types import quoted
+from floe_dagster.observability.column_lineage import Relation, column_lineage
+
+COUNTED = frozenset({"seed", "table", "incremental", "snapshot"})
+
+
+class RelationMetadata:
+    """Describes built relations from what stands in the DuckDB file.
+
+    Args:
+        con: An open connection.
+        assets: The product's assets, by unique id.
+        slug: The product's slug.
+    """
+
+    def __init__(self, con: Any, assets: Mapping[str, Mapping[str, Any]], slug: str) -> None:
+        self.con = con
+        self.assets = assets
+        self.slug = slug
+        self.columns: dict[tuple[str, str], dict[str, str]] = {}
+        rows = con.execute(
+            "select schema_name, table_name, column_name, data_type from duckdb_columns() "
+            "where not internal order by schema_name, table_name, column_index"
+        ).fetchall()
+        for schema, table, column, kind in rows:
+            self.columns.setdefault((schema.lower(), table.lower()), {})[column] = kind
+
+    def describe(self, asset: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the metadata of one relation, published or not.
+
+        Args:
+            asset: As in the asset index.
+            result: dbt's result of building it.
+        """
+        described = {column["name"].lower(): column for column in asset["columns"]}
+        columns = self._columns_of(asset)
+        metadata: dict[str, Any] = {
+            "dagster/relation_identifier": ".".join(asset["relation"]),
+            "dagster/column_schema": dg.TableSchema(
+                columns=[
+                    dg.TableColumn(name=name, type=kind, description=_description(described, name))
+                    for name, kind in columns.items()
+                ]
+            ),
+            "dbt/seconds": result.get("execution_time"),
+        }
+        if asset["materialized"] in COUNTED:
+            metadata["dagster/row_count"] = self._count(asset)
+        lineage = self._lineage(asset, columns, result.get("compiled_code"))
+        if lineage is not None:
+            metadata["dagster/column_lineage"] = lineage
+        return metadata
+
+    def _columns_of(self, asset: Mapping[str, Any]) -> dict[str, str]:
+        _database, schema, name = asset["relation"]
+        return self.columns.get((schema.lower(), name.lower()), {})
+
+    def _count(self, asset: Mapping[str, Any]) -> int:
+        relation = ".".join(quoted(part) for part in asset["relation"])
+        return int(self.con.execute(f"select count(*) from {relation}").fetchall()[0][0])
+
+    def _lineage(
+        self, asset: Mapping[str, Any], columns: Mapping[str, str], sql: str | None
+    ) -> dg.TableColumnLineage | None:
+        if not sql or not asset["deps"]:
+            return None
+        schemas: dict[Relation, Mapping[str, str]] = {}
+        names: dict[Relation, str] = {}
+        for upstream in (self.assets[key] for key in asset["deps"]):
+            relation: Relation = tuple(upstream["relation"])
+            schemas[relation] = self._columns_of(upstream)
+            names[relation] = upstream["name"]
+        found = column_lineage(sql, schemas, columns)
+        if not found:
+            return None
+        return dg.TableColumnLineage(
+            deps_by_column={
+                column: [dg.TableColumnDep(asset_key(self.slug, names[up]), name) for up, name in sources]
+                for column, sources in found.items()
+            }
+        )
+
+
+def publication_metadata(result: PublicationResult, asset: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metadata of a published table, under the names that Dagster's UI knows."""
+    described = {column["name"].lower(): column for column in asset["columns"]}
+    return {
+        "dagster/row_count": result.rows,
+        "dagster/table_name": result.table,
+        "dagster/uri": result.location,
+        "dagster/column_schema": dg.TableSchema(
+            columns=[
+                dg.TableColumn(name=name, type=kind, description=_description(described, name))
+                for name, kind in result.columns
+            ]
+        ),
+        "iceberg/snapshot_id": str(result.snapshot_id),
+        "iceberg/bytes": result.bytes,
+        "iceberg/files": result.files,
+        "iceberg/schema_changes": ", ".join(result.evolved) or "none",
+        "publication/seconds": round(result.seconds, 3),
+    }
+
+
+def _description(described: Mapping[str, Mapping[str, Any]], name: str) -> str | None:
+    return (described.get(name.lower()) or {}).get("description") or None
