@@ -17,6 +17,7 @@ from floe_dagster.compilation.outputs import outputs_current, write_outputs
 from floe_dagster.compilation.stages import compile_product
 from floe_dagster.home import FloeHome
 
+_PROGRESS = ("published", "restored", "not in the", "waiting", "withheld")
 _COLUMNS = ("product", "assets", "passed", "warned", "failed", "tables", "rows", "seconds")
 
 
@@ -127,16 +128,8 @@ def _progress_logger(name: str) -> Any:
             meta = getattr(record, "dagster_meta", None) or {}
             if meta.get("dagster_event") is not None and record.levelno < logging.ERROR:
                 return
-            text = str(meta.get("orig_message") or record.getMessage())
-            text = re.sub(r"\x1b\[[0-9;]*m", "", text).strip()
-            if (
-                text.startswith(("published", "restored", "not in the", "waiting", "withheld"))
-                or " OK " in text
-            ):
-                _say(f"{name}: {text}")
-            elif record.levelno >= logging.ERROR or re.search(r"\b(ERROR|FAIL|WARN)\b", text):
-                style = "error" if record.levelno >= logging.ERROR or " WARN " not in text else "warning"
-                _say(f"{name}: {colour(text, style, sys.stderr)}")
+            for text in str(meta.get("orig_message") or record.getMessage()).splitlines():
+                _progress(name, text.strip(), record.levelno)
 
     @dg.logger
     def progress(_context: dg.InitLoggerContext) -> logging.Logger:
@@ -145,6 +138,14 @@ def _progress_logger(name: str) -> Any:
         return made
 
     return progress
+
+
+def _progress(name: str, text: str, level: int) -> None:
+    if level >= logging.ERROR or re.search(r"\b(ERROR|FAIL|WARN)\b", text):
+        style = "error" if level >= logging.ERROR or " WARN " not in text else "warning"
+        _say(f"{name}: {colour(text, style, sys.stderr)}")
+    elif text.startswith(_PROGRESS) or " OK " in text:
+        _say(f"{name}: {text}")
 
 
 def _say(text: str) -> None:

@@ -6,14 +6,17 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from dagster_dbt import DbtCliResource
+from dagster_dbt import DagsterDbtTranslator, DbtCliInvocation, DbtCliResource
+from packaging.version import Version
 
 from floe_dagster.compilation.bundle import Bundle
-from floe_dagster.compilation.profiles import TARGET, write_profiles
+from floe_dagster.compilation.profiles import TARGET, dbt_environment, write_profiles
+from floe_dagster.definitions.progress import ProgressLog
 from floe_dagster.home import FloeHome
 
 PROGRESS_EVENTS = frozenset(
@@ -87,41 +90,60 @@ class DbtBuild:
         target = self.home.dbt_target_dir(slug)
         results = target / "run_results.json"
         results.unlink(missing_ok=True)
-        dbt = DbtCliResource(
-            project_dir=str(unpacked.project_dir),
-            profiles_dir=str(profiles_dir),
-            profile=slug,
-            target=TARGET,
-            dbt_executable=self.dbt.dbt_executable,
-            global_config_flags=[
-                "--no-send-anonymous-usage-stats",
-                "--no-version-check",
-                "--no-use-colors",
-                *self.dbt.global_config_flags,
-            ],
-        )
-        arguments = ["build", *selection, "--log-path", str(self.home.logs_dir(slug))]
-        if self.options.full_refresh:
-            arguments.append("--full-refresh")
-        if self.options.vars:
-            arguments += ["--vars", json.dumps(dict(self.options.vars))]
-        invocation = dbt.cli(
-            arguments, raise_on_error=False, manifest=unpacked.manifest_path, target_path=target
-        )
-        errors = [
-            message for event in invocation.stream_raw_events() if (message := self._log(event.raw_event))
+        command = [
+            self.dbt.dbt_executable,
+            *("--no-version-check", "--no-use-colors", "--log-level-file", "info"),
+            *self.dbt.global_config_flags,
+            *("build", *selection),
+            *("--profiles-dir", str(profiles_dir), "--profile", slug, "--target", TARGET),
         ]
+        if self.options.full_refresh:
+            command.append("--full-refresh")
+        if self.options.vars:
+            command += ["--vars", json.dumps(dict(self.options.vars))]
+        # `DbtCliResource.cli` would first ask dbt for its version and open an adapter, seconds that serve
+        # what is not needed here: row counts and columns are read from DuckDB directly.
+        invocation = DbtCliInvocation.run(
+            args=command,
+            env=self._environment(unpacked.project_dir, target, self.home.logs_dir(slug)),
+            manifest={},
+            dagster_dbt_translator=DagsterDbtTranslator(),
+            project_dir=unpacked.project_dir,
+            target_path=target,
+            raise_on_error=False,
+            context=None,
+            adapter=None,
+            cli_version=Version(metadata.version("dbt-core")),
+        )
+        with ProgressLog(self.context.log) as progress:
+            errors = [
+                message
+                for event in invocation.stream_raw_events()
+                if (message := self._log(event.raw_event, progress))
+            ]
         return self._read(results, errors)
 
-    def _log(self, event: Mapping[str, Any]) -> str | None:
+    def _environment(self, project_dir: Path, target: Path, logs: Path) -> dict[str, str]:
+        return {
+            **dbt_environment(self.home),
+            "PYTHONUNBUFFERED": "1",
+            "DAGSTER_DBT_CLI": "true",
+            "DBT_LOG_FORMAT": "json",
+            "DBT_TARGET_PATH": str(target),
+            "DBT_LOG_PATH": str(logs),
+            "DBT_PROJECT_DIR": str(project_dir),
+        }
+
+    def _log(self, event: Mapping[str, Any], progress: ProgressLog) -> str | None:
         """Log what is worth a line; returns the message of an error."""
         info = event.get("info", {})
         message = _ANSI.sub("", str(info.get("msg") or "")).strip()
         if info.get("level") == "error" and message:
+            progress.flush()
             self.context.log.error(message)
             return message
         if info.get("name") in PROGRESS_EVENTS and message:
-            self.context.log.info(message)
+            progress.line(message)
         return None
 
     def _read(self, results: Path, errors: list[str]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from floe_dagster.compilation.profiles import duckdb_file
 from floe_dagster.definitions.audit import Audit, audit, in_order
 from floe_dagster.definitions.cache import STATEFUL, DuckDBCache, place
 from floe_dagster.definitions.dbt_build import DbtBuild, RunOptions, is_infrastructure
+from floe_dagster.definitions.progress import ProgressLog
 from floe_dagster.definitions.resume import Earlier, earlier_attempts, is_resumed, recorded_checks, run_mark
 from floe_dagster.definitions.run_metadata import RelationMetadata, publication_metadata
 from floe_dagster.home import FloeHome
@@ -68,6 +69,7 @@ class ProductRun:
         self.cache = DuckDBCache(self.file)
         self.build = DbtBuild(context, bundle, home, dbt, options)
         self.mark = run_mark(context, bundle.digest)
+        self.progress = ProgressLog(context.log)
 
     def execute(self) -> Iterator[Any]:
         """Yield materializations of what was published and results of what was checked.
@@ -222,7 +224,7 @@ class ProductRun:
         refused: dict[str, str] = {}
         lost = 0
         results = self._check_results(outcome)
-        with duckdb.connect(str(self.file), read_only=True) as con:
+        with duckdb.connect(str(self.file), read_only=True) as con, self.progress:
             relations = RelationMetadata(con, self.assets, self.slug)
             for key, asset in self.assets.items():
                 if key not in outcome.clean or key not in wanted:
@@ -272,7 +274,7 @@ class ProductRun:
         )
         if asset["materialized"] in STATEFUL:
             self.cache.remember({asset["name"]: result.snapshot_id})
-        self.context.log.info(
+        self.progress.line(
             f"published {result.table}: {result.rows:,} rows, snapshot {result.snapshot_id}, "
             f"{result.seconds:.2f} s"
         )

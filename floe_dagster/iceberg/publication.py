@@ -18,7 +18,14 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
 from floe_dagster.iceberg.errors import CatalogError, PublicationError
-from floe_dagster.iceberg.types import UnsupportedTypeError, column_type, field_ids, quoted
+from floe_dagster.iceberg.types import (
+    ColumnType,
+    UnsupportedTypeError,
+    check_name,
+    column_type,
+    field_ids,
+    quoted,
+)
 
 if TYPE_CHECKING:
     import duckdb
@@ -27,6 +34,12 @@ if TYPE_CHECKING:
     from pyiceberg.table import Table, Transaction
 
 COMMIT_ATTEMPTS = 5
+BOUNDED = {
+    "DATE": ("0001-01-01", "9999-12-31"),
+    "TIMESTAMP": ("0001-01-01", "9999-12-31 23:59:59.999999"),
+    "TIMESTAMPTZ": ("0001-01-02 00:00:00+00", "9999-12-30 23:59:59.999999+00"),
+}
+"""What PyIceberg can express, by DuckDB type; infinity lies outside, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +139,13 @@ def find_snapshot(table: Table, properties: Mapping[str, str]) -> int | None:
     return None
 
 
-def _columns(con: Any, relation: RelationName, full_name: str) -> list[tuple[str, Any]]:
+def _columns(con: Any, relation: RelationName, full_name: str) -> list[tuple[str, ColumnType]]:
     described = con.sql(f"select * from {relation.sql()} limit 0")
     columns = []
     problems = []
     for name, kind in zip(described.columns, described.types, strict=True):
         try:
+            check_name(name)
             columns.append((name, column_type(kind)))
         except UnsupportedTypeError as error:
             problems.append(f"column {name!r}: {error}")
@@ -140,7 +154,7 @@ def _columns(con: Any, relation: RelationName, full_name: str) -> list[tuple[str
     return columns
 
 
-def _schema(columns: list[tuple[str, Any]], docs: Mapping[str, str]) -> Schema:
+def _schema(columns: list[tuple[str, ColumnType]], docs: Mapping[str, str]) -> Schema:
     from pyiceberg.schema import Schema
     from pyiceberg.types import NestedField
 
@@ -159,7 +173,7 @@ def _publish(
     namespace: str,
     name: str,
     schema: Schema,
-    columns: list[tuple[str, Any]],
+    columns: list[tuple[str, ColumnType]],
     properties: Mapping[str, str],
     begun: float,
 ) -> PublicationResult:
@@ -261,11 +275,11 @@ def _data_folder(location: str) -> Path:
 
 
 def _write(
-    con: Any, relation: RelationName, columns: list[tuple[str, Any]], schema: Schema, folder: Path
+    con: Any, relation: RelationName, columns: list[tuple[str, ColumnType]], schema: Schema, folder: Path
 ) -> list[str]:
     ids = {column.name: column for column in schema.fields}
     entries = ", ".join(field_ids(name, ids[name].field_type, ids[name].field_id) for name, _kind in columns)
-    projection = ", ".join(f"cast({quoted(name)} as {kind.sql}) as {quoted(name)}" for name, kind in columns)
+    projection = ", ".join(f"{_expression(name, kind)} as {quoted(name)}" for name, kind in columns)
     folder.mkdir(parents=True)
     target = str(folder).replace("'", "''")
     con.execute(
@@ -273,6 +287,18 @@ def _write(
         f"(format parquet, compression zstd, per_thread_output, field_ids {{{entries}}})"
     )
     return [str(file) for file in sorted(folder.glob("*.parquet"))]
+
+
+def _expression(name: str, kind: ColumnType) -> str:
+    column = quoted(name)
+    if kind.sql in BOUNDED:
+        text = f"column {name!r} holds a {kind.sql.lower()} beyond the years 1 to 9999, or an infinite one"
+        first, last = (f"{kind.sql} '{bound}'" for bound in BOUNDED[kind.sql])
+        escaped = text.replace("'", "''")
+        column = (
+            f"case when {column} not between {first} and {last} then error('{escaped}') else {column} end"
+        )
+    return f"cast({column} as {kind.sql})"
 
 
 def _commit(
@@ -319,7 +345,9 @@ def _explained(error: Exception, full_name: str) -> Exception:
     first_line = next(iter(str(error).splitlines()), type(error).__name__)
     if isinstance(error, PublicationError | CatalogError):
         return error
-    if isinstance(error, duckdb.ConversionException | duckdb.OutOfRangeException):
+    if isinstance(
+        error, duckdb.ConversionException | duckdb.OutOfRangeException | duckdb.InvalidInputException
+    ):
         return PublicationError(f"{full_name}: a value does not fit its column: {first_line}")
     if isinstance(error, OSError | duckdb.IOException | SQLAlchemyError | ServiceUnavailableError):
         with contextlib.suppress(IndexError):

@@ -71,6 +71,7 @@ _PRIMITIVES: dict[str, tuple[str, IcebergType]] = {
     "timestamp_ms": ("TIMESTAMP", TimestampType()),
     "timestamp with time zone": ("TIMESTAMPTZ", TimestamptzType()),
 }
+_FIELD_ID = "__duckdb_field_id"
 _ADVICE = {
     "timestamp_ns": "cast it to TIMESTAMP (microseconds)",
     "time with time zone": "cast it to TIME",
@@ -131,6 +132,7 @@ def column_type(duckdb_type: Any, ids: Iterator[int] | None = None) -> ColumnTyp
     if kind == "struct":
         fields, sql = [], []
         for name, child in duckdb_type.children:
+            check_name(name)
             field_id = next(ids)
             inner = column_type(child, ids)
             fields.append(NestedField(field_id, name, inner.iceberg, required=False))
@@ -138,6 +140,16 @@ def column_type(duckdb_type: Any, ids: Iterator[int] | None = None) -> ColumnTyp
         return ColumnType(f"STRUCT({', '.join(sql)})", StructType(*fields))
     advice = _ADVICE.get(kind, "cast it to a type that Iceberg has")
     raise UnsupportedTypeError(f"type {str(duckdb_type).upper()} has no Iceberg counterpart; {advice}")
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that the writer of Parquet files takes for something else.
+
+    Raises:
+        UnsupportedTypeError: With what to do.
+    """
+    if name == _FIELD_ID:
+        raise UnsupportedTypeError(f"the name {name!r} is reserved; give it another name")
 
 
 def field_ids(name: str, iceberg: IcebergType, field_id: int) -> str:
@@ -151,7 +163,7 @@ def field_ids(name: str, iceberg: IcebergType, field_id: int) -> str:
     inner = _inner_ids(iceberg)
     if not inner:
         return f"{quoted(name)}: {field_id}"
-    return f"{quoted(name)}: {{__duckdb_field_id: {field_id}, {inner}}}"
+    return f"{quoted(name)}: {{{_FIELD_ID}: {field_id}, {inner}}}"
 
 
 def _inner_ids(iceberg: IcebergType) -> str:
