@@ -33,7 +33,10 @@ if TYPE_CHECKING:
     from pyiceberg.schema import Schema
     from pyiceberg.table import Table, Transaction
 
-COMMIT_ATTEMPTS = 5
+COMMIT_ATTEMPTS = 8
+DATA_FILE_BYTES = 512 << 20
+"""Iceberg's own default for the size of a data file. (A file per thread would be an alternative, but with it
+DuckDB 2.0 crashes on a full disk.)"""
 BOUNDED = {
     "DATE": ("0001-01-01", "9999-12-31"),
     "TIMESTAMP": ("0001-01-01", "9999-12-31 23:59:59.999999"),
@@ -284,7 +287,7 @@ def _write(
     target = str(folder).replace("'", "''")
     con.execute(
         f"copy (select {projection} from {relation.sql()}) to '{target}' "
-        f"(format parquet, compression zstd, per_thread_output, field_ids {{{entries}}})"
+        f"(format parquet, compression zstd, file_size_bytes {DATA_FILE_BYTES}, field_ids {{{entries}}})"
     )
     return [str(file) for file in sorted(folder.glob("*.parquet"))]
 
@@ -329,10 +332,12 @@ def _commit(
 
 
 def _is_conflict(error: Exception) -> bool:
-    from pyiceberg.exceptions import CommitFailedException, TableAlreadyExistsError
-    from sqlalchemy.exc import OperationalError
+    from pyiceberg.exceptions import CommitFailedException, TableAlreadyExistsError, ValidationException
+    from sqlalchemy.exc import IntegrityError, OperationalError
 
-    if isinstance(error, CommitFailedException | TableAlreadyExistsError):
+    # Two that make the same namespace or table at once: the second finds it when it looks again.
+    conflicts = (CommitFailedException, TableAlreadyExistsError, ValidationException, IntegrityError)
+    if isinstance(error, conflicts):
         return True
     return isinstance(error, OperationalError) and "locked" in str(error)
 
