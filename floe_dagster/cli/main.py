@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -47,9 +48,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return EXIT_FINE
-    except (OSError, TimeoutError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"error: {_explained(error)}", file=sys.stderr)
         return EXIT_BAD_INPUT
+
+
+def _explained(error: OSError) -> str:
+    if error.filename is None or error.strerror is None:
+        return str(error)
+    text = f"{error.filename}: {error.strerror.lower()}"
+    home = os.environ.get("FLOE_HOME", "").strip()
+    if home and str(error.filename).startswith(os.path.abspath(os.path.expanduser(home))):
+        text += f". FLOE_HOME is {home}; it has to be a folder that can be written"
+    return text
 
 
 def build_parser() -> argparse.ArgumentParser:

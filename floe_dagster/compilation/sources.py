@@ -47,6 +47,7 @@ DBT_SUFFIXES = frozenset({".sql", ".yml", ".yaml", ".csv", ".md", ".py", ".json"
 SKIPPED_FOLDERS = frozenset({"target", "logs", "dbt_packages", "__pycache__", "node_modules", "venv"})
 MAX_DOCUMENT_BYTES = 1 << 20
 MAX_CHAIN = 100
+MAX_NODES = 10_000
 _CACHE_FORMAT = 3
 _RACY_NS = 2_000_000_000
 """A file changed this shortly before the cache was written may change again within the same mtime."""
@@ -316,16 +317,39 @@ def _manifest_chain(product_dir: Path, override: str) -> list[str]:
 
 
 def _lenient_yaml(path: Path) -> dict[Any, Any]:
-    """Return the mapping in a YAML file, or an empty one where there is none that can be read."""
+    """Return the mapping in a YAML file, or an empty one where there is none that can be read.
+
+    Only the node tree is made, and no more of it than `MAX_NODES` is turned into values: aliases and merge
+    keys cannot make a small file large.
+    """
     import yaml
 
     try:
-        if path.stat().st_size > MAX_DOCUMENT_BYTES:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_DOCUMENT_BYTES:
             return {}
-        data = yaml.load(path.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        data = _plain(yaml.compose(path.read_bytes(), Loader=loader), [MAX_NODES])
     except (OSError, ValueError, yaml.YAMLError, RecursionError, TypeError):
         return {}
     return data if isinstance(data, dict) else {}
+
+
+def _plain(node: Any, budget: list[int]) -> Any:
+    import yaml
+
+    budget[0] -= 1
+    if budget[0] < 0:
+        raise ValueError("too many nodes")
+    if isinstance(node, yaml.MappingNode):
+        return {
+            key.value: _plain(value, budget)
+            for key, value in node.value
+            if isinstance(key, yaml.ScalarNode)
+        }
+    if isinstance(node, yaml.SequenceNode):
+        return [_plain(item, budget) for item in node.value]
+    return node.value if isinstance(node, yaml.ScalarNode) else None
 
 
 def _load_index(path: Path) -> _Index | None:

@@ -115,6 +115,8 @@ def _literal(document: Document, path: DocumentPath, findings: list[Finding]) ->
 def _finding(item: Any, document: Document, model: type[BaseModel]) -> Finding:
     path = _document_path(item["loc"], document)
     kind, context = item["type"], item.get("ctx") or {}
+    if kind == "union_tag_invalid":
+        path, item = (*path, "type"), {**item, "input": context.get("tag")}
     absent = kind in ("missing", "union_tag_not_found")
     line, column = document.position(path, key=kind == "extra_forbidden")
     found = None if absent or kind == "extra_forbidden" else _shown(item.get("input"))
@@ -150,9 +152,7 @@ def _words(
     if kind in ("literal_error", "union_tag_invalid"):
         expected = str(context.get("expected") or context.get("expected_tags") or "")
         choices = re.findall(r"'([^']*)'", expected)
-        near = did_you_mean(str(item.get("input")), choices) if kind == "literal_error" else None
-        if kind == "union_tag_invalid":
-            near = did_you_mean(str(context.get("tag")), choices)
+        near = did_you_mean(str(item.get("input")), choices)
         return f"{name} has a value that is not allowed", ", ".join(choices), near, "value-not-allowed"
     if kind == "value_error":
         return f"{name} {context.get('error') or item['msg']!s}", None, None, "invalid-value"

@@ -1,0 +1,29 @@
+"""The hashed requirement files fit `pyproject.toml`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.lock_check import FILES, ROOT, stale_lines
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_lock_is_current(name: str) -> None:
+    assert stale_lines(name) == [], "run `make lock` and commit the result"
+
+
+def test_a_stale_lock_is_seen(tmp_path: Path) -> None:
+    project = tmp_path / "pyproject.toml"
+    text = (ROOT / "pyproject.toml").read_text()
+    project.write_text(text.replace('"sqlglot>=30"', '"sqlglot>=30", "xxhash>=3"', 1))
+    assert any("xxhash" in line for line in stale_lines("requirements.txt", project))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_lock_has_hashes_and_no_addresses(name: str) -> None:
+    text = (ROOT / name).read_text()
+    assert "://" not in text
+    pinned = [line for line in text.splitlines() if line and not line.startswith((" ", "#"))]
+    assert pinned and all(line.endswith("\\") for line in pinned)
