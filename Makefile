@@ -12,7 +12,7 @@ export DBT_SEND_ANONYMOUS_USAGE_STATS = false
 export DO_NOT_TRACK = 1
 PYTEST_WORKERS ?= auto
 
-.PHONY: help setup run dev compile test bench bench-growth lint lock lock-check clean
+.PHONY: help setup run dev compile test test-ui bench bench-growth lint lock lock-check clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1|/' | column -t -s '|'
@@ -47,11 +47,14 @@ compile: setup ## compile the three products
 test: setup ## unit, contract and integration tests
 	@$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
+test-ui: setup ## the pages of dagster dev in a real browser; needs Chromium
+	@$(BIN)/python -m pytest tests/ui $(PYTEST_ARGS)
+
 bench: setup ## measure against dbt, plain dagster-dbt and DuckDB; writes docs/benchmarks.md
 	@$(BIN)/python -m tests.benchmarks --write docs/benchmarks.md
 
 bench-growth: setup ## measure how times grow with the number of models (an hour)
-	@$(BIN)/python -m tests.benchmarks --growth
+	@$(BIN)/python -m tests.benchmarks --growth --write docs/benchmarks.md
 
 lint: setup ## linters, types, layers, lock
 	@$(BIN)/ruff check .

@@ -53,7 +53,8 @@ def run(options: argparse.Namespace) -> int:
         names = ("table", "rows", "snapshot")
         print(table(names, [[entry[name] for name in names] for entry in tables], right=(1,)))
         example = tables[-1]["table"]
-        print(f"\nlook at the rows:   floe-dagster show {example}")
+        where = "" if product_dir.parent.name == "products" else f" --product-dir {product_dir}"
+        print(f"\nlook at the rows:   floe-dagster show {example}{where}")
         print("look at the graph:  make dev, then open http://127.0.0.1:3000")
     return exit_code
 

@@ -16,7 +16,7 @@ from floe_dagster.home import FloeHome
 def run(options: argparse.Namespace) -> int:
     """Print a table's first rows and its snapshots."""
     slug, _dot, model = options.table.partition(".")
-    if not model:
+    if not slug or not model:
         print(
             f"error: {options.table!r} is no PRODUCT.MODEL, for example customer_360.mart_customer_360",
             file=sys.stderr,

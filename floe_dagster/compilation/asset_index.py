@@ -68,6 +68,7 @@ def build_asset_index(
                 "tags": sorted(tags),
                 "owners": _owners(node, artifact, spec),
                 "file": node["original_file_path"],
+                "checksum": str((node.get("checksum") or {}).get("checksum") or "")[:12],
                 "described": places.of(node),
                 "columns": [
                     {
@@ -94,6 +95,7 @@ def build_asset_index(
             "freshness": _freshness(spec),
             "resources": preset.to_kubernetes() if preset else None,
             "preset": spec.resources,
+            "repository": spec.repository,
         },
         "assets": assets,
         "checks": _checks(dbt_manifest, nodes),

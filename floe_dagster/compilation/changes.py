@@ -1,20 +1,151 @@
-"""What differs between two documents."""
+"""What a new compilation changes: for those who read the tables, for governance, for the platform."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
+
+from floe_dagster.compilation.bundle import Bundle
+from floe_dagster.compilation.result import CompileResult
 
 ABSENT = "(absent)"
 
 
-def document_changes(before: Any, after: Any) -> list[tuple[str, Any, Any]]:
-    """Return dotted path, old and new value of every leaf that differs; lists of named items by name."""
-    return list(_walk(before, after, ""))
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One value that differs.
+
+    Args:
+        area: `consumers`, `governance` or `platform`.
+        path: Dotted, list items by name, for example `tables.orders.columns.id.type`.
+        before: `ABSENT` where there was none; a whole mapping where a table or column is new or gone.
+        after: As `before`.
+    """
+
+    area: str
+    path: str
+    before: Any
+    after: Any
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the four fields as JSON values."""
+        return {"area": self.area, "path": self.path, "before": self.before, "after": self.after}
+
+    def to_row(self) -> tuple[str, str, str, str]:
+        """Return the four cells that a person reads; a mapping is `new` or `gone`, not spelled out."""
+        return self.area, self.path, _cell(self.before, "gone"), _cell(self.after, "new")
+
+
+@dataclass(frozen=True, slots=True)
+class ProductView:
+    """What a compilation means to others, area by area, as nested values that can be compared."""
+
+    areas: Mapping[str, Any]
+
+    @classmethod
+    def of(
+        cls, artifact: Mapping[str, Any], index: Mapping[str, Any], report: Mapping[str, Any]
+    ) -> ProductView:
+        """Return the view of one compilation.
+
+        Args:
+            artifact: CompiledArtifacts as JSON values.
+            index: See `asset_index.build_asset_index`.
+            report: See `CompileResult.summary`.
+        """
+        product = index["product"]
+        names = {asset["id"]: asset["name"] for asset in index["assets"]}
+        checks: dict[str, dict[str, str]] = {}
+        for check in index["checks"]:
+            checks.setdefault(names[check["asset"]], {})[check["name"]] = check["severity"]
+        assets: dict[str, dict[str, Any]] = {"tables": {}, "unpublished": {}}
+        for asset in index["assets"]:
+            kind = "tables" if asset["published"] else "unpublished"
+            assets[kind][asset["name"]] = _table(asset, names, checks.get(asset["name"], {}))
+        settings = ("name", "version", "description", "owner", "labels", "schedule", "freshness")
+        governance = report.get("governance", {})
+        return cls(
+            {
+                "consumers": {
+                    "product": {name: product.get(name) for name in settings},
+                    "domain": artifact["identity"]["domain"],
+                    **assets,
+                },
+                "governance": {
+                    **{each["field"]: each["value"] for each in governance.get("decisions", ())},
+                    "enforcement_result": artifact["enforcement_result"],
+                },
+                "platform": {
+                    "plugins": artifact["plugins"],
+                    "observability": artifact["observability"],
+                    "mode": artifact["mode"],
+                    "manifests": {
+                        layer["name"]: layer["version"] for layer in artifact["inheritance_chain"] or ()
+                    },
+                    "resources": product.get("resources"),
+                },
+            }
+        )
+
+    @classmethod
+    def of_bundle(cls, bundle: Bundle) -> ProductView:
+        """Return the view of a bundle.
+
+        Raises:
+            BundleError: It cannot be read.
+        """
+        return cls.of(bundle.artifact().model_dump(mode="json"), bundle.index(), bundle.report())
+
+    @classmethod
+    def of_result(cls, result: CompileResult) -> ProductView | None:
+        """Return the view of a compilation; None where it was blocked before there was an artifact."""
+        if result.artifact is None or result.index is None:
+            return None
+        return cls.of(result.artifact.model_dump(mode="json"), result.index, result.summary)
+
+
+def product_changes(before: ProductView | None, after: ProductView) -> list[Change]:
+    """Return every leaf that differs, in the order consumers, governance, platform; all of `after` when new."""
+    changes = []
+    for area, new in after.areas.items():
+        old = before.areas.get(area, {}) if before else {}
+        # One level deeper, so that a first compilation lists its tables and fields and not just three areas.
+        for path, was, becomes in _walk(old, new, ""):
+            if not before and isinstance(becomes, dict):
+                changes += [
+                    Change(area, f"{path}.{key}", ABSENT, value)
+                    for key, value in becomes.items()
+                    if value not in (None, {}, [])
+                ]
+            elif not before and becomes is None:
+                continue
+            else:
+                changes.append(Change(area, path, was, becomes))
+    return changes
+
+
+def _table(asset: Mapping[str, Any], names: Mapping[str, str], checks: dict[str, str]) -> dict[str, Any]:
+    return {
+        "type": asset["type"],
+        "materialized": asset["materialized"],
+        "tier": asset["group"],
+        "description": asset["description"],
+        "owners": asset["owners"],
+        "tags": asset["tags"],
+        "reads": sorted(names[each] for each in asset["deps"] if each in names),
+        "sql": asset.get("checksum"),
+        "columns": {
+            column["name"]: {
+                name: column.get(name) for name in ("type", "description", "tags", "classification")
+            }
+            for column in asset["columns"]
+        },
+        "checks": checks,
+    }
 
 
 def _walk(before: Any, after: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
-    before, after = _by_name(before), _by_name(after)
     if isinstance(before, dict) and isinstance(after, dict):
         for key in sorted({*before, *after}):
             inner = f"{path}.{key}" if path else str(key)
@@ -23,7 +154,11 @@ def _walk(before: Any, after: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
         yield path, before, after
 
 
-def _by_name(value: Any) -> Any:
-    if isinstance(value, list) and value and all(isinstance(item, dict) and "name" in item for item in value):
-        return {item["name"]: item for item in value}
-    return value
+def _cell(value: Any, whole: str) -> str:
+    if isinstance(value, dict):
+        return whole
+    if value is None or value == ABSENT:
+        return "-"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "-"
+    return str(value)

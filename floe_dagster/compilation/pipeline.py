@@ -64,6 +64,7 @@ class Pipeline:
         self.findings: list[Finding] = []
         self.slug = product_dir.name
         self.name = product_dir.name
+        self.repository: str | None = None
         self.shown = display_path(product_dir, self.root)
         self._result: CompileResult | None = None
         self._documents: dict[str, bytes] = {}
@@ -126,6 +127,7 @@ class Pipeline:
             stages=self.timings,
             findings=self.findings,
             built=getattr(self, "artifact", None),
+            built_index=getattr(self, "asset_index", None),
         )
         result.report = self._report(state, chain, resolution)
         self._result = result
@@ -140,6 +142,7 @@ class Pipeline:
         self.findings += parsed.findings
         if parsed.value is not None:
             self.slug, self.name = parsed.value.slug, parsed.value.metadata.name
+            self.repository = parsed.value.repository
         return parsed
 
     def _read_chain(self, spec: Parsed[ProductSpec]) -> ManifestChain | None:
@@ -355,7 +358,7 @@ class Pipeline:
                 enforcement=enforcement_result(policy_report),
                 compiled_at=datetime.now(UTC),
             )
-            index = build_asset_index(
+            self.asset_index = build_asset_index(
                 self.artifact,
                 dbt_manifest,
                 spec=product,
@@ -365,7 +368,7 @@ class Pipeline:
             self._documents = {
                 ARTIFACT: self.artifact.model_dump_json(indent=2, by_alias=True).encode() + b"\n",
                 DBT_MANIFEST: orjson.dumps(dbt_manifest, option=orjson.OPT_SORT_KEYS),
-                ASSET_INDEX: orjson.dumps(index),
+                ASSET_INDEX: orjson.dumps(self.asset_index),
             }
 
     def _read_source(self, name: str) -> str | None:
@@ -382,6 +385,7 @@ class Pipeline:
             "digest": state.digest,
             "slug": self.slug,
             "product_name": self.name,
+            "repository": self.repository,
             "stages": [asdict(timing) for timing in self.timings],
             "findings": [finding.to_dict() for finding in self.findings],
             "source_files": len(state.files),

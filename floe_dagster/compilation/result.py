@@ -44,6 +44,7 @@ class CompileResult:
         bundle_path: The bundle; None when blocked, or when nothing was to be written.
         report: The report of this very compilation; see `summary`.
         built: The artifact of this very compilation; see `artifact`.
+        built_index: The asset index of this very compilation; see `index`.
     """
 
     product_dir: Path
@@ -56,6 +57,7 @@ class CompileResult:
     bundle_path: Path | None = None
     report: dict[str, Any] | None = None
     built: CompiledArtifacts | None = None
+    built_index: dict[str, Any] | None = None
 
     @property
     def blocked(self) -> bool:
@@ -81,6 +83,13 @@ class CompileResult:
         if self.built is not None:
             return self.built
         return self.bundle.artifact() if self.bundle else None
+
+    @cached_property
+    def index(self) -> dict[str, Any] | None:
+        """The asset index, see `asset_index.build_asset_index`; None when blocked."""
+        if self.built_index is not None:
+            return self.built_index
+        return self.bundle.index() if self.bundle else None
 
     @cached_property
     def summary(self) -> dict[str, Any]:

@@ -343,9 +343,7 @@ def _plain(node: Any, budget: list[int]) -> Any:
         raise ValueError("too many nodes")
     if isinstance(node, yaml.MappingNode):
         return {
-            key.value: _plain(value, budget)
-            for key, value in node.value
-            if isinstance(key, yaml.ScalarNode)
+            key.value: _plain(value, budget) for key, value in node.value if isinstance(key, yaml.ScalarNode)
         }
     if isinstance(node, yaml.SequenceNode):
         return [_plain(item, budget) for item in node.value]

@@ -10,6 +10,9 @@ from typing import Any
 
 import dagster as dg
 
+from floe_dagster.definitions.source_links import SourceLinks
+from floe_dagster.home import display_path
+
 
 def asset_specs(index: Mapping[str, Any], product_dir: Path) -> dict[str, dg.AssetSpec]:
     """Return a spec per dbt model, seed and snapshot, by dbt's unique id.
@@ -23,6 +26,7 @@ def asset_specs(index: Mapping[str, Any], product_dir: Path) -> dict[str, dg.Ass
     keys = {asset["id"]: asset_key(slug, asset["name"]) for asset in index["assets"]}
     labels = {_tag(f"floe/{name}"): _tag(value) for name, value in product["labels"].items()}
     freshness = _freshness(product["freshness"])
+    links = SourceLinks.of_product(product.get("repository"), product_dir)
     specs = {}
     for asset in index["assets"]:
         published = asset["published"]
@@ -37,7 +41,7 @@ def asset_specs(index: Mapping[str, Any], product_dir: Path) -> dict[str, dg.Ass
             | ({"iceberg"} if published else {"duckdb"}),
             freshness_policy=freshness if published else None,
             skippable=True,
-            metadata=_metadata(asset, product_dir),
+            metadata=_metadata(asset, product_dir, links),
         )
     return specs
 
@@ -63,8 +67,8 @@ def asset_key(slug: str, name: str) -> dg.AssetKey:
     return dg.AssetKey([slug, name])
 
 
-def _metadata(asset: Mapping[str, Any], product_dir: Path) -> dict[str, Any]:
-    metadata: dict[str, Any] = {"dagster/code_references": _code_references(asset, product_dir)}
+def _metadata(asset: Mapping[str, Any], product_dir: Path, links: SourceLinks) -> dict[str, Any]:
+    metadata: dict[str, Any] = {"dagster/code_references": _code_references(asset, product_dir, links)}
     if asset["columns"]:
         metadata["dagster/column_schema"] = dg.TableSchema(
             columns=[
@@ -81,7 +85,9 @@ def _metadata(asset: Mapping[str, Any], product_dir: Path) -> dict[str, Any]:
     return metadata
 
 
-def _code_references(asset: Mapping[str, Any], product_dir: Path) -> dg.CodeReferencesMetadataValue:
+def _code_references(
+    asset: Mapping[str, Any], product_dir: Path, links: SourceLinks
+) -> dg.CodeReferencesMetadataValue:
     places: list[tuple[str, int, str | None]] = [(asset["file"], 1, None)]
     if asset.get("described"):
         file, line = asset["described"]
@@ -89,12 +95,15 @@ def _code_references(asset: Mapping[str, Any], product_dir: Path) -> dg.CodeRefe
     # That code references are in beta is no news to a user.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)
-        return dg.CodeReferencesMetadataValue(
-            code_references=[
-                dg.LocalFileCodeReference(file_path=str(product_dir / file), line_number=line, label=label)
-                for file, line, label in places
-            ]
-        )
+        references: list[Any] = [
+            dg.LocalFileCodeReference(file_path=str(product_dir / file), line_number=line, label=label)
+            for file, line, label in places
+        ]
+        for file, line, label in places if links.repository else ():
+            address = links.url(display_path(product_dir / file, links.project_root), line)
+            if address:
+                references.append(dg.UrlCodeReference(url=address, label=label))
+        return dg.CodeReferencesMetadataValue(code_references=references)
 
 
 def _freshness(window: Mapping[str, Any] | None) -> Any:

@@ -1,5 +1,7 @@
 """Compilation as assets: one step, four outputs, the policies as blocking checks, the state last."""
 
+import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,14 +9,17 @@ from typing import Any
 import dagster as dg
 
 from floe_dagster.compilation.bundle import Bundle
+from floe_dagster.compilation.changes import ProductView, product_changes
 from floe_dagster.compilation.result import CompileResult
 from floe_dagster.compilation.stages import compile_product
 from floe_dagster.definitions.asset_specs import asset_key
 from floe_dagster.definitions.reload import reload_and_verify
+from floe_dagster.definitions.source_links import SourceLinks
 from floe_dagster.definitions.state import store_bundle
 from floe_dagster.home import FloeHome
 from floe_dagster.policies import POLICIES
 
+SHOWN_CHANGES = 200
 COMPILE_ASSETS = {
     "platform_manifest": "The chain of platform manifests that the product runs on.",
     "resolved_governance": "Governance merged over all layers, stricter wins, and who decided each field.",
@@ -24,7 +29,12 @@ COMPILE_ASSETS = {
 
 
 def build_compile_definitions(
-    slug: str, product_dir: Path, manifest: Path | None, home: FloeHome, note: str | None = None
+    slug: str,
+    product_dir: Path,
+    manifest: Path | None,
+    home: FloeHome,
+    note: str | None = None,
+    served: str | None = None,
 ) -> dg.Definitions:
     """Return the compile assets of one product and the job that runs them.
 
@@ -34,6 +44,7 @@ def build_compile_definitions(
         manifest: Platform manifest in place of the one that `floe.yaml` names.
         home: The writable folder.
         note: Shown with the assets, for example that nothing is compiled yet.
+        served: Digest of the state that the location serves: what a new one is compared with.
     """
     keys = {name: asset_key(slug, name) for name in COMPILE_ASSETS}
     upstream: dict[str, list[str]] = {
@@ -68,7 +79,7 @@ def build_compile_definitions(
         can_subset=False,
     )
     def compile_step(context: dg.AssetExecutionContext) -> Iterator[Any]:
-        previous = _previous_artifact(context, home, slug)
+        previous = _view_of(served, slug, home)
         result = compile_product(
             product_dir,
             manifest=manifest,
@@ -80,21 +91,24 @@ def build_compile_definitions(
                 finding.severity, context.log.info
             )
             log(finding.to_text())
-        yield from _check_results(keys, checks, result)
+        links = SourceLinks.of_product(result.summary.get("repository"), product_dir)
+        yield from _check_results(keys, checks, result, links)
         if result.blocked:
             raise dg.Failure(
                 f"{result.name} is not compiled; the last good state stays served.\n"
                 + "\n".join(f.to_text() for f in result.findings if f.severity == "error"),
-                metadata=_findings_metadata(result),
+                metadata=_findings_metadata(result, links),
                 allow_retries=False,
             )
         assert result.bundle is not None
         stored = store_bundle(context.instance, slug, result.bundle, home)
         if not stored:
             context.log.warning("the instance has no state storage; the bundle stays in FLOE_HOME alone")
-        digest = dg.DataVersion(result.digest)
-        for name, metadata in _metadata(result, previous).items():
-            yield dg.MaterializeResult(asset_key=keys[name], metadata=metadata, data_version=digest)
+        versions = _data_versions(result)
+        for name, metadata in _metadata(result, previous, links).items():
+            yield dg.MaterializeResult(
+                asset_key=keys[name], metadata=metadata, data_version=dg.DataVersion(versions[name])
+            )
         if stored:
             reload_and_verify(context, slug, result.digest)
 
@@ -106,8 +120,27 @@ def build_compile_definitions(
     return dg.Definitions(assets=[compile_step], jobs=[job])
 
 
+def _data_versions(result: CompileResult) -> dict[str, str]:
+    summary = result.summary
+    chain = [layer["sha256"] for layer in summary.get("manifest_chain", [])]
+    decided = [[d["field"], d["value"]] for d in summary["governance"]["decisions"]]
+    return {
+        "platform_manifest": _digest(chain),
+        "resolved_governance": _digest(decided),
+        "compiled_artifacts": result.digest,
+        "dbt_manifest": result.digest,
+    }
+
+
+def _digest(value: Any) -> str:
+    return "sha256:" + hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
 def _check_results(
-    keys: dict[str, dg.AssetKey], checks: dict[str, dg.AssetCheckSpec], result: CompileResult
+    keys: dict[str, dg.AssetKey],
+    checks: dict[str, dg.AssetCheckSpec],
+    result: CompileResult,
+    links: SourceLinks,
 ) -> Iterator[dg.AssetCheckResult]:
     policies = result.summary.get("policies", {}).get("results", {})
     for name in checks:
@@ -123,12 +156,15 @@ def _check_results(
             metadata={
                 "status": status,
                 "level": policy["level"] if policy else "-",
-                "findings": dg.MetadataValue.md(_findings_table(findings)),
+                "violations": len(findings),
+                "findings": dg.MetadataValue.md(_findings_table(findings, links)) if findings else "none",
             },
         )
 
 
-def _metadata(result: CompileResult, previous: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
+def _metadata(
+    result: CompileResult, previous: ProductView | None, links: SourceLinks
+) -> dict[str, dict[str, Any]]:
     summary, artifact = result.summary, result.artifact
     assert artifact is not None
     timings = "\n".join(
@@ -151,18 +187,16 @@ def _metadata(result: CompileResult, previous: dict[str, Any] | None) -> dict[st
         },
         "resolved_governance": {
             "effective_level": summary["governance"]["effective_level"],
-            "governance": dg.MetadataValue.md(_governance_table(summary["governance"]["decisions"])),
+            "governance": dg.MetadataValue.md(_governance_table(summary["governance"]["decisions"], links)),
         },
         "dbt_manifest": {
             "models": len(artifact.transforms.models) if artifact.transforms else 0,
-            **_findings_metadata(result),
+            **_findings_metadata(result, links),
         },
         "compiled_artifacts": {
             "digest": result.digest,
             "version": artifact.version,
-            "changes": dg.MetadataValue.md(
-                _changes(previous, artifact.model_dump(mode="json", exclude={"metadata": {"compiled_at"}}))
-            ),
+            "changes": dg.MetadataValue.md(_changes_table(previous, result)),
             "stages": dg.MetadataValue.md(timings),
             "unchanged": result.unchanged,
         },
@@ -176,55 +210,59 @@ def _stages(result: CompileResult) -> list[tuple[str, float]]:
     return [(stage["name"], stage["seconds"]) for stage in result.summary["stages"]]
 
 
-def _findings_metadata(result: CompileResult) -> dict[str, Any]:
+def _findings_metadata(result: CompileResult, links: SourceLinks) -> dict[str, Any]:
     rows = [finding.to_dict() for finding in result.findings]
     return {
         "errors": sum(finding.severity == "error" for finding in result.findings),
         "warnings": sum(finding.severity == "warning" for finding in result.findings),
-        "findings": dg.MetadataValue.md(_findings_table(rows)),
+        "findings": dg.MetadataValue.md(_findings_table(rows, links)) if rows else "none",
     }
 
 
-def _findings_table(findings: list[dict[str, Any]]) -> str:
-    if not findings:
-        return "none"
+def _findings_table(findings: list[dict[str, Any]], links: SourceLinks) -> str:
     lines = ["| severity | place | what | fix |", "|---|---|---|---|"]
     for finding in findings:
-        place = f"{finding.get('file', '')}:{finding.get('line', '')}".rstrip(":")
+        place = links.markdown(finding.get("file") or "", finding.get("line"))
         cells = (finding["severity"], place, finding["message"], finding.get("fix") or "")
         lines.append("| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)
 
 
-def _governance_table(decisions: list[dict[str, Any]]) -> str:
+def _governance_table(decisions: list[dict[str, Any]], links: SourceLinks) -> str:
     if not decisions:
         return "no layer states any; the enforcement level is warn"
-    lines = ["| field | value | decided by | place | overruled |", "|---|---|---|---|---|"]
+    lines = ["| field | value | decided by |", "|---|---|---|"]
     for decision in decisions:
-        overruled = ", ".join(f"{layer}: {value}" for layer, value in decision["overruled"]) or "-"
-        place = f"{decision['file']}:{decision['line']}"
-        lines.append(
-            f"| {decision['field']} | {decision['value']} | {decision['decided_by']} | {place} | {overruled} |"
-        )
+        who = f"{decision['decided_by']} ({links.markdown(decision['file'], decision['line'])})"
+        overruled = ", ".join(f"{layer}: {value}" for layer, value in decision["overruled"])
+        if overruled:
+            who += f"; overruled: {overruled}"
+        lines.append(f"| {decision['field']} | {decision['value']} | {who} |")
     return "\n".join(lines)
 
 
-def _previous_artifact(context: Any, home: FloeHome, slug: str) -> dict[str, Any] | None:
-    storage = context.instance.defs_state_storage
-    from floe_dagster.definitions.state import state_key
-
-    version = storage.get_latest_version(state_key(slug)) if storage else None
+def _view_of(digest: str | None, slug: str, home: FloeHome) -> ProductView | None:
+    if digest is None:
+        return None
     try:
-        artifact = Bundle.open(home.state_dir(slug) / f"{version}.zip").artifact()
-        return artifact.model_dump(mode="json", exclude={"metadata": {"compiled_at"}})
+        return ProductView.of_bundle(
+            Bundle.open(home.state_dir(slug) / f"{digest.removeprefix('sha256:')}.zip")
+        )
     except Exception:  # an older state that cannot be read is the same as none
         return None
 
 
-def _changes(before: dict[str, Any] | None, after: dict[str, Any]) -> str:
-    from floe_dagster.compilation.changes import document_changes
-
-    if before is None:
+def _changes_table(previous: ProductView | None, result: CompileResult) -> str:
+    current = ProductView.of_result(result)
+    if previous is None or current is None:
         return "first state"
-    changes = document_changes(before, after)
-    return "\n".join(f"- `{path}`: {old} → {new}" for path, old, new in changes) or "none"
+    changes = product_changes(previous, current)
+    if not changes:
+        return "none for consumers, governance or platform"
+    lines = ["| area | field | before | now |", "|---|---|---|---|"]
+    for change in changes[:SHOWN_CHANGES]:
+        cells = (cell.replace("|", "\\|").replace("\n", " ") for cell in change.to_row())
+        lines.append("| " + " | ".join(cells) + " |")
+    if len(changes) > SHOWN_CHANGES:
+        lines.append(f"| | and {len(changes) - SHOWN_CHANGES:,} more | | |")
+    return "\n".join(lines)

@@ -12,7 +12,7 @@ from dagster_shared.serdes.objects.models.defs_state_info import DefsStateManage
 from floe_dagster.compilation.sources import source_state
 from floe_dagster.definitions.compile_assets import build_compile_definitions
 from floe_dagster.definitions.factory import build_product_definitions
-from floe_dagster.definitions.sensors import build_sources_sensor
+from floe_dagster.definitions.sensors import INTERVAL_SECONDS, build_sources_sensor
 from floe_dagster.definitions.state import served_bundle, state_key
 from floe_dagster.home import FloeHome
 
@@ -31,6 +31,8 @@ class FloeProduct(dg.StateBackedComponent, dg.Resolvable):
     """Folder of the product, absolute."""
     manifest: str | None = None
     """Platform manifest in place of the one that floe.yaml names."""
+    sensor_interval_seconds: int = INTERVAL_SECONDS
+    """How often the sensor looks for changed sources, at least."""
 
     @property
     def defs_state_config(self) -> DefsStateConfig:
@@ -94,8 +96,14 @@ class FloeProduct(dg.StateBackedComponent, dg.Resolvable):
             _log.warning(problem)
         served = bundle.digest if bundle is not None and product is not None else None
         parts = [
-            build_compile_definitions(slug, product_dir, manifest, home, note),
-            dg.Definitions(sensors=[build_sources_sensor(slug, product_dir, manifest, home, served)]),
+            build_compile_definitions(slug, product_dir, manifest, home, note, served),
+            dg.Definitions(
+                sensors=[
+                    build_sources_sensor(
+                        slug, product_dir, manifest, home, served, self.sensor_interval_seconds
+                    )
+                ]
+            ),
         ]
         return dg.Definitions.merge(*parts, *([product] if product else []))
 

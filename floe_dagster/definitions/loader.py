@@ -9,18 +9,29 @@ import dagster as dg
 
 from floe_dagster.compilation.sources import SPEC_FILE
 from floe_dagster.definitions.component import FloeProduct
+from floe_dagster.definitions.sensors import INTERVAL_SECONDS
 
 
-def load_product_definitions(anchor: str | Path, *, manifest: str | Path | None = None) -> dg.Definitions:
+def load_product_definitions(
+    anchor: str | Path,
+    *,
+    manifest: str | Path | None = None,
+    sensor_interval_seconds: int = INTERVAL_SECONDS,
+) -> dg.Definitions:
     """Return the definitions of the product that `anchor` lies in.
 
     Args:
         anchor: `__file__` of the product's `definitions.py`, or the product's folder.
         manifest: Platform manifest in place of the one that `floe.yaml` names.
+        sensor_interval_seconds: How often the sensor looks for changed sources, at least.
     """
     path = Path(os.path.abspath(anchor))
     product_dir = path if path.is_dir() else path.parent
-    component = FloeProduct(product_dir=str(product_dir), manifest=str(manifest) if manifest else None)
+    component = FloeProduct(
+        product_dir=str(product_dir),
+        manifest=str(manifest) if manifest else None,
+        sensor_interval_seconds=sensor_interval_seconds,
+    )
     return dg.build_defs_for_component(component)
 
 

@@ -8,11 +8,16 @@ import dagster as dg
 from floe_dagster.compilation.sources import source_state
 from floe_dagster.home import FloeHome
 
-MINIMUM_INTERVAL_SECONDS = 30
+INTERVAL_SECONDS = 30
 
 
 def build_sources_sensor(
-    slug: str, product_dir: Path, manifest: Path | None, home: FloeHome, served: str | None
+    slug: str,
+    product_dir: Path,
+    manifest: Path | None,
+    home: FloeHome,
+    served: str | None,
+    interval_seconds: int = INTERVAL_SECONDS,
 ) -> dg.SensorDefinition:
     """Return the sensor that watches the manifest chain, the spec and the dbt project.
 
@@ -22,12 +27,13 @@ def build_sources_sensor(
         manifest: Platform manifest in place of the one that `floe.yaml` names.
         home: The stat cache lies here: an unchanged look reads no file.
         served: Digest of the state that the location serves; None where there is none.
+        interval_seconds: How often it looks, at least.
     """
 
     @dg.sensor(
         name=f"{slug}_sources",
         job_name=f"{slug}_compile",
-        minimum_interval_seconds=MINIMUM_INTERVAL_SECONDS,
+        minimum_interval_seconds=interval_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Compiles the product when its manifest chain, spec or dbt project changes.",
     )

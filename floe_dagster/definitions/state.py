@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from floe_dagster.compilation.bundle import BAKED_BUNDLE, Bundle, BundleError
 from floe_dagster.home import FloeHome
 
 KEPT_VERSIONS = 10
+KEPT_SECONDS = 86_400
 
 
 def state_key(slug: str) -> str:
@@ -55,7 +58,8 @@ def store_bundle(instance: Any, slug: str, bundle: Bundle, home: FloeHome) -> bo
     """Put a bundle into Dagster's state storage, under its digest as version.
 
     All keys share one cursor that is read, changed and written, so writers take a lock, and what was
-    written is read back.
+    written is read back. Of older versions the newest `KEPT_VERSIONS` stay, and those of the last
+    `KEPT_SECONDS`, which a run that waits in the queue may still ask for.
 
     Returns:
         False where the instance has no state storage.
@@ -74,10 +78,33 @@ def store_bundle(instance: Any, slug: str, bundle: Bundle, home: FloeHome) -> bo
         for _attempt in range(3):
             storage.upload_state_from_path(key, version=version, path=bundle.path)
             if storage.get_latest_version(key) == version:
+                _remove_old_versions(storage, key, version)
                 return True
     raise RuntimeError(
         f"the state {version} of {slug} was stored, but others replaced the cursor; run it again"
     )
+
+
+def _remove_old_versions(storage: Any, key: str, latest: str) -> None:
+    from dagster._core.storage.defs_state.blob_storage_state_storage import UPathDefsStateStorage
+
+    if not isinstance(storage, UPathDefsStateStorage):  # others, Dagster+ among them, look after their own
+        return
+    # Cleaning up is a courtesy: what stays behind harms nobody, and the new state is already served.
+    with contextlib.suppress(OSError):
+        ages = sorted(
+            (time.time() - _modified(entry.stat()), entry)
+            for entry in (storage.base_path / storage._sanitize_key(key)).iterdir()
+            if entry.name != latest
+        )
+        for age, entry in ages[KEPT_VERSIONS - 1 :]:
+            if age > KEPT_SECONDS:
+                entry.unlink(missing_ok=True)
+
+
+def _modified(found: Any) -> float:
+    # An object store without modification times makes everything young: nothing is removed.
+    return float(getattr(found, "st_mtime", 0) or time.time())
 
 
 def _kept(bundle: Bundle, home: FloeHome) -> Bundle:

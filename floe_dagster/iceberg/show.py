@@ -17,7 +17,7 @@ class TableView:
     Args:
         columns: Names.
         rows: Values, at most as many as were asked for.
-        snapshots: Id, time (ISO 8601, UTC), operation and rows of each, newest first.
+        snapshots: Id, time (ISO 8601, UTC), operation, rows, run and what publication noted of each, newest first.
         location: Of the table.
     """
 
@@ -38,6 +38,8 @@ def show_table(catalog: Catalog, namespace: str, table: str, limit: int) -> Tabl
     snapshots = []
     for snapshot in reversed(loaded.metadata.snapshots):
         summary = snapshot.summary
+        written = summary.additional_properties if summary else {}
+        properties = {name: value for name, value in written.items() if name.startswith("floe.")}
         snapshots.append(
             {
                 "snapshot": str(snapshot.snapshot_id),
@@ -45,8 +47,9 @@ def show_table(catalog: Catalog, namespace: str, table: str, limit: int) -> Tabl
                     timespec="seconds"
                 ),
                 "operation": summary.operation.value if summary else None,
-                "rows": summary.get("total-records") if summary else None,
-                "run": summary.get("floe.dagster-run-id") if summary else None,
+                "rows": int(written["total-records"]) if "total-records" in written else None,
+                "run": properties.get("floe.dagster-run-id"),
+                "properties": properties,
             }
         )
     rows = [list(row.values()) for row in data.to_pylist()]

@@ -10,6 +10,7 @@ from pathlib import Path
 from tests.benchmarks.report import Row, machine, table
 
 MODULES = ("starting", "ticking", "publication", "loading", "compiling", "running")
+GROWTH = "## Growth"
 HEAD = """\
 # Benchmarks
 
@@ -29,7 +30,7 @@ def main() -> int:
         if options.growth:
             from tests.benchmarks import growth
 
-            text, missed = f"## Growth\n\n{growth.measure(Path(folder))}\n", False
+            text, missed = f"{GROWTH}\n\n{growth.measure(Path(folder))}\n", False
         else:
             rows: list[Row] = []
             for name in options.only or MODULES:
@@ -39,8 +40,17 @@ def main() -> int:
     text += f"\nMeasured on: {machine()}\n"
     print(text)
     if options.write:
-        options.write.write_text(text, encoding="utf-8")
+        options.write.write_text(_merged(options.write, text, growth=options.growth), encoding="utf-8")
     return 1 if missed else 0
+
+
+def _merged(path: Path, text: str, *, growth: bool) -> str:
+    """Return the text of the file, in which the part that was not measured now stays as it is."""
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    kept_bars, _mark, kept_growth = before.partition(f"{GROWTH}\n")
+    if growth:
+        return f"{kept_bars.rstrip()}\n\n{text}".lstrip()
+    return f"{text}\n{GROWTH}\n{kept_growth}" if kept_growth else text
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -61,7 +63,9 @@ def test_a_compile_stores_the_state_that_the_location_then_serves(
     storage = instance.defs_state_storage
     assert storage is not None
     assert f"sha256:{storage.get_latest_version(state_key('shop'))}" == digest
-    assert {e.tags["dagster/data_version"] for e in events.values() if e.tags} == {digest}
+    versions = {name: (e.tags or {})["dagster/data_version"] for name, e in events.items()}
+    assert versions["compiled_artifacts"] == versions["dbt_manifest"] == digest
+    assert len(set(versions.values())) == 3
     assert "| GENERATE |" in events["compiled_artifacts"].metadata["stages"].value
     assert {e.check_name for e in outcome.get_asset_check_evaluations()} == {p.name for p in POLICIES}
     assert all(e.passed for e in outcome.get_asset_check_evaluations())
@@ -119,3 +123,79 @@ def test_a_damaged_state_does_not_take_the_location_down(
     assert storage is not None
     storage.upload_state_from_path(state_key("shop"), version="bad", path=bad)
     assert asset_names(load_product_definitions(shop)) == COMPILE
+
+
+def test_the_metadata_says_what_changed_and_only_what_changed_has_a_new_version(
+    shop: Path, instance: dg.DagsterInstance
+) -> None:
+    spec = shop / "floe.yaml"
+
+    def versions_and_changes() -> tuple[dict[str, str], str]:
+        events = compile_in_dagster(shop, instance).asset_materializations_for_node("shop_compile_step")
+        by_name = {e.asset_key.path[-1]: e for e in events}
+        tags = {name: (e.tags or {})["dagster/data_version"] for name, e in by_name.items()}
+        return tags, str(by_name["compiled_artifacts"].metadata["changes"].value)
+
+    before, first = versions_and_changes()
+    assert first == "first state"
+    spec.write_text(spec.read_text().replace("version: 1.0.0", "version: 1.1.0"))
+    after, changes = versions_and_changes()
+    assert "| consumers | product.version | 1.0.0 | 1.1.0 |" in changes
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {"compiled_artifacts", "dbt_manifest"}
+
+
+@pytest.mark.parametrize(
+    ("repository", "start"),
+    [
+        ("https://github.com/acme/data.git", "https://github.com/acme/data/blob/HEAD/lake/"),
+        ("https://token@gitlab.acme.io/data", "https://gitlab.acme.io/data/-/blob/HEAD/lake/"),
+        ("git@github.com:acme/data.git", None),
+    ],
+)
+def test_findings_link_to_their_line_in_the_repository(
+    shop: Path, instance: dg.DagsterInstance, repository: str, start: str | None
+) -> None:
+    # The project is a folder of the repository.
+    root = shop.parent
+    project = root / "lake"
+    project.mkdir()
+    for entry in [shop, root / "manifest.yaml"]:
+        entry.rename(project / entry.name)
+    (root / ".git").mkdir()
+    (project / "pyproject.toml").touch()
+    moved = project / shop.name
+    spec = moved / "floe.yaml"
+    spec.write_text(spec.read_text() + f"repository: {repository}\n")
+    manifest = project / "manifest.yaml"
+    manifest.write_text(
+        manifest.read_text() + "governance: {policy_enforcement_level: warn, naming: {pattern: medallion}}\n"
+    )
+    outcome = compile_in_dagster(moved, instance)
+    naming = next(e for e in outcome.get_asset_check_evaluations() if e.check_name == "naming")
+    findings = str(naming.metadata["findings"].value)
+    link = f"[shop/models/daily.sql:1]({start}shop/models/daily.sql#L1)"
+    assert (link in findings) == (start is not None) and "shop/models/daily.sql:1" in findings
+    assert "token" not in findings
+
+    spec_of = load_product_definitions(moved).resolve_asset_graph().get(dg.AssetKey(["shop", "daily"]))
+    references = spec_of.metadata["dagster/code_references"].code_references
+    urls = [each.url for each in references if isinstance(each, dg.UrlCodeReference)]
+    assert bool(urls) == (start is not None) and all(url.startswith(str(start)) for url in urls)
+
+
+def test_old_versions_of_the_state_are_removed(shop: Path, instance: dg.DagsterInstance) -> None:
+    storage = instance.defs_state_storage
+    assert storage is not None
+    blob = shop.parent / "old"
+    blob.write_bytes(b"old")
+    for number in range(15):
+        storage.upload_state_from_path(state_key("shop"), version=f"old{number:02d}", path=blob)
+    folder = next(Path(instance.root_directory).rglob("old00")).parent
+    a_week_ago = time.time() - 7 * 86_400
+    for number in range(15):
+        os.utime(folder / f"old{number:02d}", (a_week_ago + number, a_week_ago + number))
+    assert compile_in_dagster(shop, instance).success
+    names = sorted(entry.name for entry in folder.iterdir() if entry.name.startswith("old"))
+    assert names == [f"old{number:02d}" for number in range(6, 15)]
+    assert len(list(folder.iterdir())) == 10

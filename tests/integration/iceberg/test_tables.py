@@ -164,7 +164,7 @@ def test_rows_and_snapshots_for_people(con: Any, catalog: Catalog) -> None:
     publish(con, catalog, "select i as a from range(30) as rows(i)", **{"floe.dagster-run-id": "r2"})
     view = show_table(catalog, "shop", "t", limit=3)
     assert view.columns == ["a"] and len(view.rows) == 3
-    assert [(s["rows"], s["run"]) for s in view.snapshots] == [("30", "r2"), ("20", "r1")]
+    assert [(s["rows"], s["run"]) for s in view.snapshots] == [(30, "r2"), (20, "r1")]
 
 
 def _publish_often(home: str, first: int) -> None:

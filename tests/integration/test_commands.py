@@ -1,0 +1,126 @@
+"""What `diff`, `explain`, `show` and `schema` print, for people and for machines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from floe_dagster.cli import main
+
+Command = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def floe(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
+    monkeypatch.setenv("FLOE_HOME", str(tmp_path / "home"))
+
+    def run(*arguments: str | Path) -> tuple[int, str]:
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        printed = capsys.readouterr()
+        return code, printed.out if "json" in arguments else printed.out + printed.err
+
+    return run
+
+
+def changes_of(report: list[dict[str, Any]]) -> dict[str, tuple[Any, Any]]:
+    assert report[0]["compiled"]
+    return {change["path"]: (change["before"], change["after"]) for change in report[0]["changes"]}
+
+
+def test_diff_says_what_changes_for_readers_and_for_governance(shop: Path, floe: Command) -> None:
+    code, text = floe("diff", shop)
+    assert code == 0 and "shop (never compiled)" in text and "tables.orders" in text
+    assert floe("compile", shop)[0] == 0
+    code, text = floe("diff", shop)
+    assert code == 0 and "shop: 0 changes" in text
+
+    (shop / "models" / "orders.sql").write_text("select 1 as id, 2 as amount\n")
+    (shop / "models" / "new.sql").write_text("select * from {{ ref('orders') }}\n")
+    (shop / "models" / "schema.yml").write_text(
+        "models:\n- name: orders\n  columns:\n  - {name: id, data_type: integer, data_tests: [unique]}\n"
+    )
+    manifest = shop.parent / "manifest.yaml"
+    manifest.write_text(manifest.read_text() + "governance: {data_retention_days: 30}\n")
+    before = {path: path.read_bytes() for path in sorted(shop.rglob("*")) if path.is_file()}
+    code, text = floe("diff", shop, "--format", "json")
+    changes = changes_of(json.loads(text))
+    assert changes["data_retention_days"] == ("(absent)", 30)
+    assert changes["tables.orders.checks.unique_orders_id"] == ("(absent)", "error")
+    assert changes["tables.orders.columns.id"][1]["type"] == "integer"
+    assert changes["tables.new"][1]["reads"] == ["orders"]
+    assert set(changes["tables.orders.sql"]) and "tables.daily.sql" not in changes
+    assert {path: path.read_bytes() for path in sorted(shop.rglob("*")) if path.is_file()} == before
+
+    (shop / "models" / "new.sql").write_text("select {{ broken\n")
+    code, text = floe("diff", shop, "--format", "json")
+    report = json.loads(text)[0]
+    assert code == 2 and not report["compiles"] and report["findings"][0]["file"] == "shop/models/new.sql"
+    code, text = floe("diff", shop)
+    assert code == 2 and "shop/models/new.sql" in text
+
+
+def test_explain_names_the_layer_that_decided_and_those_overruled(shop: Path, floe: Command) -> None:
+    manifest = shop.parent / "manifest.yaml"
+    manifest.write_text(
+        manifest.read_text() + "governance: {policy_enforcement_level: warn, data_retention_days: 90}\n"
+    )
+    spec = shop / "floe.yaml"
+    spec.write_text(spec.read_text() + "governance: {policy_enforcement_level: strict}\n")
+    code, text = floe("explain", shop)
+    assert code == 0 and "effective level strict" in text and "manifest.yaml:4" in text
+    code, text = floe("explain", shop, "--format", "json")
+    governance = json.loads(text)[0]["governance"]
+    decided = {each["field"]: each for each in governance["decisions"]}
+    level = decided["policy_enforcement_level"]
+    assert (level["value"], level["decided_by"], level["file"]) == (
+        "strict",
+        "product shop",
+        "shop/floe.yaml",
+    )
+    assert level["overruled"] == [["manifest test-platform", "warn"]]
+    assert decided["data_retention_days"]["decided_by"] == "manifest test-platform"
+
+
+@pytest.fixture
+def published(shop: Path, floe: Command) -> Path:
+    assert floe("run", shop)[0] == 0
+    return shop
+
+
+def test_show_prints_rows_and_snapshots(published: Path, floe: Command) -> None:
+    product = ("--product-dir", published)
+    code, text = floe("show", "shop.orders", *product)
+    assert code == 0 and "paid" in text and "snapshot" in text
+    code, text = floe("show", "shop.orders", "--format", "json", "--limit", "1", *product)
+    shown = json.loads(text)
+    assert code == 0 and len(shown["rows"]) == 1 and len(shown["snapshots"]) == 1
+    assert shown["snapshots"][0]["properties"]["floe.product-version"] == "1.0.0"
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("shop.nothing", "there are: daily, orders"),
+        ("shop", "is no PRODUCT.MODEL"),
+        ("shop.", "is no PRODUCT.MODEL"),
+        ("shop.orders.id", "there are: daily, orders"),
+        ("nowhere.orders", "there are: shop"),
+        ("../x.y", "is no PRODUCT.MODEL"),
+    ],
+)
+def test_show_of_what_is_not_there_says_what_is(published: Path, floe: Command, name: str, told: str) -> None:
+    code, text = floe("show", name, "--product-dir", published)
+    assert code == 2 and text.startswith("error: ") and told in text
+
+
+@pytest.mark.parametrize("document", ["manifest", "product", "compiled_artifacts"])
+def test_schema_prints_a_json_schema(floe: Command, document: str, tmp_path: Path) -> None:
+    code, text = floe("schema", document)
+    assert code == 0 and json.loads(text)["$schema"].startswith("https://json-schema.org/")
+    assert floe("schema", "--write", tmp_path / "schemas")[0] == 0
+    assert json.loads((tmp_path / "schemas" / f"{document}.schema.json").read_text()) == json.loads(text)
