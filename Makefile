@@ -12,7 +12,7 @@ export DBT_SEND_ANONYMOUS_USAGE_STATS = false
 export DO_NOT_TRACK = 1
 PYTEST_WORKERS ?= auto
 
-.PHONY: help setup run dev compile test test-ui bench bench-growth lint lock lock-check clean
+.PHONY: help setup run dev compile docs test test-ui bench bench-growth lint lock lock-check clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1|/' | column -t -s '|'
@@ -43,6 +43,9 @@ dev: setup ## dagster dev with the three products
 
 compile: setup ## compile the three products
 	@$(BIN)/floe-dagster compile
+
+docs: setup ## write docs/schemas and the tables of fields from the models
+	@$(BIN)/python -m tests.generate_docs
 
 test: setup ## unit, contract and integration tests
 	@$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile $(PYTEST_ARGS)

@@ -140,11 +140,12 @@ examples:
         commands,
         "schema",
         "print the JSON Schema of a document",
-        "examples:\n  floe-dagster schema product\n  floe-dagster schema --write docs/schemas\n",
+        "examples:\n  floe-dagster schema product\n  floe-dagster schema manifest --format markdown           a table of its fields\n  floe-dagster schema --write docs/schemas\n",
     )
     schema.add_argument(
         "document", nargs="?", choices=("manifest", "product", "compiled_artifacts"), default="product"
     )
+    schema.add_argument("--format", choices=("json", "markdown"), default="json", help="of the output")
     schema.add_argument("--write", type=Path, metavar="DIR", help="write all three into DIR")
 
     run = _command(

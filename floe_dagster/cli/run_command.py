@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import re
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 from floe_dagster.cli.terminal import colour, print_findings, print_json, product_dirs, table
 from floe_dagster.compilation.outputs import outputs_current, write_outputs
 from floe_dagster.compilation.stages import compile_product
-from floe_dagster.home import FloeHome
+from floe_dagster.home import FloeHome, display_path
 
 _PROGRESS = ("published", "restored", "not in the", "waiting", "withheld")
 _COLUMNS = ("product", "assets", "passed", "warned", "failed", "tables", "rows", "seconds")
@@ -54,9 +55,18 @@ def run(options: argparse.Namespace) -> int:
         print(table(names, [[entry[name] for name in names] for entry in tables], right=(1,)))
         example = tables[-1]["table"]
         where = "" if product_dir.parent.name == "products" else f" --product-dir {product_dir}"
-        print(f"\nlook at the rows:   floe-dagster show {example}{where}")
+        print(f"\nlook at the rows:   {_program()} show {example}{where}")
         print("look at the graph:  make dev, then open http://127.0.0.1:3000")
     return exit_code
+
+
+def _program() -> str:
+    """Return how this command is called here: it may lie in an environment that is not on PATH."""
+    called = Path(sys.argv[0])
+    on_path = shutil.which("floe-dagster")
+    if called.name != "floe-dagster" or (on_path and os.path.samefile(on_path, called)):
+        return "floe-dagster"
+    return display_path(called, Path.cwd())
 
 
 def _run_product(

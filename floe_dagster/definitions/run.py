@@ -198,7 +198,8 @@ class ProductRun:
         names = [f"fqn:{asset['fqn']}" for key, asset in self.assets.items() if key in to_build]
         names += [f"fqn:{key.split('.')[2]}" for key in sorted(tests)]
         # Tests that read a model outside of the selection would judge what this run does not change.
-        return ["--indirect-selection", "cautious", "--select", " ".join(names)]
+        # An argument each: a single one may not exceed 128 KiB.
+        return ["--indirect-selection", "cautious", "--select", *names]
 
     def _carried_over(self, catalog: Any, earlier: Earlier) -> Iterator[Any]:
         # A step that waits for one of these outputs would be skipped without it.

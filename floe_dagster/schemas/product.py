@@ -140,7 +140,10 @@ class ProductSpec(Section):
     kind: Literal["FloeSpec"] = Field(description="Always FloeSpec.")
     metadata: ProductMetadata = Field(description="Name, version, owner.")
     platform: PlatformReference | None = Field(None, description="The platform it runs on.")
-    repository: str | None = Field(None, description="Where its source lives.")
+    repository: str | None = Field(
+        None,
+        description="Address of its source repository; where it is http or https, findings and assets link there.",
+    )
     transforms: list[Transform] | None = Field(
         None, description="The product's models; every model of the dbt project when absent."
     )
