@@ -10,9 +10,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -100,6 +102,14 @@ class Bundle:
                 f"{path} has bundle format {header.get('format') if isinstance(header, dict) else header!r}, "
                 f"this version reads {BUNDLE_FORMAT}. Compile the product again."
             )
+        fields = {name: str(header.get(name, "")) for name in ("digest", "slug", "product_name", "project")}
+        # They become paths: an archive from elsewhere must not choose where it is written.
+        if not (
+            re.fullmatch(r"sha256:[0-9a-f]{64}", fields["digest"])
+            and re.fullmatch(r"[a-z][a-z0-9_]*", fields["slug"])
+            and _is_inside(fields["project"])
+        ):
+            raise BundleError(f"{path} has a header that no compilation writes. Compile the product again.")
         self.header: dict[str, Any] = header
 
     @classmethod
@@ -121,22 +131,30 @@ class Bundle:
         return str(self.header["product_name"])
 
     def artifact(self) -> CompiledArtifacts:
-        """Return the compiled artifact."""
+        """Return the compiled artifact.
+
+        Raises:
+            BundleError: It is damaged, or of a version that this one cannot read.
+        """
+        from floe_dagster.findings import InputError
         from floe_dagster.schemas.artifacts import CompiledArtifacts
 
-        return CompiledArtifacts.load(self.read(ARTIFACT))
+        try:
+            return CompiledArtifacts.load(self.read(ARTIFACT))
+        except InputError as error:
+            raise BundleError(f"{self.path}: {error}") from error
 
     def index(self) -> dict[str, Any]:
         """Return the asset index (see `asset_index.build_asset_index`)."""
-        return _loads(self.read(ASSET_INDEX))
+        return self._loads(ASSET_INDEX)
 
     def report(self) -> dict[str, Any]:
         """Return the report of the compilation: findings, policies, governance decisions, timings."""
-        return _loads(self.read(REPORT))
+        return self._loads(REPORT)
 
     def dbt_manifest(self) -> dict[str, Any]:
         """Return dbt's manifest."""
-        return _loads(self.read(DBT_MANIFEST))
+        return self._loads(DBT_MANIFEST)
 
     def unpack(self, home: FloeHome) -> UnpackedProject:
         """Unpack the sources under `home`, once per digest, and return where they lie.
@@ -158,9 +176,12 @@ class Bundle:
                 with zipfile.ZipFile(self.path) as archive:
                     for name in archive.namelist():
                         if name.startswith(f"{SOURCES}/"):
-                            _extract(archive, name, staging / name.removeprefix(f"{SOURCES}/"))
+                            inner = name.removeprefix(f"{SOURCES}/")
+                            if not _is_inside(inner):
+                                raise BundleError(f"{self.path} names {name!r}, which lies outside of it.")
+                            _extract(archive, name, staging / inner)
                     _extract(archive, DBT_MANIFEST, staging / DBT_MANIFEST)
-            except (zipfile.BadZipFile, KeyError, EOFError) as error:
+            except (zipfile.BadZipFile, zlib.error, KeyError, EOFError) as error:
                 raise BundleError(f"{self.path} is damaged: {error}. Compile the product again.") from error
             staging.chmod(0o755)
             with contextlib.suppress(OSError):
@@ -180,10 +201,21 @@ class Bundle:
         """Return the content of one document of the bundle, for example `ARTIFACT`."""
         try:
             return self._archive.read(name)
-        except (OSError, KeyError, zipfile.BadZipFile) as error:
+        except (OSError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
             raise BundleError(
                 f"{self.path} has no readable {name}: {error}. Compile the product again."
             ) from error
+
+    def _loads(self, name: str) -> dict[str, Any]:
+        import orjson
+
+        try:
+            loaded: dict[str, Any] = orjson.loads(self.read(name))
+        except ValueError as error:
+            raise BundleError(
+                f"{self.path}: {name} is damaged: {error}. Compile the product again."
+            ) from error
+        return loaded
 
 
 def _extract(archive: zipfile.ZipFile, name: str, path: Path) -> None:
@@ -192,11 +224,8 @@ def _extract(archive: zipfile.ZipFile, name: str, path: Path) -> None:
         shutil.copyfileobj(source, target, 1 << 20)
 
 
-def _loads(content: bytes) -> dict[str, Any]:
-    import orjson
-
-    loaded: dict[str, Any] = orjson.loads(content)
-    return loaded
+def _is_inside(name: str) -> bool:
+    return bool(name) and not name.startswith("/") and ".." not in name.split("/")
 
 
 def write_bundle(
