@@ -4,6 +4,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
+# uv finds a Python that is new enough by itself; what a person names is taken.
+UV_PYTHON_OPTION := $(if $(filter file,$(origin PYTHON)),,--python $(PYTHON))
 UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 BIN := .venv/bin
 export FLOE_HOME ?= $(CURDIR)/.floe
@@ -25,7 +27,7 @@ help: ## show this list
 
 .venv/.ready: requirements-dev.txt pyproject.toml | $(filter .tools/bin/uv,$(UV))
 	@echo "setting up .venv"
-	@test -x $(BIN)/python || $(UV) venv --quiet --python-preference only-system .venv
+	@test -x $(BIN)/python || $(UV) venv --quiet --python-preference only-system $(UV_PYTHON_OPTION) .venv
 	@$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements-dev.txt
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
