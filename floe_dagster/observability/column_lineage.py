@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 Relation = tuple[str, str, str]
 """Database, schema and name of a table or view."""
@@ -11,6 +12,11 @@ ColumnLineage = dict[str, list[tuple[Relation, str]]]
 
 COLUMN_LIMIT = 500
 """Beyond so many columns the time it takes is out of proportion; there is no lineage then."""
+
+DEPTH_LIMIT = 200
+"""Deeper nesting overflows the stack of sqlglot's compiled parser, which ends the process, and takes hours."""
+LENGTH_LIMIT = 500_000
+"""Characters of a query."""
 
 
 def column_lineage(
@@ -38,7 +44,7 @@ def column_lineage(
     from sqlglot.lineage import Node, lineage
 
     wanted = {column.lower(): column for column in columns}
-    if len(wanted) > COLUMN_LIMIT:
+    if len(wanted) > COLUMN_LIMIT or len(sql) > LENGTH_LIMIT:
         return {}
     known = {
         tuple(part.lower() for part in relation): (relation, {name.lower(): name for name in types})
@@ -59,6 +65,8 @@ def column_lineage(
                 yield found[0], found[1][column]
 
     try:
+        if _depth(sqlglot.tokenize(sql, dialect=dialect)) > DEPTH_LIMIT:
+            return {}
         query = sqlglot.parse_one(sql, dialect=dialect)
         nodes = lineage(None, query, nested, dialect=dialect, copy=False)
         # Sorted, so that the same model gives the same bytes.
@@ -70,3 +78,20 @@ def column_lineage(
     except (SqlglotError, RecursionError, ValueError, KeyError, AttributeError, TypeError):
         return {}
     return {column: result.get(column, []) for column in wanted.values()}
+
+
+def _depth(tokens: Iterable[Any]) -> int:
+    """Return how deep brackets, CASE and prefix operators are nested at most."""
+    from sqlglot.tokens import TokenType
+
+    opening = {TokenType.L_PAREN, TokenType.L_BRACKET, TokenType.L_BRACE, TokenType.CASE}
+    closing = {TokenType.R_PAREN, TokenType.R_BRACKET, TokenType.R_BRACE, TokenType.END}
+    prefixes = {TokenType.NOT, TokenType.DASH, TokenType.TILDE}
+    deepest = depth = prefixed = 0
+    for token in tokens:
+        kind = token.token_type
+        prefixed = prefixed + 1 if kind in prefixes else 0
+        depth += (kind in opening) - (kind in closing)
+        depth = max(depth, 0)
+        deepest = max(deepest, depth, prefixed)
+    return deepest

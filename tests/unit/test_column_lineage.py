@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from floe_dagster.observability.column_lineage import COLUMN_LIMIT, column_lineage
+from floe_dagster.observability.column_lineage import COLUMN_LIMIT, DEPTH_LIMIT, column_lineage
 
 ORDERS = ("db", "main", "orders")
 CUSTOMERS = ("db", "main", "customers")
@@ -40,9 +40,37 @@ def test_of(sql: str, expected: dict[str, list[tuple[tuple[str, str, str], str]]
     assert column_lineage(sql, SCHEMAS, expected) == expected
 
 
-@pytest.mark.parametrize("sql", ["", "select from where", "this is no sql (", "select " + "(" * 5000])
+@pytest.mark.parametrize("sql", ["", "select from where", "this is no sql ("])
 def test_what_cannot_be_read_has_none(sql: str) -> None:
     assert column_lineage(sql, SCHEMAS, ["id"]) == {}
+
+
+DEEP = [
+    ("(", ")"),
+    ("[", "]"),
+    ("{'a': ", "}"),
+    ("abs(", ")"),
+    ("not ", ""),
+    ("- ", ""),
+    ("case when true then ", " end"),
+    ("(select ", ")"),
+]
+
+
+@pytest.mark.parametrize(("opening", "closing"), DEEP)
+@pytest.mark.parametrize("depth", [50, 5000])
+def test_nesting_ends_neither_the_process_nor_ones_patience(opening: str, closing: str, depth: int) -> None:
+    sql = f"select {opening * depth}id{closing * depth} as id from db.main.orders"
+    found = column_lineage(sql, SCHEMAS, ["id"])
+    assert (found == {}) == (depth > DEPTH_LIMIT)
+
+
+def test_long_chains_are_no_nesting() -> None:
+    terms = " + ".join(["amount"] * 1000)
+    unions = " union all ".join(["select amount from db.main.orders"] * 300)
+    expected = {"Amount": [(ORDERS, "Amount")]}
+    assert column_lineage(f"select {terms} as amount from db.main.orders", SCHEMAS, ["Amount"]) == expected
+    assert column_lineage(unions, SCHEMAS, ["Amount"]) == expected
 
 
 def test_very_wide_tables_have_none() -> None:
