@@ -16,7 +16,7 @@ from typing import Any
 from floe_dagster.cli.terminal import colour, print_findings, print_json, product_dirs, table
 from floe_dagster.compilation.outputs import outputs_current, write_outputs
 from floe_dagster.compilation.stages import compile_product
-from floe_dagster.home import FloeHome, display_path
+from floe_dagster.home import FloeHome, display_path, find_project_root
 
 _PROGRESS = ("published", "restored", "not in the", "waiting", "withheld")
 _COLUMNS = ("product", "assets", "passed", "warned", "failed", "tables", "rows", "seconds")
@@ -72,8 +72,7 @@ def _program() -> str:
 def _run_product(
     result: Any, product_dir: Path, home: FloeHome, full_refresh: bool
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    os.environ.setdefault("DAGSTER_HOME", str(home.path / "dagster"))
-    Path(os.environ["DAGSTER_HOME"]).mkdir(parents=True, exist_ok=True)
+    _set_dagster_home(home, product_dir)
     import dagster as dg
 
     from floe_dagster.definitions.factory import build_product_definitions
@@ -98,6 +97,18 @@ def _run_product(
             )
     seconds = time.monotonic() - begun
     return _summary(result, outcome, seconds)
+
+
+def _set_dagster_home(home: FloeHome, product_dir: Path) -> None:
+    """Keep runs under FLOE_HOME, with the project's own instance settings, where nobody says otherwise."""
+    if "DAGSTER_HOME" not in os.environ:
+        folder = home.path / "dagster"
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = find_project_root(product_dir) / "deploy" / "local" / "dagster.yaml"
+        if settings.is_file() and not (folder / "dagster.yaml").exists():
+            shutil.copyfile(settings, folder / "dagster.yaml")
+        os.environ["DAGSTER_HOME"] = str(folder)
+    Path(os.environ["DAGSTER_HOME"]).mkdir(parents=True, exist_ok=True)
 
 
 def _summary(result: Any, outcome: Any, seconds: float) -> tuple[dict[str, Any], list[dict[str, Any]]]:
