@@ -1,0 +1,304 @@
+"""Starts and stops the real services for development and tests: MinIO and the Iceberg project's REST catalog.
+
+    python deploy/services/control.py up   [--folder .floe/services] [--token-seconds 3600]
+    python deploy/services/control.py down [--folder .floe/services]
+
+Both bind the loopback address, on free ports, with generated credentials. `up` writes `services.json` (where they
+listen), `environment` (the secrets, as NAME=value, readable by the owner alone) and `manifest.yaml`: manifests/demo.yaml
+with their addresses in it. What has to be built is built once, into `--tools` (`.floe/tools`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+MINIO_VERSION = "v0.0.0-20260212201848-7aac2a2c5b7c"
+BUCKET = "floe-warehouse"
+START_SECONDS = 60
+STOP_SECONDS = 20
+INSTALL = {
+    "go": "apt-get install golang, or https://go.dev/dl (1.24 or newer): it builds MinIO",
+    "java": "apt-get install openjdk-17-jdk: it runs the REST catalog",
+    "javac": "apt-get install openjdk-17-jdk: it compiles the REST catalog's main",
+    "mvn": "apt-get install maven: it fetches the REST catalog",
+}
+
+
+class ServiceError(Exception):
+    """A service cannot be built or started; the message says what to do."""
+
+
+def main() -> int:
+    """Run one command; 0 fine, 1 where a service cannot be had."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("command", choices=("up", "down", "build"))
+    parser.add_argument(
+        "--folder", type=Path, default=ROOT / ".floe" / "services", help="data, logs, settings"
+    )
+    parser.add_argument("--tools", type=Path, default=ROOT / ".floe" / "tools", help="what is built once")
+    parser.add_argument("--token-seconds", type=int, default=3600, help="life of a catalog token")
+    options = parser.parse_args()
+    folder, tools = options.folder.resolve(), options.tools.resolve()
+    try:
+        if options.command == "down":
+            stop(folder)
+            return 0
+        build(tools)
+        if options.command == "up":
+            start(folder, tools, options.token_seconds)
+    except ServiceError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def build(tools: Path) -> None:
+    """Build MinIO and fetch and compile the catalog, where that is not done yet.
+
+    Raises:
+        ServiceError: A toolchain is missing or fails.
+    """
+    tools.mkdir(parents=True, exist_ok=True)
+    minio = tools / f"minio-{MINIO_VERSION}"
+    if not minio.exists():
+        _need("go")
+        print("building MinIO (a few minutes, once)", flush=True)
+        staging = tools / f"go-{os.getpid()}"
+        environment = {**os.environ, "GOBIN": str(staging)}
+        _run(["go", "install", f"github.com/minio/minio@{MINIO_VERSION}"], env=environment)
+        (staging / "minio").replace(minio)
+        shutil.rmtree(staging, ignore_errors=True)
+    classes = tools / "rest-catalog"
+    source = HERE / "rest-catalog" / "src" / "org" / "apache" / "iceberg" / "rest" / "LocalCatalogServer.java"
+    wanted = source.read_text() + (HERE / "rest-catalog" / "pom.xml").read_text()
+    stamp = classes / "built-from"
+    if not stamp.exists() or stamp.read_text() != wanted:
+        for tool in ("java", "javac", "mvn"):
+            _need(tool)
+        print("fetching the Iceberg REST catalog (half a minute, once)", flush=True)
+        shutil.rmtree(classes, ignore_errors=True)
+        libraries = classes / "lib"
+        _run(
+            ["mvn", "-q", "-B", "dependency:copy-dependencies", f"-DoutputDirectory={libraries}"],
+            cwd=HERE / "rest-catalog",
+        )
+        _run(["javac", "-cp", f"{libraries}/*", "-d", str(classes / "classes"), str(source)])
+        stamp.write_text(wanted)
+
+
+def start(folder: Path, tools: Path, token_seconds: int = 3600) -> dict[str, Any]:
+    """Start both services and write how to reach them; where they already run, nothing happens.
+
+    Raises:
+        ServiceError: One of them does not answer in time.
+    """
+    known = read_state(folder)
+    if known and all(_is_alive(pid) for pid in known["pids"].values()):
+        print(f"already running; {folder / 'services.json'}")
+        return known
+    folder.mkdir(parents=True, exist_ok=True)
+    names = ("MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD", "MINIO_SECRET_ACCESS_KEY", "POLARIS_CLIENT_SECRET")
+    environment = _read_environment(folder) or {name: secrets.token_urlsafe(24) for name in names}
+    _write_environment(folder, environment)
+    ports = known["ports"] if known else {"minio": _free_port(), "catalog": _free_port()}
+    state: dict[str, Any] = {"ports": ports, "pids": {}, "token_seconds": token_seconds}
+    state["minio"] = f"http://127.0.0.1:{ports['minio']}"
+    state["catalog"] = f"http://127.0.0.1:{ports['catalog']}"
+    for name in ("minio", "catalog"):
+        state["pids"][name] = start_one(name, folder, tools, state)
+        _write_state(folder, state)
+    for name in ("minio", "catalog"):
+        wait_for(name, state, folder)
+    _write_manifest(folder, state)
+    print(f"MinIO at {state['minio']}, Iceberg REST catalog at {state['catalog']}")
+    return state
+
+
+def start_one(name: str, folder: Path, tools: Path, state: dict[str, Any]) -> int:
+    """Start one service in a session of its own and return its process id."""
+    environment = _read_environment(folder)
+    data = folder / name
+    data.mkdir(parents=True, exist_ok=True)
+    if name == "minio":
+        command = [str(tools / f"minio-{MINIO_VERSION}"), "server", "--quiet"]
+        command += ["--address", f"127.0.0.1:{state['ports']['minio']}", str(data)]
+        settings = {
+            "MINIO_ROOT_USER": environment["MINIO_ROOT_USER"],
+            "MINIO_ROOT_PASSWORD": environment["MINIO_ROOT_PASSWORD"],
+            "MINIO_BROWSER": "off",
+            "MINIO_UPDATE": "off",
+        }
+    else:
+        classes = tools / "rest-catalog"
+        command = ["java", "-Xmx512m", "-cp", f"{classes / 'classes'}:{classes / 'lib'}/*"]
+        command.append("org.apache.iceberg.rest.LocalCatalogServer")
+        settings = {
+            "FLOE_PORT": str(state["ports"]["catalog"]),
+            "FLOE_TOKEN_SECONDS": str(state["token_seconds"]),
+            "FLOE_PRINCIPALS": f"floe-etl:{environment['POLARIS_CLIENT_SECRET']}:* "
+            f"floe-narrow:{environment['POLARIS_CLIENT_SECRET']}:financial_risk",
+            "CATALOG_CATALOG__IMPL": "org.apache.iceberg.jdbc.JdbcCatalog",
+            "CATALOG_URI": f"jdbc:sqlite:{data / 'catalog.db'}?busy_timeout=30000",
+            "CATALOG_WAREHOUSE": f"s3://{BUCKET}/warehouse",
+            "CATALOG_IO__IMPL": "org.apache.iceberg.aws.s3.S3FileIO",
+            "CATALOG_S3_ENDPOINT": state["minio"],
+            "CATALOG_S3_PATH__STYLE__ACCESS": "true",
+            "CATALOG_S3_ACCESS__KEY__ID": environment["MINIO_ROOT_USER"],
+            "CATALOG_S3_SECRET__ACCESS__KEY": environment["MINIO_ROOT_PASSWORD"],
+            "AWS_REGION": "us-east-1",
+        }
+    with open(folder / f"{name}.log", "ab") as log:
+        process = subprocess.Popen(
+            command,
+            env={"PATH": os.environ.get("PATH", ""), "HOME": str(folder), **settings},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=folder,
+            start_new_session=True,
+        )
+    return process.pid
+
+
+def wait_for(name: str, state: dict[str, Any], folder: Path) -> None:
+    """Wait until a service answers.
+
+    Raises:
+        ServiceError: It ended, or `START_SECONDS` went by; with the end of its log.
+    """
+    url = f"{state['minio']}/minio/health/ready" if name == "minio" else f"{state['catalog']}/v1/config"
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if not _is_alive(state["pids"][name]):
+            break
+        try:
+            urllib.request.urlopen(url, timeout=2)
+            return
+        except urllib.error.HTTPError as error:
+            if error.code == 401:  # it asks for a token, so it is there
+                return
+        except OSError:
+            pass
+        time.sleep(0.2)
+    log = (folder / f"{name}.log").read_text(errors="replace")[-2000:]
+    raise ServiceError(f"{name} does not answer at {url}; the end of {folder / f'{name}.log'}:\n{log}")
+
+
+def stop(folder: Path) -> None:
+    """End what `up` started; the data stays."""
+    state = read_state(folder)
+    if not state:
+        print("nothing was started")
+        return
+    for pid in state["pids"].values():
+        stop_one(pid)
+    state["pids"] = {}
+    _write_state(folder, state)
+    print("stopped")
+
+
+def stop_one(pid: int, how: signal.Signals = signal.SIGTERM) -> None:
+    """End one service and wait for it."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, how)
+    deadline = time.monotonic() + STOP_SECONDS
+    while _is_alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    if _is_alive(pid):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """Return what `up` noted; empty where nothing was ever started."""
+    try:
+        loaded: dict[str, Any] = json.loads((folder / "services.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return loaded
+
+
+def _write_state(folder: Path, state: dict[str, Any]) -> None:
+    (folder / "services.json").write_text(json.dumps(state, indent=2) + "\n")
+
+
+def _read_environment(folder: Path) -> dict[str, str]:
+    try:
+        lines = (folder / "environment").read_text().splitlines()
+    except OSError:
+        return {}
+    return dict(line.split("=", 1) for line in lines if "=" in line)
+
+
+def _write_environment(folder: Path, environment: dict[str, str]) -> None:
+    path = folder / "environment"
+    path.touch(mode=0o600)
+    path.write_text("".join(f"{name}={value}\n" for name, value in environment.items()))
+
+
+def _write_manifest(folder: Path, state: dict[str, Any]) -> None:
+    manifest = yaml.safe_load((ROOT / "manifests" / "demo.yaml").read_text())
+    manifest["metadata"]["name"] = "local-services"
+    manifest["metadata"]["description"] = "manifests/demo.yaml with the services of this machine."
+    plugins = manifest["plugins"]
+    plugins["catalog"]["type"] = "rest"
+    plugins["catalog"]["config"] |= {"uri": state["catalog"], "credential_vending": False}
+    plugins["storage"]["config"]["endpoint"] = state["minio"]
+    del plugins["lineage_backend"]
+    manifest["observability"] = {"tracing": {"exporter": "none"}, "lineage": {"transport": "noop"}}
+    (folder / "manifest.yaml").write_text(yaml.safe_dump(manifest, sort_keys=False))
+
+
+def _need(tool: str) -> None:
+    if shutil.which(tool) is None:
+        raise ServiceError(f"{tool} is missing: {INSTALL[tool]}")
+
+
+def _run(command: list[str], **options: Any) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
+    if done.returncode != 0:
+        raise ServiceError(f"`{' '.join(command[:4])} …` failed:\n{(done.stdout + done.stderr)[-3000:]}")
+
+
+def _is_alive(pid: int) -> bool:
+    with contextlib.suppress(ChildProcessError):
+        if os.waitpid(pid, os.WNOHANG)[0] == pid:
+            return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return True
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
