@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from floe_dagster.compilation.atomic import write_atomically
-from floe_dagster.iceberg.publication import RelationName
+from floe_dagster.iceberg.relation import RelationName
 from floe_dagster.iceberg.restore import restore_relation
 
 STATEFUL = frozenset({"incremental", "snapshot"})

@@ -12,3 +12,75 @@ class PublicationError(Exception):
 
 class CatalogError(Exception):
     """The catalog or its storage does not answer or is not usable. Trying again may help."""
+
+
+class NotUsableError(CatalogError):
+    """Catalog or storage answer, and refuse: credentials, rights, names. Trying again does not help."""
+
+
+def catalog_error(error: Exception, what: str) -> Exception:
+    """Return a library's error in words for people; anything unknown comes back as it is.
+
+    Args:
+        error: Of PyIceberg, requests, Arrow or SQLAlchemy.
+        what: What was being done, for example `customer_360.orders could not be written`.
+    """
+    from pyiceberg import exceptions as iceberg
+    from requests import RequestException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    if isinstance(error, PublicationError | CatalogError):
+        return error
+    said = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:600]
+    if isinstance(error, iceberg.BadRequestError) and "redential vending" in said:
+        return NotUsableError(
+            f"{what}: the catalog has no storage credentials to give ({said}). Set "
+            "plugins.catalog.config.credential_vending to false and name storage keys in plugins.storage.config"
+        )
+    if isinstance(error, iceberg.UnauthorizedError | iceberg.OAuthError):
+        return NotUsableError(
+            f"{what}: the catalog does not accept the credentials of plugins.catalog ({said})"
+        )
+    if isinstance(error, iceberg.ForbiddenError):
+        return NotUsableError(
+            f"{what}: the catalog forbids it ({said}). Grant the principal the right, or see `floe-dagster platform check`"
+        )
+    if isinstance(error, RequestException):
+        return CatalogError(f"{what}: {_connection(error)}")
+    if isinstance(error, OSError) and ("ACCESS_DENIED" in said or "AccessDenied" in said):
+        return NotUsableError(
+            f"{what}: the storage denies access ({said}). Check the keys and the bucket policy"
+        )
+    if isinstance(error, OSError) and ("NO_SUCH_BUCKET" in said or "NoSuchBucket" in said):
+        return NotUsableError(
+            f"{what}: the bucket does not exist ({said}). Run `floe-dagster platform bootstrap`"
+        )
+    known = (OSError, SQLAlchemyError, iceberg.RESTError, iceberg.CommitStateUnknownException)
+    if isinstance(error, known):
+        return CatalogError(f"{what}: {said}")
+    return error
+
+
+def _connection(error: Exception) -> str:
+    import re
+
+    request = getattr(error, "request", None)
+    url = re.sub(r"\?.*", "", str(getattr(request, "url", "") or ""))
+    text = str(error)
+    reason = next(
+        (
+            said
+            for sign, said in (
+                ("Connection refused", "nothing listens there"),
+                ("resolve", "the host name does not resolve"),
+                ("Name or service not known", "the host name does not resolve"),
+                ("timed out", "no answer in time"),
+                ("CERTIFICATE_VERIFY_FAILED", "its certificate is not trusted"),
+                ("Connection reset", "the connection was reset"),
+                ("Connection aborted", "the connection was cut"),
+            )
+            if sign in text
+        ),
+        type(error).__name__,
+    )
+    return f"the catalog at {url or '(unknown address)'} does not answer: {reason}"

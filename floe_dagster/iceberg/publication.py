@@ -7,55 +7,75 @@ bring its old values back.
 
 from __future__ import annotations
 
-import contextlib
-import shutil
 import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlparse
 
-from floe_dagster.iceberg.errors import CatalogError, PublicationError
-from floe_dagster.iceberg.types import (
-    ColumnType,
-    UnsupportedTypeError,
-    check_name,
-    column_type,
-    field_ids,
-    quoted,
+from floe_dagster.iceberg.changes import Changes, TableRows
+from floe_dagster.iceberg.commit import (
+    ATTEMPTS,
+    PUBLICATION_ID,
+    ConflictError,
+    UnknownOutcomeError,
+    commit,
+    find_snapshot,
+    is_conflict,
+    pause,
+    summary_of,
 )
+from floe_dagster.iceberg.errors import CatalogError, PublicationError, catalog_error
+from floe_dagster.iceberg.layout import (
+    DEFAULT_PROPERTIES,
+    TableLayout,
+    apply_layout,
+    initial_order,
+    initial_spec,
+)
+from floe_dagster.iceberg.relation import RelationName, projection, relation_columns, relation_schema
+from floe_dagster.iceberg.schema_change import evolve_schema
+from floe_dagster.iceberg.staging import Staging
+from floe_dagster.iceberg.types import ColumnType
 
 if TYPE_CHECKING:
     import duckdb
     from pyiceberg.catalog import Catalog
+    from pyiceberg.manifest import DataFile
     from pyiceberg.schema import Schema
     from pyiceberg.table import Table, Transaction
 
-COMMIT_ATTEMPTS = 8
-DATA_FILE_BYTES = 512 << 20
-"""Iceberg's own default for the size of a data file. (A file per thread would be an alternative, but with it
-DuckDB 2.0 crashes on a full disk.)"""
-BOUNDED = {
-    "DATE": ("0001-01-01", "9999-12-31"),
-    "TIMESTAMP": ("0001-01-01", "9999-12-31 23:59:59.999999"),
-    "TIMESTAMPTZ": ("0001-01-02 00:00:00+00", "9999-12-30 23:59:59.999999+00"),
-}
-"""What PyIceberg can express, by DuckDB type; infinity lies outside, too."""
+__all__ = ["PublicationOptions", "PublicationResult", "RelationName", "find_snapshot", "publish_relation"]
+
+PRODUCT_PROPERTY = "floe.product"
+"""Table property that names the product a table belongs to."""
 
 
 @dataclass(frozen=True, slots=True)
-class RelationName:
-    """A table or view in DuckDB."""
+class PublicationOptions:
+    """How a table is written.
 
-    database: str
-    schema: str
-    identifier: str
+    Args:
+        layout: Partitions, sort order, properties.
+        mode: overwrite: the table becomes the relation. append: its rows are added. upsert: they take the place of
+            those with the same key. increment: like overwrite, but only what changed since `before` is written.
+        key: Columns that identify a row; for increments, a hint where changed rows lie.
+        schema_evolution: allow, additive or refuse; from governance.
+        recovery: strict: a table that somebody else has changed is refused. repair: it is brought back.
+        before: Relation with the hashes of what stood (`row_hash`), for increments.
+        product: Name of the product, kept as a table property.
+        scratch: Local folder for files on their way; the system's own when None.
+    """
 
-    def sql(self) -> str:
-        """Return the quoted name."""
-        return ".".join(quoted(part) for part in (self.database, self.schema, self.identifier))
+    layout: TableLayout = field(default_factory=TableLayout)
+    mode: str = "overwrite"
+    key: tuple[str, ...] = ()
+    schema_evolution: str = "allow"
+    recovery: str = "repair"
+    before: RelationName | None = None
+    product: str | None = None
+    scratch: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +85,19 @@ class PublicationResult:
     Args:
         table: `namespace.table`.
         snapshot_id: Of the new snapshot.
-        rows: Number of rows.
-        bytes: Size of the data files.
-        files: Number of data files.
+        rows: Number of rows of the table.
+        bytes: Size of its data files.
+        files: Number of its data files.
         created: The table was made.
-        evolved: What changed in its schema, for people.
+        evolved: What changed in its schema and layout, for people.
         seconds: Wall time.
         location: Of the table.
         columns: Name and Iceberg type of each column.
+        mode: How it was written.
+        written_bytes: Size of the files that this publication wrote.
+        inserted: Rows that are new or changed; all of them with overwrite.
+        deleted: Rows that are gone or changed; None with overwrite, where nobody counts.
+        attempts: Commits that it took.
     """
 
     table: str
@@ -85,6 +110,11 @@ class PublicationResult:
     seconds: float
     location: str
     columns: tuple[tuple[str, str], ...] = field(default=())
+    mode: str = "overwrite"
+    written_bytes: int = 0
+    inserted: int = 0
+    deleted: int | None = None
+    attempts: int = 1
 
 
 def publish_relation(
@@ -96,266 +126,266 @@ def publish_relation(
     table: str,
     snapshot_properties: Mapping[str, str],
     column_docs: Mapping[str, str] | None = None,
+    options: PublicationOptions | None = None,
 ) -> PublicationResult:
-    """Replace the content of an Iceberg table by that of a DuckDB relation, in one snapshot.
+    """Publish a DuckDB relation to an Iceberg table, in one snapshot.
 
     Args:
-        con: An open connection; only read from.
+        con: An open connection that nobody else uses meanwhile; the database is only read from.
         relation: What to publish.
         catalog: From `open_catalog`.
         namespace: Iceberg namespace; made where it is missing.
         table: Name of the table; made where it is missing.
         snapshot_properties: Kept in the summary of the snapshot.
         column_docs: Descriptions by column.
+        options: How it is written; all of it replaced when left out.
 
     Raises:
         PublicationError: The relation cannot be published as it is (types, schema change, a value that does
             not fit); the table keeps its last good snapshot.
         CatalogError: The catalog or the storage does not answer, or the disk is full.
     """
-    begun = time.perf_counter()
     full_name = f"{namespace}.{table}"
-    columns = _columns(con, relation, full_name)
-    schema = _schema(columns, column_docs or {})
-    for attempt in range(COMMIT_ATTEMPTS):
+    columns = relation_columns(con, relation, full_name)
+    publication = _Publication(
+        con=con,
+        relation=relation,
+        columns=columns,
+        schema=relation_schema(columns, column_docs or {}),
+        catalog=catalog,
+        identifier=(namespace, table),
+        properties=dict(snapshot_properties),
+        options=options or PublicationOptions(),
+    )
+    try:
+        return publication.run()
+    except Exception as error:
+        raise _explained(error, full_name) from error
+
+
+class _Publication:
+    """One publication: planned again after each conflict, its files written once where nothing else changed."""
+
+    def __init__(
+        self,
+        *,
+        con: Any,
+        relation: RelationName,
+        columns: list[tuple[str, ColumnType]],
+        schema: Schema,
+        catalog: Catalog,
+        identifier: tuple[str, str],
+        properties: dict[str, str],
+        options: PublicationOptions,
+    ) -> None:
+        self.con = con
+        self.columns = columns
+        self.schema = schema
+        self.catalog = catalog
+        self.identifier = identifier
+        self.full_name = ".".join(identifier)
+        self.options = options
+        self.id = uuid.uuid4().hex
+        self.properties = {**properties, PUBLICATION_ID: self.id}
+        self.rows_sql = projection(relation, columns)
+        self.begun = time.perf_counter()
+        self.staged: Staging | None = None
+        self.evolved: tuple[str, ...] = ()
+        self.mode = options.mode
+        self.changes: Changes | None = None
+        self.created = False
+        self.attempts = 0
+
+    def run(self) -> PublicationResult:
+        """Try until it is committed, or certain that it cannot be."""
+        unknown = False
+        while True:
+            self.attempts += 1
+            try:
+                return self._attempt(look_first=self.attempts > 1)
+            except Exception as error:
+                is_unknown = isinstance(error, UnknownOutcomeError)
+                unknown = unknown or is_unknown
+                if not is_unknown and not is_conflict(error):
+                    self._give_up(unknown)
+                    raise
+                if self.attempts == ATTEMPTS:
+                    self._give_up(unknown)
+                    if is_unknown:
+                        raise CatalogError(
+                            f"{self.full_name}: the catalog did not say whether it took the commit ({error}); the next "
+                            "run looks and repeats what is missing"
+                        ) from error
+                    raise CatalogError(
+                        f"{self.full_name}: others commit to it all the time; try again later"
+                    ) from error
+                pause(self.attempts - 1)
+
+    def _attempt(self, *, look_first: bool) -> PublicationResult:
+        existing = self._load()
+        if look_first and existing is not None:
+            landed = find_snapshot(existing, {PUBLICATION_ID: self.id})
+            if landed is not None:
+                return self._result(existing, landed)
+        transaction = self._begin(existing)
+        replaced, added = self._stage(existing, transaction)
+        update = transaction.update_snapshot(snapshot_properties=self._summary())
+        with update.overwrite() if replaced or existing is None else update.fast_append() as snapshot:
+            for data_file in replaced:
+                snapshot.delete_data_file(data_file)
+            for data_file in added:
+                snapshot.append_data_file(data_file)
+        committed = commit(transaction)
+        return self._result(committed, find_snapshot(committed, {PUBLICATION_ID: self.id}))
+
+    def _load(self) -> Table | None:
+        from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
+
         try:
-            return _publish(
-                con, relation, catalog, namespace, table, schema, columns, snapshot_properties, begun
+            return self.catalog.load_table(self.identifier)
+        except (NoSuchTableError, NoSuchNamespaceError):
+            return None
+
+    def _begin(self, existing: Table | None) -> Transaction:
+        options = self.options
+        if existing is None:
+            self.catalog.create_namespace_if_not_exists(self.identifier[0])
+            self.created = True
+            properties = {**DEFAULT_PROPERTIES, **options.layout.properties}
+            if options.product:
+                properties[PRODUCT_PROPERTY] = options.product
+            # Until its first commit a new table exists nowhere: a crash leaves no empty one.
+            return self.catalog.create_table_transaction(
+                self.identifier,
+                self.schema,
+                partition_spec=initial_spec(options.layout, self.schema, self.full_name),
+                sort_order=initial_order(options.layout, self.schema, self.full_name),
+                properties=properties,
             )
-        except Exception as error:
-            if not _is_conflict(error):
-                raise _explained(error, full_name) from error
-            if attempt == COMMIT_ATTEMPTS - 1:
-                raise CatalogError(
-                    f"{full_name}: others commit to it all the time; try again later"
-                ) from error
-            time.sleep(0.05 * 2**attempt)
-    raise AssertionError("unreachable")
-
-
-def find_snapshot(table: Table, properties: Mapping[str, str]) -> int | None:
-    """Return the id of the newest snapshot whose summary has all of `properties`."""
-    for snapshot in reversed(table.metadata.snapshots):
-        summary = snapshot.summary
-        if summary is not None and all(summary.get(key) == value for key, value in properties.items()):
-            return snapshot.snapshot_id
-    return None
-
-
-def _columns(con: Any, relation: RelationName, full_name: str) -> list[tuple[str, ColumnType]]:
-    described = con.sql(f"select * from {relation.sql()} limit 0")
-    columns = []
-    problems = []
-    for name, kind in zip(described.columns, described.types, strict=True):
-        try:
-            check_name(name)
-            columns.append((name, column_type(kind)))
-        except UnsupportedTypeError as error:
-            problems.append(f"column {name!r}: {error}")
-    if problems:
-        raise PublicationError(f"{full_name} cannot be published. " + "; ".join(problems))
-    return columns
-
-
-def _schema(columns: list[tuple[str, ColumnType]], docs: Mapping[str, str]) -> Schema:
-    from pyiceberg.schema import Schema
-    from pyiceberg.types import NestedField
-
-    return Schema(
-        *(
-            NestedField(number, name, kind.iceberg, required=False, doc=docs.get(name) or None)
-            for number, (name, kind) in enumerate(columns, 1)
+        self.created = False
+        self._check_foreign(existing)
+        transaction = existing.transaction()
+        changes = evolve_schema(
+            transaction,
+            self.schema,
+            self.full_name,
+            policy=options.schema_evolution,
+            keep_columns=options.mode in ("append", "upsert"),
         )
-    )
+        changes += apply_layout(transaction, options.layout, self.full_name)
+        if options.product and existing.metadata.properties.get(PRODUCT_PROPERTY) != options.product:
+            transaction.set_properties({PRODUCT_PROPERTY: options.product})
+        self.evolved = tuple(changes)
+        return transaction
 
+    def _check_foreign(self, existing: Table) -> None:
+        if self.options.recovery != "strict":
+            return
+        current = existing.current_snapshot()
+        summary = summary_of(existing, current.snapshot_id if current else None)
+        if current is not None and not any(name.startswith("floe.") for name in summary):
+            raise PublicationError(
+                f"{self.full_name}: somebody else wrote snapshot {current.snapshot_id} ({summary.get('operation')}), and "
+                "governance.stale_table_recovery_mode is 'strict'. Roll the table back, or set it to 'repair' to "
+                "publish over it."
+            )
 
-def _publish(
-    con: Any,
-    relation: RelationName,
-    catalog: Catalog,
-    namespace: str,
-    name: str,
-    schema: Schema,
-    columns: list[tuple[str, ColumnType]],
-    properties: Mapping[str, str],
-    begun: float,
-) -> PublicationResult:
-    from pyiceberg.exceptions import NoSuchTableError
-
-    identifier = (namespace, name)
-    created = False
-    try:
-        table = catalog.load_table(identifier)
-        transaction = table.transaction()
-    except NoSuchTableError:
-        catalog.create_namespace_if_not_exists(namespace)
-        # Until its first commit a new table exists nowhere: a crash leaves no empty one.
-        transaction = catalog.create_table_transaction(
-            identifier, schema, properties={"write.parquet.compression-codec": "zstd"}
+    def _stage(
+        self, existing: Table | None, transaction: Transaction
+    ) -> tuple[list[DataFile], list[DataFile]]:
+        """Write files, where those of an earlier attempt cannot be taken; returns those that go and those that come."""
+        metadata = transaction.table_metadata
+        staging = Staging(
+            self.con, transaction._table.io, metadata, self.options.layout, self.id, self.options.scratch
         )
-        table = transaction._table
-        created = True
-    evolved = () if created else _evolve(transaction, schema, f"{namespace}.{name}")
-    folder = _data_folder(transaction.table_metadata.location) / uuid.uuid4().hex
-    try:
-        files = _write(con, relation, columns, transaction.table_metadata.schema(), folder)
-        data_files = _commit(transaction, table, files, properties)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    table = catalog.load_table(identifier)
-    snapshot = table.current_snapshot()
-    return PublicationResult(
-        table=f"{namespace}.{name}",
-        snapshot_id=snapshot.snapshot_id if snapshot else None,
-        rows=sum(file.record_count for file in data_files),
-        bytes=sum(file.file_size_in_bytes for file in data_files),
-        files=len(data_files),
-        created=created,
-        evolved=tuple(evolved),
-        seconds=time.perf_counter() - begun,
-        location=table.location(),
-        columns=tuple((column.name, str(column.field_type)) for column in table.schema().fields),
-    )
+        mode = self.options.mode if existing is not None else "overwrite"
+        names = [name for name, _kind in self.columns]
+        if mode in ("upsert", "increment"):
+            assert existing is not None
+            # What is written depends on what stands, so each attempt writes anew.
+            self._discard()
+            self.staged = staging
+            rows = TableRows(self.con, existing, metadata, existing.io, self.rows_sql, self.columns)
+            try:
+                if mode == "upsert":
+                    self.changes = rows.upsert(staging, self.options.key, self.full_name)
+                else:
+                    assert self.options.before is not None
+                    before = self.options.before.sql()
+                    self.changes = rows.increment(staging, before, self.options.key)
+            finally:
+                rows.close()
+            if self.changes is not None:
+                self.mode = mode
+                return list(self.changes.replaced), staging.files
+            staging.discard()
+        self.mode = "append" if mode == "append" else "overwrite"
+        if mode == "upsert" or (existing is None and self.options.mode == "upsert"):
+            TableRows(self.con, existing, metadata, None, self.rows_sql, self.columns)._check_key(  # type: ignore[arg-type]
+                self.options.key, self.full_name
+            )
+        if self.staged is None or self.staged is staging or self.staged.signature() != staging.signature():
+            self._discard()
+            self.staged = staging
+            staging.write(self.rows_sql, names)
+        replaced = []
+        if existing is not None and mode != "append" and metadata.current_snapshot_id is not None:
+            replaced = [task.file for task in existing.scan().plan_files()]
+        return replaced, self.staged.files
 
+    def _summary(self) -> dict[str, str]:
+        summary = {**self.properties, "floe.write-mode": self.mode}
+        if self.changes is not None and self.mode in ("upsert", "increment"):
+            summary["floe.rows-inserted"] = str(self.changes.inserted)
+            summary["floe.rows-deleted"] = str(self.changes.deleted)
+        return summary
 
-def _evolve(transaction: Transaction, wanted: Schema, full_name: str) -> list[str]:
-    """Bring the table's schema to the wanted one, as far as Iceberg allows; returns what changed."""
-    from pyiceberg.exceptions import ValidationError
-    from pyiceberg.schema import promote
-    from pyiceberg.types import DecimalType, PrimitiveType
+    def _discard(self) -> None:
+        if self.staged is not None:
+            self.staged.discard()
+            self.staged = None
 
-    current = transaction.table_metadata.schema()
-    now = {column.name: column for column in current.fields}
-    then = {column.name: column for column in wanted.fields}
-    changes: list[str] = []
-    for name, column in then.items():
-        if name not in now:
-            changes.append(f"added {name} {column.field_type}")
-            continue
-        old, new = now[name].field_type, column.field_type
-        if str(old) == str(new) or not (isinstance(old, PrimitiveType) and isinstance(new, PrimitiveType)):
-            if isinstance(old, PrimitiveType) != isinstance(new, PrimitiveType):
-                raise _refused(full_name, name, old, new)
-            continue
-        if isinstance(old, DecimalType) and isinstance(new, DecimalType) and old.scale != new.scale:
-            raise _refused(full_name, name, old, new)
-        try:
-            promote(old, new)
-        except Exception:
-            raise _refused(full_name, name, old, new) from None
-        changes.append(f"widened {name} from {old} to {new}")
-    dropped = [name for name in now if name not in then]
-    changes += [f"dropped {name}" for name in dropped]
-    nested = any(str(now[n].field_type) != str(c.field_type) for n, c in then.items() if n in now)
-    if not changes and not nested:
-        return []
-    try:
-        with transaction.update_schema(allow_incompatible_changes=True) as update:
-            for name in dropped:
-                update.delete_column((name,))
-        with transaction.update_schema() as update:
-            update.union_by_name(wanted)
-    except (ValidationError, ValueError) as error:
-        raise PublicationError(
-            f"{full_name} cannot change its schema like this: {error}. Publish under another name, or keep the type."
-        ) from error
-    return changes
+    def _give_up(self, unknown: bool) -> None:
+        # A commit that may still land names these files; maintenance finds them where it does not.
+        if not unknown:
+            self._discard()
 
-
-def _refused(full_name: str, column: str, old: Any, new: Any) -> PublicationError:
-    return PublicationError(
-        f"{full_name}: column {column!r} is {old} in the table and {new} now, which Iceberg cannot change. Cast it "
-        f"to {old}, give the column another name, or drop the table to start over; its last snapshot stands."
-    )
-
-
-def _data_folder(location: str) -> Path:
-    parsed = urlparse(location)
-    if parsed.scheme not in ("", "file"):
-        raise CatalogError(f"tables at {parsed.scheme}:// cannot be written; this version writes file://")
-    return Path(unquote(parsed.path)) / "data"
-
-
-def _write(
-    con: Any, relation: RelationName, columns: list[tuple[str, ColumnType]], schema: Schema, folder: Path
-) -> list[str]:
-    ids = {column.name: column for column in schema.fields}
-    entries = ", ".join(field_ids(name, ids[name].field_type, ids[name].field_id) for name, _kind in columns)
-    projection = ", ".join(f"{_expression(name, kind)} as {quoted(name)}" for name, kind in columns)
-    folder.mkdir(parents=True)
-    target = str(folder).replace("'", "''")
-    con.execute(
-        f"copy (select {projection} from {relation.sql()}) to '{target}' "
-        f"(format parquet, compression zstd, file_size_bytes {DATA_FILE_BYTES}, field_ids {{{entries}}})"
-    )
-    return [str(file) for file in sorted(folder.glob("*.parquet"))]
-
-
-def _expression(name: str, kind: ColumnType) -> str:
-    column = quoted(name)
-    if kind.sql in BOUNDED:
-        text = f"column {name!r} holds a {kind.sql.lower()} beyond the years 1 to 9999, or an infinite one"
-        first, last = (f"{kind.sql} '{bound}'" for bound in BOUNDED[kind.sql])
-        escaped = text.replace("'", "''")
-        column = (
-            f"case when {column} not between {first} and {last} then error('{escaped}') else {column} end"
+    def _result(self, table: Table, snapshot_id: int | None) -> PublicationResult:
+        summary = summary_of(table, snapshot_id)
+        added = self.staged.files if self.staged is not None else []
+        written = sum(file.record_count for file in added)
+        inserted, deleted = written, None
+        if self.changes is not None and self.mode in ("upsert", "increment"):
+            inserted, deleted = self.changes.inserted, self.changes.deleted
+        return PublicationResult(
+            table=self.full_name,
+            snapshot_id=snapshot_id,
+            rows=int(summary.get("total-records") or 0),
+            bytes=int(summary.get("total-files-size") or 0),
+            files=int(summary.get("total-data-files") or 0),
+            created=self.created,
+            evolved=self.evolved,
+            seconds=time.perf_counter() - self.begun,
+            location=table.location(),
+            columns=tuple((column.name, str(column.field_type)) for column in table.schema().fields),
+            mode=self.mode,
+            written_bytes=sum(file.file_size_in_bytes for file in added),
+            inserted=inserted,
+            deleted=deleted,
+            attempts=self.attempts,
         )
-    return f"cast({column} as {kind.sql})"
-
-
-def _commit(
-    transaction: Transaction, table: Table, files: list[str], properties: Mapping[str, str]
-) -> list[Any]:
-    from pyiceberg.io.pyarrow import parquet_files_to_data_files
-
-    uris = [Path(file).as_uri() for file in files]
-    metadata = transaction.table_metadata
-    added = [
-        file for file in parquet_files_to_data_files(table.io, metadata, iter(uris)) if file.record_count > 0
-    ]
-    kept = {file.file_path for file in added}
-    for file, uri in zip(files, uris, strict=True):
-        if uri not in kept:
-            # DuckDB leaves an empty file per idle thread.
-            Path(file).unlink()
-    replaced = []
-    if metadata.current_snapshot_id is not None:
-        replaced = [task.file for task in table.scan().plan_files()]
-    with transaction.update_snapshot(snapshot_properties=dict(properties)).overwrite() as snapshot:
-        for data_file in replaced:
-            snapshot.delete_data_file(data_file)
-        for data_file in added:
-            snapshot.append_data_file(data_file)
-    transaction.commit_transaction()
-    return added
-
-
-def _is_conflict(error: Exception) -> bool:
-    from pyiceberg.exceptions import CommitFailedException, TableAlreadyExistsError, ValidationException
-    from sqlalchemy.exc import IntegrityError, OperationalError
-
-    # Two that make the same namespace or table at once: the second finds it when it looks again.
-    conflicts = (CommitFailedException, TableAlreadyExistsError, ValidationException, IntegrityError)
-    if isinstance(error, conflicts):
-        return True
-    return isinstance(error, OperationalError) and "locked" in str(error)
 
 
 def _explained(error: Exception, full_name: str) -> Exception:
     import duckdb
-    from pyiceberg.exceptions import ServiceUnavailableError
-    from sqlalchemy.exc import SQLAlchemyError
 
     first_line = next(iter(str(error).splitlines()), type(error).__name__)
-    if isinstance(error, PublicationError | CatalogError):
-        return error
     if isinstance(
         error, duckdb.ConversionException | duckdb.OutOfRangeException | duckdb.InvalidInputException
     ):
         return PublicationError(f"{full_name}: a value does not fit its column: {first_line}")
-    if isinstance(error, OSError | duckdb.IOException | SQLAlchemyError | ServiceUnavailableError):
-        with contextlib.suppress(IndexError):
-            first_line = str(error).splitlines()[0]
+    if isinstance(error, duckdb.IOException):
         return CatalogError(f"{full_name} could not be written: {first_line}")
-    return error
+    if isinstance(error, ConflictError | UnknownOutcomeError):
+        return CatalogError(f"{full_name} could not be written: {first_line}")
+    return catalog_error(error, f"{full_name} could not be written")

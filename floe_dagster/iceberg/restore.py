@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from floe_dagster.iceberg.publication import RelationName
+from floe_dagster.iceberg.reading import read_tasks
+from floe_dagster.iceberg.relation import RelationName
 from floe_dagster.iceberg.types import quoted
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ def restore_relation(
     Returns:
         The number of rows.
     """
-    reader = catalog.load_table((namespace, table)).scan().to_arrow_batch_reader()
+    loaded = catalog.load_table((namespace, table))
+    reader = read_tasks(loaded.metadata, loaded.io, loaded.scan().plan_files())
     con.register("floe_restored", reader)
     try:
         con.execute(f"create schema if not exists {quoted(relation.database)}.{quoted(relation.schema)}")

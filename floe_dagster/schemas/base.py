@@ -80,9 +80,17 @@ _ENV_STRING = re.compile(r"^\$\{([A-Za-z_][A-Za-z0-9_]*)\}$")
 
 
 class SecretReference(Section):
-    """Names where a secret comes from at run time; `{env: NAME}` or the string `${NAME}`."""
+    """Names where a secret comes from at run time: `{env: NAME}`, the string `${NAME}`, or `{secret: NAME, key: KEY}`.
 
-    env: str = Field(description="Name of the environment variable that holds the secret.")
+    A Kubernetes Secret reaches a process as an environment variable, too: `FLOE_SECRET_<NAME>_<KEY>` where `env` names
+    none; runs in Kubernetes get it from the Secret by themselves.
+    """
+
+    env: str | None = Field(None, description="Name of the environment variable that holds the secret.")
+    secret: str | None = Field(
+        None, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", description="Name of the Kubernetes Secret."
+    )
+    key: str | None = Field(None, pattern=r"^[-._a-zA-Z0-9]+$", description="Key in the Kubernetes Secret.")
 
     @classmethod
     def parse(cls, value: Any) -> Any:
@@ -92,10 +100,17 @@ class SecretReference(Section):
             if not found:
                 raise ValueError("must be a reference such as {env: NAME}, never the secret itself")
             return {"env": found.group(1)}
-        if (
-            isinstance(value, dict)
-            and isinstance(value.get("env"), str)
-            and not _ENV_NAME.match(value["env"])
-        ):
+        if not isinstance(value, dict):
+            return value
+        if isinstance(value.get("env"), str) and not _ENV_NAME.match(value["env"]):
             raise ValueError("env must be the name of an environment variable")
+        if ("secret" in value) != ("key" in value):
+            raise ValueError("a Kubernetes Secret takes both: {secret: NAME, key: KEY}")
+        if not value.get("env") and not value.get("secret"):
+            raise ValueError(
+                "must name where the secret comes from: {env: NAME}, or {secret: NAME, key: KEY}"
+            )
+        if not value.get("env") and isinstance(value["secret"], str) and isinstance(value["key"], str):
+            name = re.sub(r"[^A-Za-z0-9]+", "_", f"FLOE_SECRET_{value['secret']}_{value['key']}").upper()
+            return {**value, "env": name}
         return value

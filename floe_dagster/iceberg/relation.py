@@ -1,0 +1,84 @@
+"""A relation in DuckDB, and how its columns are published."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from floe_dagster.iceberg.errors import PublicationError
+from floe_dagster.iceberg.types import ColumnType, UnsupportedTypeError, check_name, column_type, quoted
+
+if TYPE_CHECKING:
+    from pyiceberg.schema import Schema
+
+BOUNDED = {
+    "DATE": ("0001-01-01", "9999-12-31"),
+    "TIMESTAMP": ("0001-01-01", "9999-12-31 23:59:59.999999"),
+    "TIMESTAMPTZ": ("0001-01-02 00:00:00+00", "9999-12-30 23:59:59.999999+00"),
+}
+"""What PyIceberg can express, by DuckDB type; infinity lies outside, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class RelationName:
+    """A table or view in DuckDB."""
+
+    database: str
+    schema: str
+    identifier: str
+
+    def sql(self) -> str:
+        """Return the quoted name."""
+        return ".".join(quoted(part) for part in (self.database, self.schema, self.identifier))
+
+
+def relation_columns(con: Any, relation: RelationName, full_name: str) -> list[tuple[str, ColumnType]]:
+    """Return name and type of each column.
+
+    Raises:
+        PublicationError: A type has no Iceberg counterpart; all of them are named.
+    """
+    described = con.sql(f"select * from {relation.sql()} limit 0")
+    columns = []
+    problems = []
+    for name, kind in zip(described.columns, described.types, strict=True):
+        try:
+            check_name(name)
+            columns.append((name, column_type(kind)))
+        except UnsupportedTypeError as error:
+            problems.append(f"column {name!r}: {error}")
+    if problems:
+        raise PublicationError(f"{full_name} cannot be published. " + "; ".join(problems))
+    return columns
+
+
+def relation_schema(columns: list[tuple[str, ColumnType]], docs: Mapping[str, str]) -> Schema:
+    """Return the Iceberg schema of the columns, ids provisional."""
+    from pyiceberg.schema import Schema
+    from pyiceberg.types import NestedField
+
+    return Schema(
+        *(
+            NestedField(number, name, kind.iceberg, required=False, doc=docs.get(name) or None)
+            for number, (name, kind) in enumerate(columns, 1)
+        )
+    )
+
+
+def projection(relation: RelationName, columns: list[tuple[str, ColumnType]]) -> str:
+    """Return SQL for the relation's rows as they are published: every value cast, none out of bounds."""
+    entries = ", ".join(f"{_expression(name, kind)} as {quoted(name)}" for name, kind in columns)
+    return f"select {entries} from {relation.sql()}"
+
+
+def _expression(name: str, kind: ColumnType) -> str:
+    column = quoted(name)
+    if kind.sql in BOUNDED:
+        text = f"column {name!r} holds a {kind.sql.lower()} beyond the years 1 to 9999, or an infinite one"
+        first, last = (f"{kind.sql} '{bound}'" for bound in BOUNDED[kind.sql])
+        escaped = text.replace("'", "''")
+        column = (
+            f"case when {column} not between {first} and {last} then error('{escaped}') else {column} end"
+        )
+    return f"cast({column} as {kind.sql})"

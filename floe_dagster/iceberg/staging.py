@@ -1,0 +1,452 @@
+"""Writes the data files of one publication: DuckDB writes Parquet, finished files are delivered while it goes on.
+
+Nothing here is visible to readers: files exist, and no snapshot names them yet.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlparse
+
+from floe_dagster.iceberg.errors import PublicationError
+from floe_dagster.iceberg.layout import TableLayout
+from floe_dagster.iceberg.types import field_ids, quoted
+
+if TYPE_CHECKING:
+    from pyiceberg.io import FileIO
+    from pyiceberg.manifest import DataFile
+    from pyiceberg.table.metadata import TableMetadata
+    from pyiceberg.typedef import Record
+
+LOCAL_FILE_BYTES = 512 << 20
+"""Iceberg's own default for the size of a data file. (A file per thread would be an alternative, but with it
+DuckDB 2.0 crashes on a full disk.)"""
+REMOTE_FILE_BYTES = 64 << 20
+"""Smaller where files are uploaded: an upload begins when a file is finished."""
+UPLOADS = 4
+UPLOAD_ATTEMPTS = 6
+CHUNK_BYTES = 8 << 20
+MAXIMUM_PARTITIONS = 2_000
+_POLL_SECONDS = 0.02
+_INDEX = "__floe_partition"
+
+
+@dataclass(slots=True)
+class Staging:
+    """Data files of one publication.
+
+    Args:
+        con: A DuckDB connection of its own.
+        io: Of the table.
+        metadata: The table as it will be: schema and spec decide how files are written.
+        layout: Sort order of what is written.
+        publication_id: Part of every file's name.
+        scratch: Local folder for what is uploaded; the system's own when None.
+    """
+
+    con: Any
+    io: FileIO
+    metadata: TableMetadata
+    layout: TableLayout
+    publication_id: str
+    scratch: Path | None = None
+    files: list[DataFile] = field(default_factory=list)
+    _count: int = 0
+    _names: Any = field(default_factory=threading.Lock)
+
+    def signature(self) -> tuple[Any, ...]:
+        """Return what files depend on: those of an earlier attempt can be committed where it is the same."""
+        metadata = self.metadata
+        return metadata.location, metadata.schema(), metadata.spec(), metadata.table_uuid
+
+    def write(self, query: str, columns: Sequence[str]) -> list[DataFile]:
+        """Write the rows of a query and return their data files.
+
+        Args:
+            query: SQL that gives `columns`, in any order.
+            columns: Names of the table's columns that the query gives.
+
+        Raises:
+            PublicationError: More partitions than `MAXIMUM_PARTITIONS`.
+            OSError: A file cannot be written or uploaded.
+        """
+        folder = self._folder()
+        try:
+            with self._partitioned(query) as partitions:
+                written = self._copy(query, columns, partitions, folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        self.files += written
+        return written
+
+    def discard(self) -> None:
+        """Remove what was delivered; only when it is certain that no snapshot names it."""
+        for data_file in self.files:
+            with contextlib.suppress(Exception):
+                self.io.delete(data_file.file_path)
+        self.files.clear()
+
+    @property
+    def _is_local(self) -> bool:
+        return urlparse(self.metadata.location).scheme in ("", "file")
+
+    def _folder(self) -> Path:
+        if self._is_local:
+            # In the same file system, so that delivering is renaming.
+            parent = _local(self.metadata.location) / "data"
+        else:
+            parent = self.scratch or Path(tempfile.gettempdir())
+        parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=f".staging-{self.publication_id}-", dir=parent))
+
+    @contextlib.contextmanager
+    def _partitioned(self, query: str) -> Iterator[_Partitions | None]:
+        fields = [f for f in self.metadata.spec().fields if str(f.transform) != "void"]
+        if not fields:
+            yield None
+            return
+        partitions = _Partitions(self.con, self.metadata, query)
+        try:
+            partitions.prepare()
+            yield partitions
+        finally:
+            partitions.close()
+
+    def _copy(
+        self, query: str, columns: Sequence[str], partitions: _Partitions | None, folder: Path
+    ) -> list[DataFile]:
+        order = self._order(columns)
+        records = partitions.records if partitions else [None]
+        if len(records) < 2:
+            return self._copy_files(f"{query}{order}", columns, folder, records)
+        assert partitions is not None
+        if not order:
+            return self._copy_files(partitions.indexed_query(), columns, folder, records, partitioned=True)
+        # DuckDB does not keep an order within partitions: each is sorted by itself.
+        self._run(self._statement(partitions.indexed_query(), columns, folder / "parts", partitioned=True))
+        written: list[DataFile] = []
+        for part in sorted((folder / "parts").iterdir()):
+            number = int(part.name.rpartition("=")[2])
+            sorted_query = f"select * from read_parquet({_text(part / '*.parquet')}){order}"
+            written += self._copy_files(sorted_query, columns, folder / f"sorted-{number}", [records[number]])
+            shutil.rmtree(part)
+        return written
+
+    def _order(self, columns: Sequence[str]) -> str:
+        entries = [
+            f"{quoted(entry.column)} {'desc' if entry.descending else 'asc'} nulls {'first' if entry.nulls_first else 'last'}"
+            for entry in self.layout.sort_by or ()
+            if entry.column in columns
+        ]
+        return f" order by {', '.join(entries)}" if entries else ""
+
+    def _statement(
+        self, query: str, columns: Sequence[str], folder: Path, *, partitioned: bool = False
+    ) -> str:
+        ids = {column.name: column for column in self.metadata.schema().fields}
+        entries = ", ".join(field_ids(name, ids[name].field_type, ids[name].field_id) for name in columns)
+        size: Any = self.metadata.properties.get("write.target-file-size-bytes")
+        size = size if str(size).isdigit() else LOCAL_FILE_BYTES if self._is_local else REMOTE_FILE_BYTES
+        by = f", partition_by ({_INDEX})" if partitioned else ""
+        return (
+            f"copy ({query}) to {_text(folder)} (format parquet, compression zstd, file_size_bytes {size}{by}, "
+            f"field_ids {{{entries}}})"
+        )
+
+    def _run(self, statement: str) -> None:
+        self.con.execute(statement).fetchall()
+
+    def _copy_files(
+        self,
+        query: str,
+        columns: Sequence[str],
+        folder: Path,
+        records: Sequence[Record | None],
+        *,
+        partitioned: bool = False,
+    ) -> list[DataFile]:
+        if not partitioned:
+            folder.mkdir(parents=True, exist_ok=True)
+        statement = self._statement(
+            query, columns, folder / "files" if partitioned else folder, partitioned=partitioned
+        )
+        root = folder / "files" if partitioned else folder
+
+        def record_of(path: Path) -> Record | None:
+            return (
+                records[int(path.parent.name.rpartition("=")[2])]
+                if partitioned
+                else next(iter(records), None)
+            )
+
+        if self._is_local:
+            self._run(statement)
+            found = (self._deliver(path, record_of(path)) for path in sorted(root.rglob("*.parquet")))
+            return [data_file for data_file in found if data_file is not None]
+        with ThreadPoolExecutor(UPLOADS + 1, thread_name_prefix="floe-publish") as pool:
+            return self._overlapped(pool, statement, root, record_of)
+
+    def _overlapped(
+        self, pool: ThreadPoolExecutor, statement: str, root: Path, record_of: Any
+    ) -> list[DataFile]:
+        copying: Future[None] = pool.submit(self._run, statement)
+        uploads: dict[Path, Future[DataFile | None]] = {}
+        seen: set[Path] = set()
+        try:
+            while True:
+                is_done = copying.done()
+                # Listed after the look: what was finished before the end of COPY is not missed.
+                for path in sorted(root.rglob("*.parquet")) if root.exists() else ():
+                    if path not in seen and (is_done or _is_finished(path)):
+                        seen.add(path)
+                        uploads[path] = pool.submit(self._deliver, path, record_of(path))
+                for upload in uploads.values():
+                    if upload.done():
+                        upload.result()
+                if is_done:
+                    copying.result()
+                    break
+                wait([copying], timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
+            found = [uploads[path].result() for path in sorted(uploads)]
+        except BaseException:
+            self.con.interrupt()
+            for upload in uploads.values():
+                upload.cancel()
+            raise
+        return [data_file for data_file in found if data_file is not None]
+
+    def _deliver(self, path: Path, record: Record | None) -> DataFile | None:
+        """Bring one finished file to its place; None where it holds no row."""
+        import pyarrow.parquet as pq
+        from pyiceberg.table.locations import load_location_provider
+
+        footer = pq.read_metadata(path)
+        if footer.num_rows == 0:
+            # DuckDB leaves an empty file per idle thread.
+            path.unlink()
+            return None
+        with self._names:
+            number, self._count = self._count, self._count + 1
+        provider = load_location_provider(self.metadata.location, self.metadata.properties)
+        directory = ""
+        if record is not None and len(record):
+            directory = self.metadata.spec().partition_to_path(record, self.metadata.schema()) + "/"
+        location = provider.new_data_location(f"{directory}{self.publication_id}-{number:05d}.parquet")
+        data_file = _data_file(path, footer, location, self.metadata, record, self.layout)
+        if self._is_local:
+            target = _local(location)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
+        else:
+            self._upload(path, location)
+            path.unlink()
+        return data_file
+
+    def _upload(self, path: Path, location: str) -> None:
+        for attempt in range(UPLOAD_ATTEMPTS):
+            try:
+                with (
+                    open(path, "rb") as source,
+                    self.io.new_output(location).create(overwrite=True) as target,
+                ):
+                    while chunk := source.read(CHUNK_BYTES):
+                        target.write(chunk)
+                return
+            except OSError as error:
+                # The same bytes under the same name: sending them again is always safe.
+                if attempt == UPLOAD_ATTEMPTS - 1 or _is_refusal(error):
+                    raise
+                time.sleep(min(0.25 * 2**attempt, 8.0))
+
+
+class _Partitions:
+    """The distinct partitions of a query, computed by Iceberg's own transforms inside DuckDB."""
+
+    def __init__(self, con: Any, metadata: TableMetadata, query: str) -> None:
+        self.con = con
+        self.metadata = metadata
+        self.query = query
+        self.records: list[Any] = []
+        self._functions: list[str] = []
+        self._expressions: list[str] = []
+        self._table = f"floe_partitions_{id(self)}"
+
+    def prepare(self) -> None:
+        """Find the partitions.
+
+        Raises:
+            PublicationError: There are too many.
+        """
+        from pyiceberg.typedef import Record
+
+        schema, spec = self.metadata.schema(), self.metadata.spec()
+        sources = [schema.find_field(f.source_id) for f in spec.fields]
+        for number, (partition, source) in enumerate(zip(spec.fields, sources, strict=True)):
+            self._expressions.append(self._expression(number, partition.transform, source))
+        named = ", ".join(f"{expression} as p{n}" for n, expression in enumerate(self._expressions))
+        self.con.execute(
+            f"create or replace temp table {self._table} as select row_number() over () - 1 as i, * from "
+            f"(select distinct {named} from ({self.query}) limit {MAXIMUM_PARTITIONS + 1})"
+        ).fetchall()
+        rows = self.con.execute(f"select * exclude (i) from {self._table} order by i").fetchall()
+        if len(rows) > MAXIMUM_PARTITIONS:
+            raise PublicationError(
+                f"{self.metadata.location.rpartition('/')[2]} would get more than {MAXIMUM_PARTITIONS:,} partitions in "
+                "one publication; choose a coarser transforms[].table.partition_by, for example month(…) for day(…)"
+            )
+        self.records = [
+            Record(
+                *(
+                    _internal(partition.transform, source.field_type, value)
+                    for partition, source, value in zip(spec.fields, sources, row, strict=True)
+                )
+            )
+            for row in rows
+        ]
+
+    def indexed_query(self) -> str:
+        """Return the query with the number of its partition beside each row."""
+        named = ", ".join(f"{expression} as __floe_p{n}" for n, expression in enumerate(self._expressions))
+        hidden = ", ".join(f"__floe_p{n}" for n in range(len(self._expressions)))
+        on = " and ".join(f"r.__floe_p{n} is not distinct from p.p{n}" for n in range(len(self._expressions)))
+        return (
+            f"select r.* exclude ({hidden}), p.i as {_INDEX} from (select *, {named} from ({self.query})) r "
+            f"join {self._table} p on {on}"
+        )
+
+    def close(self) -> None:
+        """Remove what was made inside DuckDB."""
+        with contextlib.suppress(Exception):
+            self.con.execute(f"drop table if exists {self._table}").fetchall()
+        for name in self._functions:
+            with contextlib.suppress(Exception):
+                self.con.remove_function(name)
+
+    def _expression(self, number: int, transform: Any, source: Any) -> str:
+        column = quoted(source.name)
+        kind = str(transform)
+        if kind == "identity":
+            return column
+        if kind == "void":
+            return "null"
+        name = f"floe_transform_{id(self)}_{number}"
+        apply = transform.pyarrow_transform(source.field_type)
+
+        def transformed(values: Any) -> Any:
+            import pyarrow as pa
+
+            if pa.types.is_timestamp(values.type) and values.type.tz:
+                values = values.cast(pa.timestamp("us", tz="+00:00"))
+            return apply(values)
+
+        given, result = _duckdb_types(source.field_type, kind)
+        self.con.create_function(name, transformed, [given], result, type="arrow", null_handling="special")
+        self._functions.append(name)
+        return f"{name}({column})"
+
+
+def _duckdb_types(iceberg: Any, transform: str) -> tuple[str, str]:
+    from pyiceberg import types
+
+    known: dict[type, str] = {
+        types.IntegerType: "INTEGER",
+        types.LongType: "BIGINT",
+        types.StringType: "VARCHAR",
+        types.BinaryType: "BLOB",
+        types.DateType: "DATE",
+        types.TimeType: "TIME",
+        types.TimestampType: "TIMESTAMP",
+        types.TimestamptzType: "TIMESTAMPTZ",
+    }
+    if isinstance(iceberg, types.DecimalType):
+        given = f"DECIMAL({iceberg.precision},{iceberg.scale})"
+    else:
+        given = known[type(iceberg)]
+    return given, given if transform.startswith("truncate") else "INTEGER"
+
+
+def _internal(transform: Any, iceberg: Any, value: Any) -> Any:
+    from pyiceberg.partitioning import _to_partition_representation
+
+    if value is None or str(transform) != "identity":
+        return value
+    return _to_partition_representation(iceberg, value)
+
+
+def _data_file(
+    path: Path,
+    footer: Any,
+    location: str,
+    metadata: TableMetadata,
+    record: Record | None,
+    layout: TableLayout,
+) -> DataFile:
+    from pyiceberg.io.pyarrow import (
+        compute_statistics_plan,
+        data_file_statistics_from_parquet_metadata,
+        parquet_path_to_id_mapping,
+    )
+    from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
+    from pyiceberg.typedef import Record
+
+    schema = metadata.schema()
+    statistics = data_file_statistics_from_parquet_metadata(
+        parquet_metadata=footer,
+        stats_columns=compute_statistics_plan(schema, metadata.properties),
+        parquet_column_mapping=parquet_path_to_id_mapping(schema),
+    )
+    return DataFile.from_args(
+        content=DataFileContent.DATA,
+        file_path=location,
+        file_format=FileFormat.PARQUET,
+        partition=record if record is not None else Record(),
+        file_size_in_bytes=path.stat().st_size,
+        sort_order_id=metadata.default_sort_order_id if layout.sort_by else None,
+        spec_id=metadata.default_spec_id,
+        equality_ids=None,
+        key_metadata=None,
+        **statistics.to_serialized_dict(),
+    )
+
+
+def _is_finished(path: Path) -> bool:
+    """Tell whether DuckDB has written a file to its end: the footer comes last."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with open(path, "rb") as file:
+            file.seek(0, 2)
+            if file.tell() < 12:
+                return False
+            file.seek(-4, 2)
+            if file.read() != b"PAR1":
+                return False
+        pq.read_metadata(path)
+        return True
+    except (OSError, pa.ArrowException):
+        return False
+
+
+def _is_refusal(error: OSError) -> bool:
+    said = str(error)
+    return any(
+        sign in said for sign in ("ACCESS_DENIED", "NO_SUCH_BUCKET", "INVALID_ACCESS_KEY", "SIGNATURE")
+    )
+
+
+def _local(location: str) -> Path:
+    return Path(unquote(urlparse(location).path))
+
+
+def _text(path: Path) -> str:
+    return "'" + str(path).replace("'", "''") + "'"

@@ -1,0 +1,69 @@
+"""Storages for tables; a storage type is one entry of `STORAGES`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from floe_dagster.home import FloeHome
+
+
+def local_warehouse(config: Mapping[str, Any], home: FloeHome) -> str:
+    """Return the warehouse of a folder, as a URI."""
+    return Path(config.get("path") or home.warehouse_dir).absolute().as_uri()
+
+
+def s3_warehouse(config: Mapping[str, Any], home: FloeHome) -> str:
+    """Return the warehouse of a bucket, as a URI."""
+    return f"s3://{config['bucket']}/warehouse"
+
+
+def s3_file_io(config: Mapping[str, Any], *, vended: bool) -> dict[str, str]:
+    """Return PyIceberg's properties for an S3-compatible store.
+
+    Args:
+        config: Settings of `plugins.storage`, secrets resolved.
+        vended: The catalog gives the keys, so none are named here.
+    """
+    properties = {
+        "s3.region": str(config.get("region") or "us-east-1"),
+        "s3.connect-timeout": "10",
+        "s3.request-timeout": str(config.get("timeout_seconds") or 60),
+        "s3.force-virtual-addressing": str(not config.get("path_style_access", False)).lower(),
+    }
+    if config.get("endpoint"):
+        properties["s3.endpoint"] = str(config["endpoint"])
+    if not vended and config.get("access_key_id"):
+        properties["s3.access-key-id"] = str(config["access_key_id"])
+        properties["s3.secret-access-key"] = str(config.get("secret_access_key") or "")
+    return properties
+
+
+def local_file_io(config: Mapping[str, Any], *, vended: bool) -> dict[str, str]:
+    """Return PyIceberg's properties for a folder: none."""
+    return {}
+
+
+class Storage:
+    """What one storage type does.
+
+    Args:
+        warehouse: Its warehouse, as a URI, where the catalog names none.
+        file_io: PyIceberg's properties.
+    """
+
+    def __init__(
+        self,
+        warehouse: Callable[[Mapping[str, Any], FloeHome], str],
+        file_io: Callable[..., dict[str, str]],
+    ) -> None:
+        self.warehouse = warehouse
+        self.file_io = file_io
+
+
+STORAGES = {
+    "local": Storage(local_warehouse, local_file_io),
+    "s3": Storage(s3_warehouse, s3_file_io),
+    "minio": Storage(s3_warehouse, s3_file_io),
+}
