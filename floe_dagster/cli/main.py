@@ -171,7 +171,59 @@ examples:
         "--product-dir", type=Path, metavar="DIR", help="the product's folder, where it is elsewhere"
     )
     _format(show)
+
+    _platform(commands)
     return parser
+
+
+def _platform(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    platform = _command(
+        commands,
+        "platform",
+        "bring catalog and storage to a usable state, or say what is wrong with them",
+        "examples:\n  floe-dagster platform bootstrap --manifest manifests/demo.yaml --dry-run\n"
+        "  floe-dagster platform check --manifest manifests/demo.yaml\n",
+    )
+    actions = platform.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
+    bootstrap = actions.add_parser(
+        "bootstrap",
+        help="make bucket, policy, user, catalog, principal and grants, where they are missing",
+        description="Make what is missing, and say so. It can be run again after any failure.",
+        epilog="""\
+environment:
+  MINIO_ROOT_USER, MINIO_ROOT_PASSWORD                     who may make buckets, users and policies
+  POLARIS_ROOT_CLIENT_ID, POLARIS_ROOT_CLIENT_SECRET       who may make catalogs and principals
+  and whatever the manifest refers to
+""",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    bootstrap.add_argument("--dry-run", action="store_true", help="only look, and say what would be done")
+    bootstrap.add_argument(
+        "--wait", type=_seconds, default=60.0, metavar="SECONDS", help="for each service at most (default 60)"
+    )
+    bootstrap.add_argument(
+        "--credentials-file",
+        type=_path,
+        metavar="FILE",
+        help="where credentials go that Polaris makes itself",
+    )
+    bootstrap.add_argument(
+        "--management-url", metavar="URL", help="of Polaris, where it cannot be told from the catalog's URI"
+    )
+    check = actions.add_parser(
+        "check",
+        help="look at everything that publication needs; exit code 1 where something is wrong",
+        description="Look at everything that publication needs, with the fix for what is wrong.",
+    )
+    for parser in (bootstrap, check):
+        _manifest(parser)
+        parser.add_argument(
+            "--namespace",
+            action="append",
+            metavar="NAME",
+            help="a product's namespace; bootstrap grants these alone, check looks at these (may be repeated)",
+        )
+        _format(parser)
 
 
 def _command(
@@ -215,6 +267,16 @@ def _path(text: str) -> Path:
     if not text.strip():
         raise argparse.ArgumentTypeError("is empty; name a file, or leave the option out")
     return Path(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds between 0 and 3600")
+    return seconds
 
 
 def _version() -> str:

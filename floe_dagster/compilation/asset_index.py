@@ -28,6 +28,7 @@ def build_asset_index(
     spec: ProductSpec,
     manifest: PlatformManifest,
     places: DescriptionPlaces,
+    lifecycle: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the index as JSON values.
 
@@ -37,6 +38,7 @@ def build_asset_index(
         spec: The product spec: schedule, freshness, preset, labels.
         manifest: The merged platform manifest: presets, default schedule.
         places: Where models are described.
+        lifecycle: Governance of tables: schema evolution, recovery, retention, snapshots.
 
     Returns:
         `product` (what concerns all of it), `assets` and `checks`, in the order of dbt's ids.
@@ -70,6 +72,10 @@ def build_asset_index(
                 "file": node["original_file_path"],
                 "checksum": str((node.get("checksum") or {}).get("checksum") or "")[:12],
                 "described": places.of(node),
+                "table": transform.table.model_dump(exclude_none=True)
+                if transform and transform.table
+                else {},
+                "unique_key": _unique_key(node),
                 "columns": [
                     {
                         "name": column["name"],
@@ -96,6 +102,7 @@ def build_asset_index(
             "resources": preset.to_kubernetes() if preset else None,
             "preset": spec.resources,
             "repository": spec.repository,
+            "lifecycle": dict(lifecycle or {}),
         },
         "assets": assets,
         "checks": _checks(dbt_manifest, nodes),
@@ -110,6 +117,11 @@ def _is_published(node: Mapping[str, Any]) -> bool:
         node["resource_type"] in ("model", "snapshot")
         and node["config"].get("materialized") in PUBLISHED_MATERIALIZATIONS
     )
+
+
+def _unique_key(node: Mapping[str, Any]) -> list[str]:
+    key = node["config"].get("unique_key")
+    return [str(column) for column in (key if isinstance(key, list) else [key] if key else [])]
 
 
 def _upstream(node: Mapping[str, Any], nodes: Mapping[str, Any], all_nodes: Mapping[str, Any]) -> set[str]:

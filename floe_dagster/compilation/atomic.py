@@ -8,12 +8,13 @@ import tempfile
 from pathlib import Path
 
 
-def write_atomically(path: Path, content: bytes) -> bool:
+def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> bool:
     """Write `content` to `path` so that a reader, or a crash, sees the old file or the whole new one.
 
     Args:
         path: The file; its folder is made.
         content: All of the content.
+        mode: Permissions of the file.
 
     Returns:
         False where the file held the same content already and was left untouched.
@@ -33,7 +34,7 @@ def write_atomically(path: Path, content: bytes) -> bool:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
+        os.chmod(temporary, mode)
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):

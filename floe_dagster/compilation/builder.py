@@ -73,7 +73,7 @@ def build_artifacts(
         ),
         "default",
     )
-    plugins = _plugins(chain.merged)
+    plugins = resolved_plugins(chain.merged)
     return CompiledArtifacts(
         metadata=ArtifactMetadata(
             compiled_at=compiled_at,
@@ -140,7 +140,8 @@ def _version() -> str:
         return "0.0.0"
 
 
-def _plugins(manifest: PlatformManifest) -> ResolvedPlugins:
+def resolved_plugins(manifest: PlatformManifest) -> ResolvedPlugins:
+    """Return the plugins of a merged manifest as the artifact holds them, defaults filled in."""
     types = plugin_types(manifest)
 
     def ref(category: str) -> PluginRef | None:

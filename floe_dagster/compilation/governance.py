@@ -94,6 +94,18 @@ class GovernanceResolution:
     decisions: tuple[GovernanceDecision, ...] = ()
     findings: list[Finding] = field(default_factory=list)
 
+    def lifecycle(self) -> dict[str, Any]:
+        """Return what governs the life of tables, by field; what nobody states is left out."""
+        resolved = self.governance
+        values = {
+            "schema_evolution": self.schema_evolution,
+            "stale_table_recovery_mode": self.stale_table_recovery_mode,
+            "data_retention_days": resolved.data_retention_days if resolved else None,
+            "default_ttl_hours": resolved.default_ttl_hours if resolved else None,
+            "snapshot_keep_last": resolved.snapshot_keep_last if resolved else None,
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
 
 @dataclass(frozen=True, slots=True)
 class _Layer:

@@ -364,6 +364,7 @@ class Pipeline:
                 spec=product,
                 manifest=chain.merged,
                 places=DescriptionPlaces(self._read_source),
+                lifecycle=resolution.lifecycle(),
             )
             self._documents = {
                 ARTIFACT: self.artifact.model_dump_json(indent=2, by_alias=True).encode() + b"\n",

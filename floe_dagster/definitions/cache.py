@@ -4,15 +4,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from floe_dagster.compilation.atomic import write_atomically
-from floe_dagster.iceberg.relation import RelationName
+from floe_dagster.iceberg.changes import BEFORE_SCHEMA, row_hash
+from floe_dagster.iceberg.errors import PublicationError
+from floe_dagster.iceberg.relation import RelationName, projection, relation_columns
 from floe_dagster.iceberg.restore import restore_relation
 
 STATEFUL = frozenset({"incremental", "snapshot"})
 """Materializations whose next content depends on their last one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """The rows of a stateful model before dbt extended it.
+
+    Args:
+        relation: Holds a hash `h` for each row.
+        columns: Names and types that went into the hashes.
+    """
+
+    relation: RelationName
+    columns: tuple[tuple[str, str], ...]
 
 
 class DuckDBCache:
@@ -101,6 +117,44 @@ class DuckDBCache:
                 )
             self.remember({asset["name"]: current})
             log.info(f"restored {asset['name']} from Iceberg: {rows:,} rows, snapshot {current}")
+
+    def note_before(self, assets: list[dict[str, Any]]) -> dict[str, Before]:
+        """Note the rows of stateful models before dbt extends them, so that only what changes is published.
+
+        Args:
+            assets: Those that dbt is about to build; only those that equal a snapshot are noted.
+
+        Returns:
+            What was noted, by the asset's unique id.
+        """
+        import duckdb
+
+        noted: dict[str, Before] = {}
+        if not self.file.exists():
+            return noted
+        present, known = self.relations(), self._snapshots()
+        with duckdb.connect(str(self.file)) as con:
+            con.execute(f"drop schema if exists {BEFORE_SCHEMA} cascade")
+            for asset in assets:
+                if asset["materialized"] not in STATEFUL or not asset["published"]:
+                    continue
+                if place(asset) not in present or known.get(asset["name"]) is None:
+                    continue
+                relation = RelationName(*asset["relation"])
+                try:
+                    columns = relation_columns(con, relation, asset["name"])
+                except PublicationError:
+                    continue
+                con.execute(f"create schema if not exists {BEFORE_SCHEMA}")
+                before = RelationName(
+                    relation.database, BEFORE_SCHEMA, f"{relation.schema}.{relation.identifier}"
+                )
+                hashes = row_hash([name for name, _kind in columns])
+                con.execute(
+                    f"create table {before.sql()} as select {hashes} as h from ({projection(relation, columns)})"
+                )
+                noted[asset["id"]] = Before(before, tuple((name, kind.sql) for name, kind in columns))
+        return noted
 
     def remember(self, snapshots: Mapping[str, int | None]) -> None:
         """Note which snapshot a relation equals; None where it equals none."""

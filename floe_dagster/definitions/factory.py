@@ -1,6 +1,6 @@
 """From one bundle to the definitions of one product."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +8,13 @@ import dagster as dg
 from dagster_dbt import DbtCliResource
 
 from floe_dagster.compilation.bundle import Bundle
+from floe_dagster.credentials import kubernetes_references
 from floe_dagster.definitions.asset_specs import asset_specs, check_specs
 from floe_dagster.definitions.dbt_build import RunOptions
+from floe_dagster.definitions.resources import build_resources, catalog_key, storage_key
 from floe_dagster.definitions.run import ProductRun
 from floe_dagster.home import FloeHome
+from floe_dagster.schemas.artifacts import ResolvedPlugins
 
 
 class ProductRunConfig(dg.Config):
@@ -38,7 +41,10 @@ def build_product_definitions(bundle: Bundle, *, product_dir: Path, home: FloeHo
     product = index["product"]
     slug = product["slug"]
     specs, checks = asset_specs(index, product_dir), check_specs(index)
-    kubernetes = kubernetes_tags(product["resources"])
+    artifact = bundle.artifact()
+    plugins = artifact.plugins
+    kubernetes = kubernetes_tags(product["resources"], _secret_variables(plugins))
+    resources = build_resources(slug, plugins)
     # Keyed by product, so that several products fit into one location.
     dbt_key = f"{slug}_dbt"
     dbt = DbtCliResource(project_dir=str(product_dir), dbt_executable=str(dbt_executable()))
@@ -50,14 +56,16 @@ def build_product_definitions(bundle: Bundle, *, product_dir: Path, home: FloeHo
         can_subset=True,
         pool=f"{slug}_duckdb",
         op_tags=kubernetes,
-        required_resource_keys={dbt_key},
+        required_resource_keys={dbt_key, *resources},
         # Infrastructure failures only: a failed test or model forbids its retry.
         retry_policy=dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL),
     )
     def dbt_models(context: dg.AssetExecutionContext, config: ProductRunConfig) -> Iterator[Any]:
         options = RunOptions(full_refresh=config.full_refresh, vars=config.vars)
         dbt: DbtCliResource = getattr(context.resources, dbt_key)
-        yield from ProductRun(context, bundle, index, specs, checks, home, dbt, options).execute()
+        catalog, storage = (getattr(context.resources, key(slug)) for key in (catalog_key, storage_key))
+        run = ProductRun(context, bundle, index, specs, checks, home, dbt, options, catalog, storage)
+        yield from run.execute()
 
     job = dg.define_asset_job(
         f"{slug}_run",
@@ -69,7 +77,7 @@ def build_product_definitions(bundle: Bundle, *, product_dir: Path, home: FloeHo
         assets=[dbt_models],
         jobs=[job],
         schedules=_schedules(slug, product["schedule"], job),
-        resources={dbt_key: dbt},
+        resources={dbt_key: dbt, **resources},
     )
 
 
@@ -80,9 +88,30 @@ def dbt_executable() -> Path:
     return Path(sys.executable).with_name("dbt")
 
 
-def kubernetes_tags(resources: dict[str, Any] | None) -> dict[str, Any]:
-    """Return `dagster-k8s/config` for a preset; job tags do not reach step pods, so ops carry them too."""
-    return {"dagster-k8s/config": {"container_config": {"resources": resources}}} if resources else {}
+def kubernetes_tags(
+    resources: dict[str, Any] | None, secrets: Mapping[str, tuple[str, str]] | None = None
+) -> dict[str, Any]:
+    """Return `dagster-k8s/config` for a preset and for secrets; job tags do not reach step pods, so ops carry them too.
+
+    Args:
+        resources: Requests and limits of the container.
+        secrets: Name and key of a Kubernetes Secret, by environment variable.
+    """
+    container: dict[str, Any] = {"resources": resources} if resources else {}
+    if secrets:
+        container["env"] = [
+            {"name": variable, "value_from": {"secret_key_ref": {"name": name, "key": key}}}
+            for variable, (name, key) in sorted(secrets.items())
+        ]
+    return {"dagster-k8s/config": {"container_config": container}} if container else {}
+
+
+def _secret_variables(plugins: ResolvedPlugins | None) -> dict[str, tuple[str, str]]:
+    found: dict[str, tuple[str, str]] = {}
+    for plugin in (plugins.catalog, plugins.storage) if plugins else ():
+        for variable, name, key in kubernetes_references(plugin.config if plugin else None):
+            found[variable] = (name, key)
+    return found
 
 
 def _schedules(slug: str, schedule: dict[str, Any] | None, job: Any) -> list[dg.ScheduleDefinition]:

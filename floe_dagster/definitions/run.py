@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -13,15 +14,18 @@ from dagster_dbt import DbtCliResource
 from floe_dagster.compilation.bundle import Bundle
 from floe_dagster.compilation.profiles import duckdb_file
 from floe_dagster.definitions.audit import Audit, audit, in_order
-from floe_dagster.definitions.cache import STATEFUL, DuckDBCache, place
+from floe_dagster.definitions.cache import STATEFUL, Before, DuckDBCache, place
 from floe_dagster.definitions.dbt_build import DbtBuild, RunOptions, is_infrastructure
 from floe_dagster.definitions.progress import ProgressLog
+from floe_dagster.definitions.publications import Publications
+from floe_dagster.definitions.resources import CatalogResource, StorageResource
 from floe_dagster.definitions.resume import Earlier, earlier_attempts, is_resumed, recorded_checks, run_mark
 from floe_dagster.definitions.run_metadata import RelationMetadata, publication_metadata
 from floe_dagster.home import FloeHome
-from floe_dagster.iceberg.catalogs import open_catalog
-from floe_dagster.iceberg.errors import CatalogError, PublicationError
-from floe_dagster.iceberg.publication import PublicationResult, RelationName, publish_relation
+from floe_dagster.iceberg.errors import CatalogError, NotUsableError, PublicationError
+from floe_dagster.iceberg.layout import TableLayout
+from floe_dagster.iceberg.publication import PublicationOptions, PublicationResult, publish_relation
+from floe_dagster.iceberg.relation import RelationName, relation_columns
 
 LOCK_TIMEOUT_SECONDS = 1800.0
 GIVE_UP_AFTER = 3
@@ -40,6 +44,8 @@ class ProductRun:
         home: The writable folder.
         dbt: Says which dbt executable runs.
         options: What a person asked of the run.
+        catalog: Where tables are registered.
+        storage: Where their files lie.
     """
 
     def __init__(
@@ -52,6 +58,8 @@ class ProductRun:
         home: FloeHome,
         dbt: DbtCliResource,
         options: RunOptions,
+        catalog: CatalogResource,
+        storage: StorageResource,
     ) -> None:
         self.context = context
         self.bundle = bundle
@@ -70,6 +78,9 @@ class ProductRun:
         self.build = DbtBuild(context, bundle, home, dbt, options)
         self.mark = run_mark(context, bundle.digest)
         self.progress = ProgressLog(context.log)
+        self.catalog = catalog
+        self.storage = storage
+        self.before: dict[str, Before] = {}
 
     def execute(self) -> Iterator[Any]:
         """Yield materializations of what was published and results of what was checked.
@@ -80,11 +91,8 @@ class ProductRun:
         """
         selected = self.context.selected_asset_keys
         wanted = {key for key, spec in self.specs.items() if spec.key in selected}
-        plugins = self.artifact.plugins
         try:
-            catalog = open_catalog(
-                plugins.catalog if plugins else None, plugins.storage if plugins else None, home=self.home
-            )
+            catalog = self.catalog.open(self.storage, self.home)
             with self._writer_lock():
                 earlier = self._earlier(catalog, wanted)
                 wanted -= earlier.snapshots.keys()
@@ -95,7 +103,7 @@ class ProductRun:
                 yield from self._publish(catalog, outcome, wanted)
         except CatalogError as error:
             # The message says all; a traceback of a library would hide it.
-            raise dg.Failure(str(error), allow_retries=True) from error
+            raise dg.Failure(str(error), allow_retries=not isinstance(error, NotUsableError)) from error
 
     def _earlier(self, catalog: Any, wanted: set[str]) -> Earlier:
         if not is_resumed(self.context):
@@ -154,6 +162,10 @@ class ProductRun:
         bring_back = restored if self.options.full_refresh else restored | to_build
         building = [asset for key, asset in self.assets.items() if key in bring_back]
         self.cache.restore(building, catalog, self.slug, self.context.log)
+        if not self.options.full_refresh:
+            self.before = self.cache.note_before(
+                [asset for key, asset in self.assets.items() if key in to_build]
+            )
         stateful = {
             self.assets[key]["name"]: None for key in to_build if self.assets[key]["materialized"] in STATEFUL
         }
@@ -224,43 +236,71 @@ class ProductRun:
 
         refused: dict[str, str] = {}
         lost = 0
+        forbidden = False
         results = self._check_results(outcome)
+        todo = [key for key in self.assets if key in outcome.clean and key in wanted]
         with duckdb.connect(str(self.file), read_only=True) as con, self.progress:
             relations = RelationMetadata(con, self.assets, self.slug)
-            for key, asset in self.assets.items():
-                if key not in outcome.clean or key not in wanted:
-                    continue
+            with Publications(con, partial(self._publish_one, catalog)) as publications:
+                for key, published in self._published_in_order(publications, todo, refused):
+                    asset = self.assets[key]
+                    if isinstance(published, PublicationError | CatalogError):
+                        refused[key] = str(published)
+                        forbidden = forbidden or isinstance(published, NotUsableError)
+                        lost += isinstance(published, CatalogError)
+                        if lost >= GIVE_UP_AFTER:
+                            raise published
+                        continue
+                    metadata = relations.describe(asset, outcome.built[key])
+                    version = None
+                    if published is not None:
+                        self._note_published(asset, published)
+                        version = dg.DataVersion(str(published.snapshot_id))
+                        metadata |= publication_metadata(published, asset)
+                    yield dg.MaterializeResult(
+                        asset_key=self.specs[key].key, metadata=metadata, data_version=version
+                    )
+                    # Right after its asset: what fails later must not take these results along.
+                    yield from results.pop(key, ())
+        for remaining in results.values():
+            yield from remaining
+        self._fail_where_needed(outcome, refused, wanted, try_again=lost > 0 and not forbidden)
+
+    def _published_in_order(
+        self, publications: Publications, todo: list[str], refused: dict[str, str]
+    ) -> Iterator[tuple[str, Any]]:
+        """Publish several tables at once, each after those that it reads; yield each as it is done.
+
+        A table that reads one that was refused is refused, too.
+        """
+        pending = list(todo)
+        unfinished = set(todo)
+        while unfinished:
+            for key in list(pending):
+                asset = self.assets[key]
                 blocked = next((up for up in asset["deps"] if up in refused), None)
                 if blocked:
                     refused[key] = f"it reads {self.assets[blocked]['name']}, which was not published"
-                    continue
-                metadata = relations.describe(asset, outcome.built[key])
-                version = None
-                if asset["published"]:
-                    try:
-                        published = self._publish_one(con, catalog, asset)
-                    except (PublicationError, CatalogError) as error:
-                        refused[key] = str(error)
-                        lost += isinstance(error, CatalogError)
-                        if lost >= GIVE_UP_AFTER:
-                            raise
-                        continue
-                    version = dg.DataVersion(str(published.snapshot_id))
-                    metadata |= publication_metadata(published, asset)
-                yield dg.MaterializeResult(
-                    asset_key=self.specs[key].key, metadata=metadata, data_version=version
-                )
-                # Right after its asset: what fails later must not take these results along.
-                yield from results.pop(key, ())
-        for remaining in results.values():
-            yield from remaining
-        self._fail_where_needed(outcome, refused, wanted, try_again=lost > 0)
+                    pending.remove(key)
+                    unfinished.discard(key)
+                elif unfinished.isdisjoint(asset["deps"]):
+                    if not asset["published"]:
+                        pending.remove(key)
+                        unfinished.discard(key)
+                        yield key, None
+                    elif publications.has_room():
+                        pending.remove(key)
+                        publications.begin(key, asset)
+            for key, published in publications.finished():
+                unfinished.discard(key)
+                yield key, published
 
-    def _publish_one(self, con: Any, catalog: Any, asset: Mapping[str, Any]) -> PublicationResult:
+    def _publish_one(self, catalog: Any, con: Any, asset: Mapping[str, Any]) -> PublicationResult:
         product = self.index["product"]
-        result = publish_relation(
+        relation = RelationName(*asset["relation"])
+        return publish_relation(
             con,
-            RelationName(*asset["relation"]),
+            relation,
             catalog=catalog,
             namespace=self.slug,
             table=asset["name"],
@@ -272,14 +312,45 @@ class ProductRun:
                 "floe.dagster-run-id": self.context.run.run_id,
             },
             column_docs={column["name"]: column["description"] for column in asset["columns"]},
+            options=self._publication_options(con, relation, asset),
         )
+
+    def _publication_options(
+        self, con: Any, relation: RelationName, asset: Mapping[str, Any]
+    ) -> PublicationOptions:
+        table, lifecycle = asset.get("table") or {}, self.index["product"].get("lifecycle") or {}
+        mode, key = table.get("write_mode") or "overwrite", table.get("key") or ()
+        before = self.before.get(asset["id"])
+        if asset["materialized"] in STATEFUL:
+            mode, key = "overwrite", asset.get("unique_key") or ()
+            if before is not None and table.get("write_mode") != "overwrite":
+                columns = relation_columns(con, relation, asset["name"])
+                # With other columns every row is another one.
+                if before.columns == tuple((name, kind.sql) for name, kind in columns):
+                    mode = "increment"
+        return PublicationOptions(
+            layout=TableLayout.parse(
+                table.get("partition_by"), table.get("sort_by"), table.get("properties")
+            ),
+            mode=mode,
+            key=tuple(key),
+            schema_evolution=lifecycle.get("schema_evolution") or "allow",
+            recovery=lifecycle.get("stale_table_recovery_mode") or "repair",
+            before=before.relation if before is not None and mode == "increment" else None,
+            product=self.index["product"]["name"],
+            scratch=self.home.path / "scratch",
+        )
+
+    def _note_published(self, asset: Mapping[str, Any], result: PublicationResult) -> None:
         if asset["materialized"] in STATEFUL:
             self.cache.remember({asset["name"]: result.snapshot_id})
+        changed = (
+            "" if result.mode == "overwrite" else f" ({result.mode}: {result.inserted:,} new or changed)"
+        )
         self.progress.line(
-            f"published {result.table}: {result.rows:,} rows, snapshot {result.snapshot_id}, "
+            f"published {result.table}: {result.rows:,} rows{changed}, snapshot {result.snapshot_id}, "
             f"{result.seconds:.2f} s"
         )
-        return result
 
     def _check_results(self, outcome: Audit) -> dict[str, list[dg.AssetCheckResult]]:
         """Return the results of the checks that were asked for, by unique id of their asset."""

@@ -18,6 +18,14 @@ class NotUsableError(CatalogError):
     """Catalog or storage answer, and refuse: credentials, rights, names. Trying again does not help."""
 
 
+_WRONG_KEYS = (
+    "SIGNATURE_DOES_NOT_MATCH",
+    "INVALID_ACCESS_KEY_ID",
+    "INVALID_CLIENT_TOKEN_ID",
+    "EXPIRED_TOKEN",
+)
+
+
 def catalog_error(error: Exception, what: str) -> Exception:
     """Return a library's error in words for people; anything unknown comes back as it is.
 
@@ -47,6 +55,11 @@ def catalog_error(error: Exception, what: str) -> Exception:
         )
     if isinstance(error, RequestException):
         return CatalogError(f"{what}: {_connection(error)}")
+    if isinstance(error, OSError) and any(sign in said for sign in _WRONG_KEYS):
+        return NotUsableError(
+            f"{what}: the storage does not accept the keys ({said}). Check access_key_id and secret_access_key of "
+            "plugins.storage.config"
+        )
     if isinstance(error, OSError) and ("ACCESS_DENIED" in said or "AccessDenied" in said):
         return NotUsableError(
             f"{what}: the storage denies access ({said}). Check the keys and the bucket policy"

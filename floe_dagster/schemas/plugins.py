@@ -12,6 +12,9 @@ from floe_dagster.schemas.secrets import Secret
 Url = Annotated[str, Field(pattern=r"^https?://[^\s]+$")]
 
 
+Seconds = Annotated[float, Field(gt=0, le=3600, strict=False)]
+
+
 class DuckDBConfig(Section):
     """DuckDB, in the process of the run."""
 
@@ -80,14 +83,23 @@ class RestCatalogConfig(Section):
     warehouse: str = Field(description="Warehouse (catalog) name.")
     oauth2: OAuth2Config | None = Field(None, description="OAuth2 client credentials.")
     token: Secret | None = Field(None, description="Bearer token, by reference.")
-    credential_vending: bool = Field(True, description="Ask the server for storage credentials.")
+    credential_vending: bool = Field(
+        True,
+        description="Take storage credentials from the server; false takes those of plugins.storage.",
+    )
+    timeout_seconds: Seconds = Field(60.0, description="How long one answer of the catalog may take.")
 
 
 class PolarisCatalogConfig(Section):
     uri: Url = Field(description="URI of Polaris' catalog API, ending in /api/catalog.")
     warehouse: str = Field(description="Name of the Polaris catalog.")
     oauth2: OAuth2Config = Field(description="OAuth2 client credentials.")
-    credential_vending: bool = Field(True, description="Ask Polaris for storage credentials.")
+    credential_vending: bool = Field(
+        True,
+        description="Take storage credentials from Polaris, which needs a storage with an STS; false takes those "
+        "of plugins.storage.",
+    )
+    timeout_seconds: Seconds = Field(60.0, description="How long one answer of the catalog may take.")
 
 
 class SqlCatalog(Section):
@@ -121,6 +133,7 @@ class S3StorageConfig(Section):
         None, description="Access key id or its reference; no secret by itself."
     )
     secret_access_key: Secret | None = Field(None, description="Secret access key, by reference.")
+    timeout_seconds: Seconds = Field(60.0, description="How long one answer of the storage may take.")
 
 
 class MinioStorageConfig(S3StorageConfig):

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, AliasChoices, Field, model_validator
 
 from floe_dagster.schemas.base import Name, Section, SemVer, slug_of
 from floe_dagster.schemas.manifest import GovernanceFields
+from floe_dagster.schemas.table_layout import PartitionField, SortField
 
 Tier = Literal["bronze", "silver", "gold"]
 _DURATION = re.compile(r"^([1-9]\d*)([mhd])$")
@@ -56,6 +57,18 @@ def duration_seconds(text: str) -> int:
     return int(found.group(1)) * {"m": 60, "h": 3600, "d": 86_400}[found.group(2)]
 
 
+def _check_partition(text: str) -> str:
+    PartitionField.parse(text)
+    return text
+
+
+def _check_sort(text: str) -> str:
+    SortField.parse(text)
+    return text
+
+
+PartitionExpression = Annotated[str, AfterValidator(_check_partition)]
+SortExpression = Annotated[str, AfterValidator(_check_sort)]
 Cron = Annotated[str, AfterValidator(_check_cron)]
 TimeZone = Annotated[str, AfterValidator(_check_timezone)]
 Duration = Annotated[str, AfterValidator(_check_duration)]
@@ -76,13 +89,32 @@ class PlatformReference(Section):
 class TransformTable(Section):
     """How a model's Iceberg table is laid out and written."""
 
-    partition_by: list[str] | None = Field(None, description="Iceberg partition fields, for example day(at).")
-    sort_by: list[str] | None = Field(None, description="Sort order, for example at desc.")
+    partition_by: list[PartitionExpression] | None = Field(
+        None,
+        description="Iceberg partition fields: a column, year, month, day or hour (column), bucket(16, column), "
+        "truncate(4, column).",
+    )
+    sort_by: list[SortExpression] | None = Field(
+        None, description="Sort order: columns, each with asc or desc and nulls first or last."
+    )
     write_mode: Literal["append", "overwrite", "upsert"] | None = Field(
-        None, description="How rows are written."
+        None,
+        description="overwrite (when absent): the table becomes the model's rows. append: they are added. upsert: they "
+        "take the place of those with the same key. Incremental models and snapshots write only what changed.",
     )
     key: list[str] | None = Field(None, description="Columns that identify a row (upsert).")
     properties: dict[str, str] | None = Field(None, description="Iceberg table properties.")
+    expire_by: str | None = Field(
+        None,
+        description="Column with the time of a row: maintenance deletes rows older than default_ttl_hours, "
+        "though never younger than data_retention_days.",
+    )
+
+    @model_validator(mode="after")
+    def _upsert_needs_a_key(self) -> TransformTable:
+        if self.write_mode == "upsert" and not self.key:
+            raise ValueError("write_mode upsert needs key, the columns that identify a row")
+        return self
 
 
 class Transform(Section):
@@ -98,7 +130,9 @@ class Transform(Section):
         description="Models that it reads; must agree with dbt's graph.",
     )
     compute: str | None = Field(None, description="Engine for this model; reserved.")
-    table: TransformTable | None = Field(None, description="Layout of the Iceberg table; reserved.")
+    table: TransformTable | None = Field(
+        None, description="Layout of the Iceberg table, and how it is written."
+    )
 
 
 class Schedule(Section):

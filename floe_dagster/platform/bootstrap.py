@@ -1,0 +1,438 @@
+"""Brings an empty catalog and an empty store to a usable state, with the least rights that do.
+
+Every step looks first and makes only what is missing, so it can be run again after any failure.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from floe_dagster.credentials import MissingCredentialError, resolve
+from floe_dagster.iceberg.catalogs import is_vended
+from floe_dagster.iceberg.errors import CatalogError
+from floe_dagster.iceberg.rest import ClientCredentials, bounded_session
+from floe_dagster.platform.object_store import ObjectStore, bucket_policy, same_policy
+from floe_dagster.platform.polaris import PolarisManagement, credentials_of
+from floe_dagster.platform.waiting import PlatformError, wait_for
+from floe_dagster.schemas.manifest import PlatformManifest
+
+WAIT_SECONDS = 60.0
+CONTENT_PRIVILEGE = "CATALOG_MANAGE_CONTENT"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What was done about one thing.
+
+    Args:
+        what: For example `bucket floe-warehouse`.
+        outcome: `made`, `there`, `changed`, `would make`, `would change` or `skipped`.
+        note: More about it.
+    """
+
+    what: str
+    outcome: str
+    note: str = ""
+
+
+class Bootstrap:
+    """Brings the services of one manifest to a usable state.
+
+    Args:
+        manifest: Merged over its parents.
+        dry_run: Only look.
+        wait_seconds: How long to wait for each service.
+        namespaces: Where given, the principal may manage these namespaces alone, not the whole catalog.
+        credentials_file: Where credentials go that Polaris itself has made; read by the owner alone.
+        management_url: Of Polaris; found from the catalog's URI when left out.
+        environ: Where secrets are looked up.
+        say: Called with each step as it is done.
+    """
+
+    def __init__(
+        self,
+        manifest: PlatformManifest,
+        *,
+        dry_run: bool = False,
+        wait_seconds: float = WAIT_SECONDS,
+        namespaces: tuple[str, ...] = (),
+        credentials_file: Path | None = None,
+        management_url: str | None = None,
+        environ: Mapping[str, str] | None = None,
+        say: Callable[[Step], None] = lambda step: None,
+    ) -> None:
+        self.catalog = manifest.plugins.catalog
+        self.storage = manifest.plugins.storage
+        self.dry_run = dry_run
+        self.wait_seconds = wait_seconds
+        self.namespaces = namespaces
+        self.credentials_file = credentials_file
+        self.management_url = management_url
+        self.environ = os.environ if environ is None else environ
+        self.say = say
+        self.steps: list[Step] = []
+
+    def run(self) -> list[Step]:
+        """Do every step.
+
+        Raises:
+            PlatformError: A service does not answer or refuses, or a secret is not set; what was done before stands.
+        """
+        try:
+            store = self._store()
+            self._wait(store)
+            if store is not None:
+                self._bootstrap_store(store)
+            if self.catalog is not None and self.catalog.type == "polaris":
+                self._bootstrap_polaris()
+            elif self.catalog is not None:
+                self._done(f"catalog {self.catalog.type}", "skipped", "it has nothing that has to be made")
+        except MissingCredentialError as error:
+            raise PlatformError(str(error)) from None
+        return self.steps
+
+    def _wait(self, store: ObjectStore | None) -> None:
+        if store is not None:
+            wait_for("the store", store.address, store.answers, self.wait_seconds)
+        if self.catalog is not None and self.catalog.type != "sql":
+            uri = str(self.catalog.config.uri).rstrip("/")
+            session = bounded_session(10.0, repeats=0)
+            # Any answer but a server error will do: without a token it is 401.
+            wait_for(
+                "the catalog",
+                uri,
+                lambda: session.get(f"{uri}/v1/config").status_code < 500,
+                self.wait_seconds,
+            )
+
+    def _store(self) -> ObjectStore | None:
+        if self.storage is None or self.storage.type == "local":
+            return None
+        config = self.storage.config.model_dump()
+        root = self.environ.get("MINIO_ROOT_USER"), self.environ.get("MINIO_ROOT_PASSWORD")
+        if self.storage.type == "minio" and all(root):
+            return ObjectStore(config, *root)
+        return ObjectStore(config, *self._own_keys())
+
+    def _own_keys(self) -> tuple[str | None, str | None]:
+        assert self.storage is not None and self.storage.type != "local"
+        config = self.storage.config
+        key = resolve(config.access_key_id, "plugins.storage.config.access_key_id", self.environ)
+        reference = config.secret_access_key.model_dump() if config.secret_access_key else None
+        return key, resolve(reference, "plugins.storage.config.secret_access_key", self.environ)
+
+    def _bootstrap_store(self, store: ObjectStore) -> None:
+        assert self.storage is not None
+        is_root = self.storage.type == "minio" and bool(self.environ.get("MINIO_ROOT_PASSWORD"))
+        if self.storage.type == "minio" and not is_root and not store.is_usable():
+            raise PlatformError(
+                f"the bucket {store.bucket!r} cannot be used with the keys of plugins.storage, and nobody is named who may "
+                "make it: set MINIO_ROOT_USER and MINIO_ROOT_PASSWORD"
+            )
+        if store.bucket_exists():
+            self._done(f"bucket {store.bucket}", "there")
+        else:
+            self._make(f"bucket {store.bucket}", store.make_bucket)
+        if is_root and self.storage.config.access_key_id:  # type: ignore[union-attr]
+            self._bootstrap_user(store)
+
+    def _bootstrap_user(self, store: ObjectStore) -> None:
+        from minio.error import MinioAdminException
+
+        assert self.storage is not None and self.storage.type != "local"
+        key, secret = self._own_keys()
+        if not key or not secret or key == self.environ.get("MINIO_ROOT_USER"):
+            return
+        admin = store.admin()
+        policy_name, wanted = f"floe-{store.bucket}", bucket_policy(store.bucket)
+        try:
+            current = self._admin(lambda: admin.policy_info(policy_name))
+            if current is None:
+                self._make(f"policy {policy_name}", lambda: admin.policy_add(policy_name, policy=wanted))
+            elif same_policy(_policy_of(current), wanted):
+                self._done(f"policy {policy_name}", "there")
+            else:
+                self._make(
+                    f"policy {policy_name}", lambda: admin.policy_add(policy_name, policy=wanted), change=True
+                )
+            user = self._admin(lambda: admin.user_info(key))
+            if user is None:
+                self._make(f"user {key}", lambda: admin.user_add(key, secret))
+            elif ObjectStore(self.storage.config.model_dump(), key, secret).is_usable():
+                self._done(f"user {key}", "there")
+            elif policy_name in _policies_of(user):
+                self._make(f"secret of user {key}", lambda: admin.user_add(key, secret), change=True)
+            else:
+                self._make(f"secret of user {key}", lambda: admin.user_add(key, secret), change=True)
+            if user is not None and policy_name in _policies_of(user):
+                self._done(f"policy {policy_name} of user {key}", "there")
+            else:
+                self._make(
+                    f"policy {policy_name} of user {key}",
+                    lambda: admin.attach_policy([policy_name], user=key),
+                )
+        except MinioAdminException as error:
+            raise PlatformError(
+                f"MinIO at {store.address} refuses: {_admin_message(error)}. MINIO_ROOT_USER has to be its administrator"
+            ) from None
+
+    def _admin(self, call: Callable[[], Any]) -> Any:
+        """Return what an administration call gives; None where the thing does not exist."""
+        from minio.error import MinioAdminException
+
+        try:
+            return call()
+        except MinioAdminException as error:
+            if "NoSuch" in str(error):
+                return None
+            raise
+
+    def _bootstrap_polaris(self) -> None:
+        assert self.catalog is not None and self.catalog.type == "polaris"
+        config = self.catalog.config
+        uri = config.uri.rstrip("/")
+        name = config.warehouse
+        token_url = config.oauth2.token_url or f"{uri}/v1/oauth/tokens"
+        if self.management_url is None and not uri.endswith("/api/catalog"):
+            raise PlatformError(
+                f"plugins.catalog.config.uri ({uri}) does not end in /api/catalog; name the management API with "
+                "--management-url"
+            )
+        management = self.management_url or uri.removesuffix("/api/catalog") + "/api/management/v1"
+        root_id = resolve("${POLARIS_ROOT_CLIENT_ID}", "bootstrap", self.environ)
+        root_secret = resolve("${POLARIS_ROOT_CLIENT_SECRET}", "bootstrap", self.environ)
+        assert root_id and root_secret
+        polaris = PolarisManagement(management, token_url, root_id, root_secret)
+        scope = "_".join(("", *self.namespaces))
+        principal = self._principal_name()
+        role, catalog_role = f"{principal}_role", f"floe{scope}_writer"
+
+        self._catalog(polaris, name)
+        self._principal(polaris, principal, token_url)
+        if role in polaris.names("principal-roles", key="roles"):
+            self._done(f"principal role {role}", "there")
+        else:
+            body = {"principalRole": {"name": role}}
+            self._make(f"principal role {role}", lambda: polaris.create("principal-roles", body=body))
+        if role in polaris.names("principals", principal, "principal-roles", key="roles"):
+            self._done(f"principal role {role} of {principal}", "there")
+        else:
+            assigned = {"principalRole": {"name": role}}
+            self._make(
+                f"principal role {role} of {principal}",
+                lambda: polaris.put("principals", principal, "principal-roles", body=assigned),
+            )
+        has_catalog = polaris.get("catalogs", name) is not None
+        existing = polaris.names("catalogs", name, "catalog-roles", key="roles") if has_catalog else set()
+        if catalog_role in existing:
+            self._done(f"catalog role {catalog_role} of {name}", "there")
+        else:
+            made = {"catalogRole": {"name": catalog_role}}
+            self._make(
+                f"catalog role {catalog_role} of {name}",
+                lambda: polaris.create("catalogs", name, "catalog-roles", body=made),
+            )
+        self._grants(polaris, name, catalog_role, known=catalog_role in existing)
+        granted = polaris.names("principal-roles", role, "catalog-roles", name, key="roles")
+        if catalog_role in granted:
+            self._done(f"catalog role {catalog_role} for {role}", "there")
+        else:
+            given = {"catalogRole": {"name": catalog_role}}
+            self._make(
+                f"catalog role {catalog_role} for {role}",
+                lambda: polaris.put("principal-roles", role, "catalog-roles", name, body=given),
+            )
+
+    def _principal_name(self) -> str:
+        assert self.catalog is not None and self.catalog.type == "polaris"
+        configured = self.catalog.config.oauth2.client_id
+        return configured if not configured.startswith("${") else f"floe-{self.catalog.config.warehouse}"
+
+    def _catalog(self, polaris: PolarisManagement, name: str) -> None:
+        assert self.catalog is not None
+        if self.storage is None or self.storage.type == "local":
+            raise PlatformError("a Polaris catalog needs plugins.storage of type s3 or minio")
+        storage = self.storage.config
+        base = f"s3://{storage.bucket}/warehouse"
+        existing = polaris.get("catalogs", name)
+        if existing is not None:
+            allowed = (existing.get("storageConfigInfo") or {}).get("allowedLocations") or []
+            fits = any(base == location.rstrip("/") for location in allowed)
+            note = "" if fits or not allowed else f"its locations are {', '.join(allowed)}, not {base}"
+            self._done(f"catalog {name}", "there", note)
+            return
+        info: dict[str, Any] = {
+            "storageType": "S3",
+            "allowedLocations": [base],
+            "region": storage.region,
+            "pathStyleAccess": storage.path_style_access,
+            "stsUnavailable": not is_vended("polaris", self.catalog.config.model_dump()),
+        }
+        if storage.endpoint:
+            info["endpoint"] = storage.endpoint
+        body = {
+            "catalog": {
+                "type": "INTERNAL",
+                "name": name,
+                "properties": {"default-base-location": base},
+                "storageConfigInfo": info,
+            }
+        }
+        self._make(f"catalog {name}", lambda: polaris.create("catalogs", body=body), note=base)
+
+    def _principal(self, polaris: PolarisManagement, principal: str, token_url: str) -> None:
+        assert self.catalog is not None and self.catalog.type == "polaris"
+        oauth2 = self.catalog.config.oauth2
+        wanted = self._manifest_credentials()
+        if wanted is not None and self._is_accepted(token_url, *wanted, oauth2.scope):
+            self._done(f"principal {principal}", "there", "the credentials of the manifest are accepted")
+            return
+        exists = polaris.get("principals", principal) is not None
+        if self.dry_run:
+            self._done(
+                f"credentials of principal {principal}" if exists else f"principal {principal}",
+                "would change" if exists else "would make",
+            )
+            return
+        credentials = None
+        if not exists:
+            body = {"principal": {"name": principal}, "credentialRotationRequired": False}
+            credentials = credentials_of(polaris.create("principals", body=body))
+            self._done(f"principal {principal}", "made")
+        if wanted is not None:
+            given = polaris.reset(principal, *wanted)
+            if given == wanted or self._is_accepted(token_url, *wanted, oauth2.scope):
+                self._done(f"credentials of principal {principal}", "changed", "to those of the manifest")
+                return
+            credentials = given or credentials
+        if credentials is None:
+            credentials = polaris.new_secret(principal)
+        self._hand_over(principal, credentials)
+
+    def _hand_over(self, principal: str, credentials: tuple[str, str] | None) -> None:
+        """Write what Polaris made; it is shown once and never on a screen."""
+        advice = (
+            "Polaris makes client ids itself. Run it again with --credentials-file FILE, set POLARIS_CLIENT_ID and "
+            "POLARIS_CLIENT_SECRET from that file, and write in the manifest client_id: ${POLARIS_CLIENT_ID}"
+        )
+        if credentials is None:
+            raise PlatformError(
+                f"principal {principal} exists with other credentials than the manifest's. {advice}"
+            )
+        if self.credentials_file is None:
+            raise PlatformError(f"the credentials of principal {principal} have no place to go. {advice}")
+        from floe_dagster.compilation.atomic import write_atomically
+
+        text = f"POLARIS_CLIENT_ID={credentials[0]}\nPOLARIS_CLIENT_SECRET={credentials[1]}\n"
+        write_atomically(self.credentials_file, text.encode(), mode=0o600)
+        self._done(
+            f"credentials of principal {principal}",
+            "made",
+            f"in {self.credentials_file}; hand them to the runs",
+        )
+
+    def _manifest_credentials(self) -> tuple[str, str] | None:
+        assert self.catalog is not None and self.catalog.type == "polaris"
+        oauth2 = self.catalog.config.oauth2
+        try:
+            client_id = resolve(oauth2.client_id, "client_id", self.environ)
+            secret = resolve(oauth2.client_secret.model_dump(), "client_secret", self.environ)
+        except MissingCredentialError:
+            return None
+        return (client_id, secret) if client_id and secret else None
+
+    def _is_accepted(self, token_url: str, client_id: str, secret: str, scope: str) -> bool:
+        try:
+            ClientCredentials(token_url, client_id, secret, scope, 20.0).auth_header()
+        except CatalogError:
+            return False
+        return True
+
+    def _grants(self, polaris: PolarisManagement, name: str, role: str, *, known: bool) -> None:
+        path = ("catalogs", name, "catalog-roles", role, "grants")
+        current = (polaris.get(*path) or {}).get("grants", []) if known else []
+        wanted: list[tuple[str, dict[str, Any]]] = [
+            (
+                f"{CONTENT_PRIVILEGE} on namespace {namespace}",
+                {"type": "namespace", "namespace": [namespace], "privilege": CONTENT_PRIVILEGE},
+            )
+            for namespace in self.namespaces
+        ] or [(f"{CONTENT_PRIVILEGE} on {name}", {"type": "catalog", "privilege": CONTENT_PRIVILEGE})]
+        for what, grant in wanted:
+            # Polaris takes seconds to refuse a grant that is there already.
+            if any(all(entry.get(key) == value for key, value in grant.items()) for entry in current):
+                self._done(f"{what} for {role}", "there")
+                continue
+            if grant["type"] == "namespace":
+                self._namespace(grant["namespace"][0])
+            body = {"grant": grant}
+            self._make(f"{what} for {role}", lambda body=body: polaris.put(*path, body=body))  # type: ignore[misc]
+
+    def _namespace(self, namespace: str) -> None:
+        """Make a namespace as root: a right can be given on one that exists only."""
+        assert self.catalog is not None and self.catalog.type == "polaris"
+        from floe_dagster.iceberg.rest import rest_catalog
+
+        if self.dry_run:
+            self._done(f"namespace {namespace}", "would make", "where it is missing")
+            return
+        config = self.catalog.config.model_dump()
+        config["oauth2"] = {
+            **config["oauth2"],
+            "client_id": self.environ["POLARIS_ROOT_CLIENT_ID"],
+            "client_secret": self.environ["POLARIS_ROOT_CLIENT_SECRET"],
+        }
+        try:
+            catalog = rest_catalog(config, {})
+            there = catalog.namespace_exists(namespace)
+            if not there:
+                catalog.create_namespace_if_not_exists(namespace)
+        except Exception as error:
+            raise PlatformError(f"namespace {namespace} cannot be made: {error}") from None
+        self._done(f"namespace {namespace}", "there" if there else "made")
+
+    def _make(self, what: str, make: Callable[[], Any], *, change: bool = False, note: str = "") -> None:
+        if self.dry_run:
+            self._done(what, "would change" if change else "would make", note)
+            return
+        make()
+        self._done(what, "changed" if change else "made", note)
+
+    def _done(self, what: str, outcome: str, note: str = "") -> None:
+        step = Step(what, outcome, note)
+        self.steps.append(step)
+        self.say(step)
+
+
+def _policy_of(answer: Any) -> Any:
+    import json
+
+    try:
+        loaded = json.loads(answer)
+    except ValueError:
+        return {}
+    return loaded.get("Policy", loaded) if isinstance(loaded, dict) else {}
+
+
+def _policies_of(answer: Any) -> set[str]:
+    import json
+
+    try:
+        return set(str(json.loads(answer).get("policyName") or "").split(","))
+    except (ValueError, AttributeError):
+        return set()
+
+
+def _admin_message(error: Any) -> str:
+    import json
+
+    body = getattr(error, "_body", "") or ""
+    try:
+        found = json.loads(body)
+        return str(found.get("Message") or found.get("Code") or error)[:300]
+    except (ValueError, AttributeError):
+        return f"HTTP {getattr(error, '_code', '')}".strip()

@@ -1,0 +1,206 @@
+"""Looks at catalog and storage as a run would use them, and says what is wrong and how to mend it."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from floe_dagster.home import FloeHome
+from floe_dagster.iceberg.catalogs import Plugin, open_catalog
+from floe_dagster.iceberg.errors import CatalogError, NotUsableError, catalog_error
+
+SKEW_SECONDS = 300.0
+"""S3 refuses signatures of clocks that are 15 minutes off; a third of it is the time to say so."""
+SLOW_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class HealthCheck:
+    """One thing that was looked at.
+
+    Args:
+        name: catalog, credentials, namespace, storage, clock or versions.
+        passed: Whether it is as it should be.
+        message: What was seen.
+        fix: What to do; empty where it passed.
+        seconds: How long it took.
+        details: More, for machines.
+    """
+
+    name: str
+    passed: bool
+    message: str
+    fix: str = ""
+    seconds: float = 0.0
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+FIXES = {
+    "catalog": "Start the catalog, or correct plugins.catalog.config.uri.",
+    "credentials": "Correct plugins.catalog.config.oauth2 and the environment variable that it names; "
+    "`floe-dagster platform bootstrap` makes the principal.",
+    "namespace": "Grant the principal CATALOG_MANAGE_CONTENT on the catalog or on this namespace; "
+    "`floe-dagster platform bootstrap` does it.",
+    "storage": "Correct plugins.storage.config (endpoint, bucket, keys), or let the catalog give credentials; "
+    "`floe-dagster platform bootstrap` makes bucket, user and policy.",
+    "clock": "Set the clock of this machine (NTP); S3 refuses requests from clocks that are 15 minutes off.",
+    "versions": "Upgrade the catalog server: publication needs the endpoints that are named.",
+}
+
+
+def check_platform(
+    catalog: Plugin | None,
+    storage: Plugin | None,
+    *,
+    home: FloeHome,
+    namespaces: Sequence[str] = (),
+    environ: Mapping[str, str] | None = None,
+) -> list[HealthCheck]:
+    """Look at everything that publication needs, in the order in which it would fail.
+
+    Nothing stays behind but the namespaces: a table is staged and never committed, an object is written and removed.
+
+    Args:
+        catalog: `plugins.catalog`.
+        storage: `plugins.storage`.
+        home: Where the embedded catalog lies.
+        namespaces: Of the products; one of its own is made and removed where none is given.
+        environ: Where secrets are looked up.
+    """
+    checks: list[HealthCheck] = []
+    is_remote = catalog is not None and catalog.type != "sql"
+    if is_remote:
+        checks.append(_timed("catalog", lambda: _reachable(catalog)))
+        if not checks[-1].passed:
+            return checks
+    opened: list[Any] = []
+
+    def open_it() -> tuple[str, dict[str, Any]]:
+        opened.append(open_catalog(catalog, storage, home=home, environ=environ))
+        return ("accepted" if is_remote else "the embedded catalog opens"), {}
+
+    checks.append(_timed("credentials", open_it))
+    if not opened:
+        return checks
+    remote = opened[0]
+    if is_remote:
+        checks.append(_timed("versions", lambda: _versions(remote)))
+    for namespace in namespaces or ("floe_check",):
+        staged: list[Any] = []
+        checks.append(_timed("namespace", lambda ns=namespace, to=staged: _namespace(remote, ns, to)))  # type: ignore[misc]
+        if staged:
+            checks.append(_timed("storage", lambda table=staged[0]: _storage(table)))  # type: ignore[misc]
+        if not namespaces:
+            try:
+                remote.drop_namespace(namespace)
+            except Exception as error:
+                checks.append(
+                    HealthCheck(
+                        "namespace", False, f"{namespace} cannot be removed: {error}", FIXES["namespace"]
+                    )
+                )
+    if storage is not None and storage.type != "local":
+        checks.append(_timed("clock", lambda: _clock(storage)))
+    return checks
+
+
+def _timed(name: str, look: Callable[[], tuple[str, dict[str, Any]]]) -> HealthCheck:
+    begun = time.perf_counter()
+    try:
+        message, details = look()
+    except Exception as error:
+        told = catalog_error(error, _WHAT[name])
+        text = (
+            str(told) if isinstance(told, CatalogError) else f"{_WHAT[name]}: {type(error).__name__}: {error}"
+        )
+        # Who is there and slow, or gone, is no matter of rights.
+        fix = FIXES[name]
+        if name == "namespace" and isinstance(told, CatalogError) and not isinstance(told, NotUsableError):
+            fix = FIXES["catalog"]
+        return HealthCheck(name, False, text, fix, time.perf_counter() - begun)
+    seconds = time.perf_counter() - begun
+    if seconds > SLOW_SECONDS:
+        message += f"; it took {seconds:.1f} s"
+    return HealthCheck(name, True, message, "", seconds, details)
+
+
+_WHAT = {
+    "catalog": "the catalog is not reachable",
+    "credentials": "the catalog cannot be used",
+    "namespace": "the namespace cannot be written",
+    "storage": "the storage cannot be written",
+    "clock": "the clocks cannot be compared",
+    "versions": "the server cannot be asked what it speaks",
+}
+
+
+def _reachable(catalog: Any) -> tuple[str, dict[str, Any]]:
+    from floe_dagster.iceberg.rest import bounded_session
+
+    config = catalog.config or {}
+    uri = str(config.get("uri", "")).rstrip("/")
+    seconds = min(float(config.get("timeout_seconds") or 20.0), 20.0)
+    answer = bounded_session(seconds, repeats=2).get(f"{uri}/v1/config")
+    if answer.status_code >= 500:
+        raise CatalogError(f"the catalog at {uri} answers HTTP {answer.status_code}")
+    if answer.status_code == 404:
+        raise CatalogError(f"at {uri} is no Iceberg REST catalog: /v1/config is not there")
+    return f"{uri} answers", {"server": answer.headers.get("Server", "")}
+
+
+def _versions(catalog: Any) -> tuple[str, dict[str, Any]]:
+    import pyiceberg
+    from pyiceberg.catalog.rest import Capability
+
+    wanted = {
+        "create table": Capability.V1_CREATE_TABLE,
+        "load table": Capability.V1_LOAD_TABLE,
+        "update table": Capability.V1_UPDATE_TABLE,
+        "create namespace": Capability.V1_CREATE_NAMESPACE,
+    }
+    missing = [name for name, endpoint in wanted.items() if endpoint not in catalog._supported_endpoints]
+    if missing:
+        raise CatalogError(f"the catalog does not offer: {', '.join(missing)}")
+    details = {"pyiceberg": pyiceberg.__version__, "endpoints": len(catalog._supported_endpoints)}
+    return f"PyIceberg {pyiceberg.__version__}; the catalog offers {details['endpoints']} endpoints", details
+
+
+def _namespace(catalog: Any, namespace: str, staged: list[Any]) -> tuple[str, dict[str, Any]]:
+    from pyiceberg.schema import Schema
+    from pyiceberg.types import LongType, NestedField
+
+    catalog.create_namespace_if_not_exists(namespace)
+    schema = Schema(NestedField(1, "id", LongType(), required=False))
+    # Staged and never committed: it exists nowhere.
+    transaction = catalog.create_table_transaction((namespace, f"floe_check_{uuid.uuid4().hex[:12]}"), schema)
+    staged.append(transaction._table)
+    return f"{namespace} takes tables", {"location": transaction._table.location()}
+
+
+def _storage(table: Any) -> tuple[str, dict[str, Any]]:
+    location = f"{table.location()}/data/floe-check"
+    with table.io.new_output(location).create(overwrite=True) as stream:
+        stream.write(b"floe-dagster platform check")
+    try:
+        if not table.io.new_input(location).exists():
+            raise CatalogError(f"what was written to {location} is not there")
+    finally:
+        table.io.delete(location)
+    return f"{table.location().rpartition('/')[0]} can be written", {}
+
+
+def _clock(storage: Any) -> tuple[str, dict[str, Any]]:
+    from floe_dagster.platform.object_store import ObjectStore
+
+    date = ObjectStore(storage.config or {}, None, None).server_date()
+    if not date:
+        return "the store names no time", {}
+    skew = abs((datetime.now(UTC) - parsedate_to_datetime(date)).total_seconds())
+    if skew > SKEW_SECONDS:
+        raise CatalogError(f"this machine's clock and the store's differ by {skew:.0f} s")
+    return f"differs by {skew:.0f} s from the store's", {"skew_seconds": round(skew, 1)}

@@ -1,0 +1,57 @@
+"""Waits for services that start: bounded, with a growing pause, and an error that names what did not answer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+FIRST_PAUSE_SECONDS = 0.2
+LONGEST_PAUSE_SECONDS = 5.0
+
+
+class PlatformError(Exception):
+    """A service is not there, or refuses; the message says which, and what to do."""
+
+
+def wait_for(name: str, address: str, answers: Callable[[], bool], seconds: float) -> None:
+    """Wait until a service answers.
+
+    Args:
+        name: Of the service, for people.
+        address: Where it should be.
+        answers: Tells whether it does; an OSError means that it does not.
+        seconds: How long to wait at most.
+
+    Raises:
+        PlatformError: It did not answer in time.
+    """
+    deadline = time.monotonic() + seconds
+    pause = FIRST_PAUSE_SECONDS
+    reason = "it says that it is not ready"
+    while True:
+        try:
+            if answers():
+                return
+        except OSError as error:
+            reason = _reason(error)
+        if time.monotonic() + pause > deadline:
+            raise PlatformError(
+                f"{name} at {address} did not answer within {seconds:.0f} s: {reason}. Start it, correct its address in "
+                "the manifest, or wait longer with --wait"
+            )
+        time.sleep(pause)
+        pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+
+
+def _reason(error: OSError) -> str:
+    text = str(error)
+    for sign, said in (
+        ("Connection refused", "nothing listens there"),
+        ("resolve", "the host name does not resolve"),
+        ("Name or service not known", "the host name does not resolve"),
+        ("timed out", "no answer in time"),
+        ("CERTIFICATE_VERIFY_FAILED", "its certificate is not trusted"),
+    ):
+        if sign in text:
+            return said
+    return next(iter(text.splitlines()), type(error).__name__)[:300]
