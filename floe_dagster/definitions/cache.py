@@ -11,6 +11,7 @@ from typing import Any
 from floe_dagster.compilation.atomic import write_atomically
 from floe_dagster.iceberg.changes import BEFORE_SCHEMA, row_hash
 from floe_dagster.iceberg.errors import PublicationError
+from floe_dagster.iceberg.maintenance import same_content
 from floe_dagster.iceberg.relation import RelationName, projection, relation_columns
 from floe_dagster.iceberg.restore import restore_relation
 
@@ -102,9 +103,13 @@ class DuckDBCache:
             identifier = (namespace, asset["name"])
             if not catalog.table_exists(identifier):
                 continue
-            snapshot = catalog.load_table(identifier).current_snapshot()
+            table = catalog.load_table(identifier)
+            snapshot = table.current_snapshot()
             current = snapshot.snapshot_id if snapshot else None
-            if place(asset) in present and known.get(asset["name"]) == current:
+            # A compaction has changed the files, not the rows.
+            if place(asset) in present and (
+                known.get(asset["name"]) == current or same_content(table, known.get(asset["name"]))
+            ):
                 continue
             relation = RelationName(*asset["relation"])
             self.file.parent.mkdir(parents=True, exist_ok=True)

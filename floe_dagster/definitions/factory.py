@@ -11,6 +11,8 @@ from floe_dagster.compilation.bundle import Bundle
 from floe_dagster.credentials import kubernetes_references
 from floe_dagster.definitions.asset_specs import asset_specs, check_specs
 from floe_dagster.definitions.dbt_build import RunOptions
+from floe_dagster.definitions.health import build_health_definitions
+from floe_dagster.definitions.maintenance import build_maintenance_definitions
 from floe_dagster.definitions.resources import build_resources, catalog_key, storage_key
 from floe_dagster.definitions.run import ProductRun
 from floe_dagster.home import FloeHome
@@ -73,11 +75,16 @@ def build_product_definitions(bundle: Bundle, *, product_dir: Path, home: FloeHo
         description=f"Compute, check and publish {product['name']}.",
         tags=kubernetes,
     )
-    return dg.Definitions(
+    own = dg.Definitions(
         assets=[dbt_models],
         jobs=[job],
         schedules=_schedules(slug, product["schedule"], job),
         resources={dbt_key: dbt, **resources},
+    )
+    return dg.Definitions.merge(
+        own,
+        build_maintenance_definitions(index, home, resources, kubernetes),
+        build_health_definitions(slug, plugins, home, kubernetes),
     )
 
 

@@ -119,7 +119,9 @@ class TableRows:
         for number in affected:
             with self._registered([tasks[number]]) as rows:
                 query = f"select * from {rows} anti join {changed} using ({keys})"
-                rewritten += sum(file.record_count for file in staging.write(query, self.all_names))
+                rewritten += sum(
+                    file.record_count for file in staging.write(query, self.all_names, once=True)
+                )
         inserted = self._number(f"select count(*) from {changed}")
         if inserted:
             staging.write(f"select * from ({self.projection}) semi join {changed} using ({keys})", self.names)
@@ -167,7 +169,9 @@ class TableRows:
                         f"__floe_hash from {rows}) r left join {taken} t on r.__floe_hash = t.h "
                         "qualify t.h is null or row_number() over (partition by r.__floe_hash) > t.n"
                     )
-                    rewritten += sum(file.record_count for file in staging.write(query, self.all_names))
+                    rewritten += sum(
+                        file.record_count for file in staging.write(query, self.all_names, once=True)
+                    )
                 replaced.append(task.file)
         inserted = 0
         if self._number(f"select count(*) from {new}"):

@@ -283,7 +283,7 @@ class _Publication:
             return
         current = existing.current_snapshot()
         summary = summary_of(existing, current.snapshot_id if current else None)
-        if current is not None and not any(name.startswith("floe.") for name in summary):
+        if current is not None and not any(str(name).startswith("floe.") for name in summary):
             raise PublicationError(
                 f"{self.full_name}: somebody else wrote snapshot {current.snapshot_id} ({summary.get('operation')}), and "
                 "governance.stale_table_recovery_mode is 'strict'. Roll the table back, or set it to 'repair' to "

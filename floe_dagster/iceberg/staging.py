@@ -68,23 +68,32 @@ class Staging:
         metadata = self.metadata
         return metadata.location, metadata.schema(), metadata.spec(), metadata.table_uuid
 
-    def write(self, query: str, columns: Sequence[str]) -> list[DataFile]:
+    def write(self, query: str, columns: Sequence[str], *, once: bool = False) -> list[DataFile]:
         """Write the rows of a query and return their data files.
 
         Args:
             query: SQL that gives `columns`, in any order.
             columns: Names of the table's columns that the query gives.
+            once: The query reads a stream, so it can run once only.
 
         Raises:
             PublicationError: More partitions than `MAXIMUM_PARTITIONS`.
             OSError: A file cannot be written or uploaded.
         """
         folder = self._folder()
+        held = f"floe_held_{id(self)}"
         try:
+            if once and self._partition_fields():
+                # Partitions are looked up before rows are written.
+                self._run(f"create or replace temp table {held} as {query}")
+                query = f"select * from {held}"
             with self._partitioned(query) as partitions:
                 written = self._copy(query, columns, partitions, folder)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+            if once:
+                with contextlib.suppress(Exception):
+                    self._run(f"drop table if exists {held}")
         self.files += written
         return written
 
@@ -108,10 +117,12 @@ class Staging:
         parent.mkdir(parents=True, exist_ok=True)
         return Path(tempfile.mkdtemp(prefix=f".staging-{self.publication_id}-", dir=parent))
 
+    def _partition_fields(self) -> list[Any]:
+        return [f for f in self.metadata.spec().fields if str(f.transform) != "void"]
+
     @contextlib.contextmanager
     def _partitioned(self, query: str) -> Iterator[_Partitions | None]:
-        fields = [f for f in self.metadata.spec().fields if str(f.transform) != "void"]
-        if not fields:
+        if not self._partition_fields():
             yield None
             return
         partitions = _Partitions(self.con, self.metadata, query)
@@ -136,7 +147,9 @@ class Staging:
         written: list[DataFile] = []
         for part in sorted((folder / "parts").iterdir()):
             number = int(part.name.rpartition("=")[2])
-            sorted_query = f"select * from read_parquet({_text(part / '*.parquet')}){order}"
+            sorted_query = (
+                f"select * from read_parquet({_text(part / '*.parquet')}, hive_partitioning=false){order}"
+            )
             written += self._copy_files(sorted_query, columns, folder / f"sorted-{number}", [records[number]])
             shutil.rmtree(part)
         return written
