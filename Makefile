@@ -14,7 +14,7 @@ export DBT_SEND_ANONYMOUS_USAGE_STATS = false
 export DO_NOT_TRACK = 1
 PYTEST_WORKERS ?= auto
 
-.PHONY: help setup run dev compile docs test test-ui bench bench-growth lint lock lock-check clean
+.PHONY: help setup run dev compile docs test test-ui test-services services-up services-down demo-local bench bench-growth bench-services audit lint lock lock-check clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1|/' | column -t -s '|'
@@ -54,6 +54,19 @@ test: setup ## unit, contract and integration tests
 
 test-ui: setup ## the pages of dagster dev in a real browser; needs Chromium
 	@$(BIN)/python -m pytest tests/ui $(PYTEST_ARGS)
+
+services-up: setup ## start MinIO and an Iceberg REST catalog on this machine; needs Go, Java and Maven
+	@$(BIN)/python deploy/services/control.py up
+
+services-down: setup ## stop them; their data stays under .floe/services
+	@$(BIN)/python deploy/services/control.py down
+
+test-services: setup ## tests against real MinIO and a real REST catalog; needs FLOE_SPECS, Go, Java and Maven
+	@$(BIN)/python deploy/services/control.py build
+	@$(BIN)/python -m pytest tests/services -n $(PYTEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
+
+demo-local: setup ## the three products through the REST catalog and MinIO, read back by PyIceberg and DuckDB
+	@$(BIN)/python deploy/services/demo.py
 
 bench: setup ## measure against dbt, plain dagster-dbt and DuckDB; writes docs/benchmarks.md
 	@$(BIN)/python -m tests.benchmarks --write docs/benchmarks.md

@@ -1,0 +1,1 @@
+"""Tests against real services: MinIO and the Iceberg project's REST catalog."""
