@@ -335,7 +335,7 @@ class ProductRun:
             mode=mode,
             key=tuple(key),
             schema_evolution=lifecycle.get("schema_evolution") or "allow",
-            recovery=lifecycle.get("stale_table_recovery_mode") or "repair",
+            recovery=lifecycle.get("stale_table_recovery_mode"),
             before=before.relation if before is not None and mode == "increment" else None,
             product=self.index["product"]["name"],
             scratch=self.home.path / "scratch",

@@ -47,7 +47,8 @@ def commit(transaction: Transaction) -> Table:
     try:
         return transaction.commit_transaction()
     except Exception as error:
-        if is_conflict(error):
+        is_gone = isinstance(error, iceberg.RESTError) and "NoSuchTable" in str(error)
+        if is_conflict(error) or is_gone or isinstance(error, iceberg.NoSuchTableError):
             for producer in producers:
                 producer._clean_all_uncommitted()
             raise ConflictError(str(error)) from error

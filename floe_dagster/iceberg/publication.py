@@ -62,7 +62,8 @@ class PublicationOptions:
             those with the same key. increment: like overwrite, but only what changed since `before` is written.
         key: Columns that identify a row; for increments, a hint where changed rows lie.
         schema_evolution: allow, additive or refuse; from governance.
-        recovery: strict: a table that somebody else has changed is refused. repair: it is brought back.
+        recovery: strict: a table that somebody else has changed, or whose files are gone, is refused. repair: it is
+            brought back. None: it is brought back where the relation holds all of its rows.
         before: Relation with the hashes of what stood (`row_hash`), for increments.
         product: Name of the product, kept as a table property.
         scratch: Local folder for files on their way; the system's own when None.
@@ -72,7 +73,7 @@ class PublicationOptions:
     mode: str = "overwrite"
     key: tuple[str, ...] = ()
     schema_evolution: str = "allow"
-    recovery: str = "repair"
+    recovery: str | None = None
     before: RelationName | None = None
     product: str | None = None
     scratch: Path | None = None
@@ -243,8 +244,23 @@ class _Publication:
 
         try:
             return self.catalog.load_table(self.identifier)
-        except (NoSuchTableError, NoSuchNamespaceError):
+        except (NoSuchTableError, NoSuchNamespaceError, FileNotFoundError) as error:
+            # A catalog whose table lost its metadata file also says "not found".
+            if isinstance(error, FileNotFoundError) or "Location does not exist" in str(error):
+                self._forget_lost_table(error)
             return None
+
+    def _forget_lost_table(self, error: Exception) -> None:
+        """Take a table out of the catalog whose files are gone, where all of its rows are at hand."""
+        recovery = self.options.recovery
+        holds_all_rows = self.options.mode in ("overwrite", "increment")
+        if recovery == "strict" or (recovery is None and not holds_all_rows):
+            raise PublicationError(
+                f"{self.full_name} is in the catalog, and its files are gone from the storage ({error}). Restore them; or "
+                "set governance.stale_table_recovery_mode to 'repair', and the next run makes the table again from "
+                "the model's rows"
+            ) from error
+        self.catalog.drop_table(self.identifier)
 
     def _begin(self, existing: Table | None) -> Transaction:
         options = self.options

@@ -60,7 +60,7 @@ class FaultProxy:
                 pass
 
             def _handle(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                body = self._body()
                 rule = proxy._rule(self.command, self.path)
                 if rule and rule.before:
                     rule.before()
@@ -75,7 +75,11 @@ class FaultProxy:
                 connection = http.client.HTTPConnection(
                     proxy.upstream.hostname or "", proxy.upstream.port, timeout=60
                 )
-                headers = {name: value for name, value in self.headers.items() if name.lower() != "host"}
+                headers = {
+                    name: value
+                    for name, value in self.headers.items()
+                    if name.lower() not in ("host", "transfer-encoding", "expect")
+                }
                 headers["Host"] = self.headers["Host"] or proxy.upstream.netloc
                 try:
                     connection.request(self.command, self.path, body or None, headers)
@@ -95,6 +99,16 @@ class FaultProxy:
                     if n.lower() not in ("transfer-encoding", "content-length", "connection")
                 }
                 self._answer(answer.status, kept, content)
+
+            def _body(self) -> bytes:
+                if "chunked" not in (self.headers.get("Transfer-Encoding") or ""):
+                    return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                body = b""
+                while size := int(self.rfile.readline().split(b";")[0] or b"0", 16):
+                    body += self.rfile.read(size)
+                    self.rfile.readline()
+                self.rfile.readline()
+                return body
 
             def _answer(self, status: int, headers: dict[str, str], content: bytes) -> None:
                 try:
