@@ -265,7 +265,9 @@ class _Publication:
     def _begin(self, existing: Table | None) -> Transaction:
         options = self.options
         if existing is None:
-            self.catalog.create_namespace_if_not_exists(self.identifier[0])
+            # Looked at first: who may write a namespace need not be allowed to make one.
+            if not self.catalog.namespace_exists(self.identifier[0]):
+                self.catalog.create_namespace_if_not_exists(self.identifier[0])
             self.created = True
             properties = {**DEFAULT_PROPERTIES, **options.layout.properties}
             if options.product:

@@ -208,7 +208,7 @@ class Bootstrap:
         assert root_id and root_secret
         polaris = PolarisManagement(management, token_url, root_id, root_secret)
         scope = "_".join(("", *self.namespaces))
-        principal = self._principal_name()
+        principal = self._principal_name(polaris)
         role, catalog_role = f"{principal}_role", f"floe{scope}_writer"
 
         self._catalog(polaris, name)
@@ -247,9 +247,14 @@ class Bootstrap:
                 lambda: polaris.put("principal-roles", role, "catalog-roles", name, body=given),
             )
 
-    def _principal_name(self) -> str:
+    def _principal_name(self, polaris: PolarisManagement) -> str:
+        """Return whose credentials the manifest has; where nobody's, the name of the one to be made."""
         assert self.catalog is not None and self.catalog.type == "polaris"
         configured = self.catalog.config.oauth2.client_id
+        wanted = self._manifest_credentials()
+        for entry in (polaris.get("principals") or {}).get("principals", ()) if wanted else ():
+            if wanted and entry.get("clientId") == wanted[0]:
+                return str(entry["name"])
         return configured if not configured.startswith("${") else f"floe-{self.catalog.config.warehouse}"
 
     def _catalog(self, polaris: PolarisManagement, name: str) -> None:

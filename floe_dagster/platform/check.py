@@ -174,7 +174,8 @@ def _namespace(catalog: Any, namespace: str, staged: list[Any]) -> tuple[str, di
     from pyiceberg.schema import Schema
     from pyiceberg.types import LongType, NestedField
 
-    catalog.create_namespace_if_not_exists(namespace)
+    if not catalog.namespace_exists(namespace):
+        catalog.create_namespace_if_not_exists(namespace)
     schema = Schema(NestedField(1, "id", LongType(), required=False))
     # Staged and never committed: it exists nowhere.
     transaction = catalog.create_table_transaction((namespace, f"floe_check_{uuid.uuid4().hex[:12]}"), schema)
