@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import unquote, urlparse
+from urllib.parse import urlparse
 
 from floe_dagster.credentials import MissingCredentialError, resolve
 from floe_dagster.home import FloeHome
@@ -99,9 +99,10 @@ def _open_sql(
     try:
         if not uri:
             home.path.mkdir(parents=True, exist_ok=True)
-            uri = f"sqlite:///{home.catalog_db}?timeout=60"
+            escaped = str(home.catalog_db).replace("%", "%25")
+            uri = f"sqlite:///{escaped}?timeout=60"
         if warehouse.startswith("file://"):
-            Path(unquote(urlparse(warehouse).path)).mkdir(parents=True, exist_ok=True)
+            Path(urlparse(warehouse).path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CatalogError(f"the warehouse folder cannot be made: {error}") from error
     for attempt in range(5):

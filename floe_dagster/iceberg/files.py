@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlparse
+from urllib.parse import urlparse
 
 if TYPE_CHECKING:
     from pyiceberg.io import FileIO
@@ -37,8 +37,8 @@ def comparable(location: str) -> str:
     """Return a location so that two spellings of one file are equal: `file:///a`, `file:/a` and `/a`; s3 and s3a."""
     parsed = urlparse(location)
     if parsed.scheme in ("", "file"):
-        path = unquote(parsed.path) if parsed.scheme else location
-        return "/" + path.lstrip("/")
+        # As PyIceberg reads it: a percent sign is a percent sign.
+        return "/" + (parsed.path if parsed.scheme else location).lstrip("/")
     scheme = "s3" if parsed.scheme in ("s3", "s3a", "s3n") else parsed.scheme
     return f"{scheme}://{location.partition('://')[2]}"
 

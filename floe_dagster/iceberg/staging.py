@@ -15,7 +15,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlparse
+from urllib.parse import urlparse
 
 from floe_dagster.iceberg.errors import PublicationError
 from floe_dagster.iceberg.layout import TableLayout
@@ -458,7 +458,8 @@ def _is_refusal(error: OSError) -> bool:
 
 
 def _local(location: str) -> Path:
-    return Path(unquote(urlparse(location).path))
+    # As PyIceberg reads it: a percent sign is a percent sign.
+    return Path(urlparse(location).path)
 
 
 def _text(path: Path) -> str:

@@ -7,11 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from floe_dagster.home import FloeHome
+from floe_dagster.iceberg.errors import NotUsableError
 
 
 def local_warehouse(config: Mapping[str, Any], home: FloeHome) -> str:
-    """Return the warehouse of a folder, as a URI."""
-    return Path(config.get("path") or home.warehouse_dir).absolute().as_uri()
+    """Return the warehouse of a folder, as PyIceberg spells it: nothing is escaped.
+
+    Raises:
+        NotUsableError: The path cannot be spelt like this.
+    """
+    path = str(Path(config.get("path") or home.warehouse_dir).absolute())
+    if any(sign in path for sign in "?#"):
+        raise NotUsableError(
+            f"the warehouse folder {path} has a ? or # in its name, which no location can have"
+        )
+    return f"file://{path}"
 
 
 def s3_warehouse(config: Mapping[str, Any], home: FloeHome) -> str:
