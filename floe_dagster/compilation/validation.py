@@ -79,18 +79,20 @@ def _parse(document: Document, model: type[T]) -> Parsed[T]:
 def _without_secrets(value: Any, path: DocumentPath, document: Document, findings: list[Finding]) -> Any:
     """Return the data with literal secrets replaced by a reference that names nothing."""
     if isinstance(value, dict):
-        return {
-            key: _literal(document, (*path, key), findings)
-            if is_secret_key(key) and item is not None and not is_reference(item)
-            else _without_secrets(item, (*path, key), document, findings)
-            for key, item in value.items()
-        }
+        return {key: _checked(key, item, path, document, findings) for key, item in value.items()}
     if isinstance(value, list):
         return [_without_secrets(item, (*path, n), document, findings) for n, item in enumerate(value)]
     if has_url_credentials(value):
         _literal(document, path, findings)
         return re.sub(r"//[^@/]*@", "//", value)
     return value
+
+
+def _checked(key: str, item: Any, path: DocumentPath, document: Document, findings: list[Finding]) -> Any:
+    if is_secret_key(key) and item is not None:
+        # A reference has keys of its own, `secret` among them, that hold names.
+        return item if is_reference(item) else _literal(document, (*path, key), findings)
+    return _without_secrets(item, (*path, key), document, findings)
 
 
 def _literal(document: Document, path: DocumentPath, findings: list[Finding]) -> dict[str, str]:

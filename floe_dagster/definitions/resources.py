@@ -1,7 +1,8 @@
 """Catalog and storage as Dagster resources, built from the compiled artifact of a product.
 
-They are configuration alone, visible in Dagster's UI; secrets are environment variables that are read where a run
-begins (`EnvVar`), so neither the code location nor a run's record holds one.
+They are configuration alone, visible in Dagster's UI. A secret is the reference `${NAME}` until the catalog is opened:
+`EnvVar` would be read where a run is planned, so the code server would need every secret of its runs. Who builds such a
+resource by hand may use `EnvVar` all the same.
 """
 
 from typing import Any
@@ -37,7 +38,7 @@ class S3Resource(dg.ConfigurableResource[Any]):
     )
     secret_access_key: str | None = Field(
         None,
-        description="Secret access key, from the environment; absent where the catalog gives credentials.",
+        description="Secret access key, as the reference ${NAME}; absent where the catalog gives credentials.",
         repr=False,
     )
     timeout_seconds: float = Field(60.0, description="How long one answer of the storage may take.")
@@ -80,11 +81,11 @@ class IcebergRestResource(dg.ConfigurableResource[Any]):
     warehouse: str = Field(description="Warehouse (catalog) name.")
     client_id: str | None = Field(None, description="OAuth2 client id.")
     client_secret: str | None = Field(
-        None, description="OAuth2 client secret, from the environment.", repr=False
+        None, description="OAuth2 client secret, as the reference ${NAME}.", repr=False
     )
     scope: str = Field("PRINCIPAL_ROLE:ALL", description="OAuth2 scope.")
     token_url: str | None = Field(None, description="Token endpoint; the catalog's own when absent.")
-    token: str | None = Field(None, description="Bearer token, from the environment.", repr=False)
+    token: str | None = Field(None, description="Bearer token, as the reference ${NAME}.", repr=False)
     credential_vending: bool = Field(True, description="Take storage credentials from the catalog.")
     timeout_seconds: float = Field(60.0, description="How long one answer of the catalog may take.")
 
@@ -164,7 +165,7 @@ def _configured(settings: dict[str, Any]) -> dict[str, Any]:
     configured = {}
     for name, value in settings.items():
         variable = environment_name(value)
-        configured[name] = dg.EnvVar(variable) if variable else value
+        configured[name] = f"${{{variable}}}" if variable else value
     return configured
 
 

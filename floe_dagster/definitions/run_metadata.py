@@ -109,6 +109,11 @@ def publication_metadata(result: PublicationResult, asset: Mapping[str, Any]) ->
         "iceberg/bytes": result.bytes,
         "iceberg/files": result.files,
         "iceberg/schema_changes": ", ".join(result.evolved) or "none",
+        "iceberg/write_mode": result.mode,
+        "iceberg/bytes_written": result.written_bytes,
+        "iceberg/rows_inserted": result.inserted,
+        **({"iceberg/rows_deleted": result.deleted} if result.deleted is not None else {}),
+        "iceberg/commit_attempts": result.attempts,
         "publication/seconds": round(result.seconds, 3),
     }
 

@@ -29,7 +29,7 @@ def is_secret_key(name: str) -> bool:
 def is_reference(value: Any) -> bool:
     """Tell whether `value` is a reference: `{env: NAME}`, `{secret: NAME, key: KEY}` or `${NAME}`."""
     if isinstance(value, dict):
-        return bool(value) and set(value) <= {"env", "secret", "key"}
+        return set(value) <= {"env", "secret", "key"}
     return isinstance(value, str) and re.fullmatch(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}", value) is not None
 
 
