@@ -63,7 +63,7 @@ services-down: setup ## stop them; their data stays under .floe/services
 
 test-services: setup ## tests against real MinIO and a real REST catalog; needs FLOE_SPECS, Go, Java and Maven
 	@$(BIN)/python deploy/services/control.py build
-	@$(BIN)/python -m pytest tests/services -n $(PYTEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest tests/services -n $(PYTEST_WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 demo-local: setup ## the three products through the REST catalog and MinIO, read back by PyIceberg and DuckDB
 	@$(BIN)/python deploy/services/demo.py
@@ -73,6 +73,9 @@ bench: setup ## measure against dbt, plain dagster-dbt and DuckDB; writes docs/b
 
 bench-growth: setup ## measure how times grow with the number of models (an hour)
 	@$(BIN)/python -m tests.benchmarks --growth --write docs/benchmarks.md
+
+audit: setup ## secrets in the repository, known vulnerabilities of the dependencies
+	@$(BIN)/python -m tests.audit
 
 lint: setup ## linters, types, layers, lock
 	@$(BIN)/ruff check .
