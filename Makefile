@@ -74,6 +74,9 @@ bench: setup ## measure against dbt, plain dagster-dbt and DuckDB; writes docs/b
 bench-growth: setup ## measure how times grow with the number of models (an hour)
 	@$(BIN)/python -m tests.benchmarks --growth --write docs/benchmarks.md
 
+bench-services: setup ## measure publication to MinIO over the REST catalog; needs Go, Java and Maven
+	@$(BIN)/python -m tests.benchmarks --services --write docs/benchmarks.md
+
 audit: setup ## secrets in the repository, known vulnerabilities of the dependencies
 	@$(BIN)/python -m tests.audit
 

@@ -32,6 +32,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 MINIO_VERSION = "v0.0.0-20260212201848-7aac2a2c5b7c"
 BUCKET = "floe-warehouse"
+SIGNS = {"minio": "minio-", "catalog": "LocalCatalogServer"}
+"""What the command line of each service holds."""
 START_SECONDS = 60
 STOP_SECONDS = 20
 INSTALL = {
@@ -113,7 +115,11 @@ def start(folder: Path, tools: Path, token_seconds: int = 3600) -> dict[str, Any
         ServiceError: One of them does not answer in time.
     """
     known = read_state(folder)
-    if known and all(_is_alive(pid) for pid in known["pids"].values()):
+    if (
+        known
+        and set(known["pids"]) == set(SIGNS)
+        and all(_is_ours(*entry) for entry in known["pids"].items())
+    ):
         print(f"already running; {folder / 'services.json'}")
         return known
     folder.mkdir(parents=True, exist_ok=True)
@@ -210,8 +216,9 @@ def stop(folder: Path) -> None:
     if not state:
         print("nothing was started")
         return
-    for pid in state["pids"].values():
-        stop_one(pid)
+    for name, pid in state["pids"].items():
+        if _is_ours(name, pid):
+            stop_one(pid)
     state["pids"] = {}
     _write_state(folder, state)
     print("stopped")
@@ -278,6 +285,14 @@ def _run(command: list[str], **options: Any) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
     if done.returncode != 0:
         raise ServiceError(f"`{' '.join(command[:4])} …` failed:\n{(done.stdout + done.stderr)[-3000:]}")
+
+
+def _is_ours(name: str, pid: int) -> bool:
+    """Tell whether a process is the service that was started, and not another one that got its number since."""
+    try:
+        return _is_alive(pid) and SIGNS[name] in Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return _is_alive(pid)
 
 
 def _is_alive(pid: int) -> bool:

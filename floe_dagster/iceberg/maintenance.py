@@ -38,7 +38,7 @@ MAINTENANCE = "floe.maintenance"
 """Snapshot property: `compaction` (same rows, other files) or `expiry` (rows are gone)."""
 SHORTEST_ORPHAN_AGE = timedelta(hours=24)
 DEFAULT_ORPHAN_AGE = timedelta(hours=72)
-SMALL_FILE_BYTES = 32 << 20
+SMALL_FILE_BYTES = 16 << 20
 SMALL_FILES_AT_LEAST = 5
 
 

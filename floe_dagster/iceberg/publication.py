@@ -34,7 +34,13 @@ from floe_dagster.iceberg.layout import (
     initial_order,
     initial_spec,
 )
-from floe_dagster.iceberg.relation import RelationName, projection, relation_columns, relation_schema
+from floe_dagster.iceberg.relation import (
+    RelationName,
+    check_bounds,
+    projection,
+    relation_columns,
+    relation_schema,
+)
 from floe_dagster.iceberg.schema_change import evolve_schema
 from floe_dagster.iceberg.staging import Staging
 from floe_dagster.iceberg.types import ColumnType
@@ -148,6 +154,7 @@ def publish_relation(
     """
     full_name = f"{namespace}.{table}"
     columns = relation_columns(con, relation, full_name)
+    check_bounds(con, relation, columns, full_name)
     publication = _Publication(
         con=con,
         relation=relation,

@@ -67,18 +67,37 @@ def relation_schema(columns: list[tuple[str, ColumnType]], docs: Mapping[str, st
 
 
 def projection(relation: RelationName, columns: list[tuple[str, ColumnType]]) -> str:
-    """Return SQL for the relation's rows as they are published: every value cast, none out of bounds."""
+    """Return SQL for the relation's rows as they are published: every value cast to its column's type."""
     entries = ", ".join(f"{_expression(name, kind)} as {quoted(name)}" for name, kind in columns)
     return f"select {entries} from {relation.sql()}"
 
 
 def _expression(name: str, kind: ColumnType) -> str:
-    column = quoted(name)
-    if kind.sql in BOUNDED:
-        text = f"column {name!r} holds a {kind.sql.lower()} beyond the years 1 to 9999, or an infinite one"
-        first, last = (f"{kind.sql} '{bound}'" for bound in BOUNDED[kind.sql])
-        escaped = text.replace("'", "''")
-        column = (
-            f"case when {column} not between {first} and {last} then error('{escaped}') else {column} end"
-        )
-    return f"cast({column} as {kind.sql})"
+    return f"cast({quoted(name)} as {kind.sql})"
+
+
+def check_bounds(
+    con: Any, relation: RelationName, columns: list[tuple[str, ColumnType]], full_name: str
+) -> None:
+    """Refuse dates and times that PyIceberg cannot express.
+
+    Smallest and largest value are looked at before anything is written: a check of every value while writing costs a
+    tenth of the time.
+
+    Raises:
+        PublicationError: A value lies beyond the years 1 to 9999, or is infinite.
+    """
+    bounded = [(name, kind.sql) for name, kind in columns if kind.sql in BOUNDED]
+    if not bounded:
+        return
+    conditions = []
+    for name, kind in bounded:
+        first, last = (f"{kind} '{bound}'" for bound in BOUNDED[kind])
+        conditions.append(f"min({quoted(name)}) < {first} or max({quoted(name)}) > {last}")
+    row = con.execute(f"select {', '.join(conditions)} from {relation.sql()}").fetchall()[0]
+    for (name, kind), is_outside in zip(bounded, row, strict=True):
+        if is_outside:
+            raise PublicationError(
+                f"{full_name}: a value does not fit its column: column {name!r} holds a {kind.lower()} beyond the years "
+                "1 to 9999, or an infinite one"
+            )

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 LOCAL_FILE_BYTES = 512 << 20
 """Iceberg's own default for the size of a data file. (A file per thread would be an alternative, but with it
 DuckDB 2.0 crashes on a full disk.)"""
-REMOTE_FILE_BYTES = 64 << 20
+REMOTE_FILE_BYTES = 32 << 20
 """Smaller where files are uploaded: an upload begins when a file is finished."""
-UPLOADS = 4
+UPLOADS = 2
 UPLOAD_ATTEMPTS = 6
 CHUNK_BYTES = 8 << 20
 MAXIMUM_PARTITIONS = 2_000

@@ -11,6 +11,7 @@ from tests.benchmarks.report import Row, machine, table
 
 MODULES = ("starting", "ticking", "publication", "loading", "compiling", "running")
 GROWTH = "## Growth"
+SERVICES = "## Real services"
 HEAD = """\
 # Benchmarks
 
@@ -24,15 +25,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", action="append", choices=MODULES, help="one part; may be repeated")
     parser.add_argument("--growth", action="store_true", help="500, 5,000 and 20,000 models instead")
+    parser.add_argument("--services", action="store_true", help="MinIO and a REST catalog instead")
     parser.add_argument("--write", type=Path, metavar="FILE", help="keep the result as Markdown")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="floe-bench-") as folder:
+        rows: list[Row]
         if options.growth:
             from tests.benchmarks import growth
 
             text, missed = f"{GROWTH}\n\n{growth.measure(Path(folder))}\n", False
+        elif options.services:
+            from tests.benchmarks import services
+
+            rows = services.measure(Path(folder) / "services")
+            text, missed = f"{SERVICES}\n\n{table(rows)}\n", not all(row.met for row in rows)
         else:
-            rows: list[Row] = []
+            rows = []
             for name in options.only or MODULES:
                 rows += import_module(f"tests.benchmarks.{name}").measure(Path(folder) / name)
                 print(table(rows[-1:]) if len(rows) == 1 else table(rows), "\n", flush=True)
@@ -40,17 +48,27 @@ def main() -> int:
     text += f"\nMeasured on: {machine()}\n"
     print(text)
     if options.write:
-        options.write.write_text(_merged(options.write, text, growth=options.growth), encoding="utf-8")
+        part = GROWTH if options.growth else SERVICES if options.services else ""
+        options.write.write_text(_merged(options.write, text, part), encoding="utf-8")
     return 1 if missed else 0
 
 
-def _merged(path: Path, text: str, *, growth: bool) -> str:
-    """Return the text of the file, in which the part that was not measured now stays as it is."""
+def _merged(path: Path, text: str, part: str) -> str:
+    """Return the text of the file, in which the parts that were not measured now stay as they are.
+
+    Args:
+        path: The file.
+        text: What was measured now.
+        part: Its heading; empty for the bars at the top.
+    """
     before = path.read_text(encoding="utf-8") if path.exists() else ""
-    kept_bars, _mark, kept_growth = before.partition(f"{GROWTH}\n")
-    if growth:
-        return f"{kept_bars.rstrip()}\n\n{text}".lstrip()
-    return f"{text}\n{GROWTH}\n{kept_growth}" if kept_growth else text
+    parts = {"": "", SERVICES: "", GROWTH: ""}
+    current = ""
+    for line in before.splitlines(keepends=True):
+        current = line.strip() if line.strip() in parts and line.strip() else current
+        parts[current] += line
+    parts[part] = text
+    return "\n".join(kept.strip() + "\n" for kept in parts.values() if kept.strip())
 
 
 if __name__ == "__main__":
