@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
     from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
 
     from floe_dagster.iceberg.catalogs import open_catalog
-    from floe_dagster.iceberg.errors import CatalogError
+    from floe_dagster.iceberg.errors import CatalogError, catalog_error, is_remote_failure
     from floe_dagster.iceberg.show import show_table
 
     try:
@@ -59,6 +59,11 @@ def run(options: argparse.Namespace) -> int:
             f"there are: {', '.join(names)}" if names else "nothing is published yet; run `floe-dagster run`"
         )
         print(f"error: there is no table {slug}.{model}; {there}", file=sys.stderr)
+        return 2
+    except Exception as error:
+        if not is_remote_failure(error):
+            raise
+        print(f"error: {catalog_error(error, f'{slug}.{model} cannot be read')}", file=sys.stderr)
         return 2
     if options.format == "json":
         rows = [dict(zip(view.columns, row, strict=True)) for row in view.rows]

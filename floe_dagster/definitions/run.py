@@ -22,7 +22,13 @@ from floe_dagster.definitions.resources import CatalogResource, StorageResource
 from floe_dagster.definitions.resume import Earlier, earlier_attempts, is_resumed, recorded_checks, run_mark
 from floe_dagster.definitions.run_metadata import RelationMetadata, publication_metadata
 from floe_dagster.home import FloeHome
-from floe_dagster.iceberg.errors import CatalogError, NotUsableError, PublicationError
+from floe_dagster.iceberg.errors import (
+    CatalogError,
+    NotUsableError,
+    PublicationError,
+    catalog_error,
+    is_remote_failure,
+)
 from floe_dagster.iceberg.layout import TableLayout
 from floe_dagster.iceberg.publication import PublicationOptions, PublicationResult, publish_relation
 from floe_dagster.iceberg.relation import RelationName, relation_columns
@@ -104,6 +110,11 @@ class ProductRun:
         except CatalogError as error:
             # The message says all; a traceback of a library would hide it.
             raise dg.Failure(str(error), allow_retries=not isinstance(error, NotUsableError)) from error
+        except Exception as error:
+            if not is_remote_failure(error):
+                raise
+            told = catalog_error(error, f"the tables of {self.slug} cannot be looked at")
+            raise dg.Failure(str(told), allow_retries=not isinstance(told, NotUsableError)) from error
 
     def _earlier(self, catalog: Any, wanted: set[str]) -> Earlier:
         if not is_resumed(self.context):

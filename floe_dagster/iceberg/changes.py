@@ -33,6 +33,41 @@ def row_hash(columns: Sequence[str]) -> str:
     return f"md5_number(to_json(struct_pack({packed}))::varchar)"
 
 
+def check_key(con: Any, projection: str, names: Sequence[str], key: Sequence[str], full_name: str) -> None:
+    """Refuse a key that does not tell the rows of a relation apart.
+
+    Args:
+        con: A DuckDB connection.
+        projection: SQL for the rows.
+        names: Their columns.
+        key: Columns that shall identify a row.
+        full_name: Of the table, for the message.
+
+    Raises:
+        PublicationError: A column does not exist, is null, or the key is not unique.
+    """
+    unknown = [name for name in key if name not in names]
+    if unknown or not key:
+        raise PublicationError(
+            f"{full_name}: transforms[].table.key names {', '.join(map(repr, unknown)) or 'nothing'}; the model has: "
+            f"{', '.join(names)}"
+        )
+    keys = ", ".join(quoted(name) for name in key)
+    nulls = " or ".join(f"{quoted(name)} is null" for name in key)
+    if con.execute(f"select 1 from ({projection}) where {nulls} limit 1").fetchall():
+        raise PublicationError(
+            f"{full_name}: a column of the key ({', '.join(key)}) is null; upsert needs a value"
+        )
+    double = con.execute(
+        f"select 1 from ({projection}) group by {keys} having count(*) > 1 limit 1"
+    ).fetchall()
+    if double:
+        raise PublicationError(
+            f"{full_name}: the key ({', '.join(key)}) is not unique: at least two rows have the same one; upsert cannot "
+            "tell which one is meant. Add the `unique` test, or another column to the key"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Changes:
     """What a publication does to the files of a table.
@@ -87,7 +122,7 @@ class TableRows:
         Raises:
             PublicationError: A key is null or not unique in the relation.
         """
-        self._check_key(key, full_name)
+        check_key(self.con, self.projection, self.names, key, full_name)
         keys = ", ".join(quoted(name) for name in key)
         source, existing, changed = (
             self._temporary("source"),
@@ -227,28 +262,6 @@ class TableRows:
         return sorted(
             self.table.scan(row_filter=condition).plan_files(), key=lambda task: str(task.file.file_path)
         )
-
-    def _check_key(self, key: Sequence[str], full_name: str) -> None:
-        unknown = [name for name in key if name not in self.names]
-        if unknown or not key:
-            raise PublicationError(
-                f"{full_name}: transforms[].table.key names {', '.join(map(repr, unknown)) or 'nothing'}; the model has: "
-                f"{', '.join(self.names)}"
-            )
-        keys = ", ".join(quoted(name) for name in key)
-        nulls = " or ".join(f"{quoted(name)} is null" for name in key)
-        if self._number(f"select count(*) from ({self.projection}) where {nulls}"):
-            raise PublicationError(
-                f"{full_name}: a column of the key ({', '.join(key)}) is null; upsert needs a value"
-            )
-        double = self.con.execute(
-            f"select {keys} from ({self.projection}) group by {keys} having count(*) > 1 limit 1"
-        ).fetchall()
-        if double:
-            raise PublicationError(
-                f"{full_name}: the key ({', '.join(key)}) is not unique: more than one row has the key of at least one "
-                "row; upsert cannot tell which one is meant. Add the `unique` test, or another column to the key"
-            )
 
     def _equal(self, left: str, right: str, key: Sequence[str]) -> str:
         return " and ".join(f"{left}.{quoted(name)} = {right}.{quoted(name)}" for name in key)

@@ -74,6 +74,15 @@ def catalog_error(error: Exception, what: str) -> Exception:
     return error
 
 
+def is_remote_failure(error: Exception) -> bool:
+    """Tell whether an error comes from the catalog or the way to it, and from nothing of ours."""
+    from pyiceberg import exceptions as iceberg
+    from requests import RequestException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return isinstance(error, iceberg.RESTError | RequestException | SQLAlchemyError)
+
+
 def _connection(error: Exception) -> str:
     import re
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from floe_dagster.iceberg.changes import Changes, TableRows
+from floe_dagster.iceberg.changes import Changes, TableRows, check_key
 from floe_dagster.iceberg.commit import (
     ATTEMPTS,
     PUBLICATION_ID,
@@ -345,10 +345,9 @@ class _Publication:
                 return list(self.changes.replaced), staging.files
             staging.discard()
         self.mode = "append" if mode == "append" else "overwrite"
-        if mode == "upsert" or (existing is None and self.options.mode == "upsert"):
-            TableRows(self.con, existing, metadata, None, self.rows_sql, self.columns)._check_key(  # type: ignore[arg-type]
-                self.options.key, self.full_name
-            )
+        if self.options.mode == "upsert":
+            # The first publication takes any rows; those that the next one could not tell apart are refused now.
+            check_key(self.con, self.rows_sql, names, self.options.key, self.full_name)
         if self.staged is None or self.staged is staging or self.staged.signature() != staging.signature():
             self._discard()
             self.staged = staging

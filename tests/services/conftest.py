@@ -226,5 +226,8 @@ def toxiproxy(tmp_path_factory: pytest.TempPathFactory) -> Path:
             env={**os.environ, "GOBIN": str(staging)},
             check=True,
         )
-        shutil.copy2(staging / "server", found)
+        # Test processes beside this one must see none or all of it.
+        partial = found.with_suffix(f".{os.getpid()}")
+        shutil.copy2(staging / "server", partial)
+        partial.replace(found)
     return found

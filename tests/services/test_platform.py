@@ -374,3 +374,20 @@ def test_two_products_in_two_warehouses(services: Services, home: FloeHome) -> N
     result = second.publish("select 2 as a")
     assert result.location.startswith("s3://second-warehouse/")
     assert (first.rows(), second.rows()) == ([(1,)], [(2,)])
+
+
+def test_show_reads_through_the_services_and_explains_what_is_wrong(
+    services: Services, shop: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLOE_HOME", str(tmp_path / "home"))
+    manifest = services.write_manifest(tmp_path / "platform.yaml")
+    assert main(["compile", str(shop), "--manifest", str(manifest)]) == 0
+    Shop(services, "shop", FloeHome(tmp_path / "home")).publish("select 41 + 1 as answer", table="shown")
+    capsys.readouterr()
+    show = ["show", "shop.shown", "--product-dir", str(shop)]
+    assert main(show) == 0 and "42" in capsys.readouterr().out
+    services.kill("catalog")
+    assert main(show) == 2
+    said = capsys.readouterr().err
+    services.start("catalog")
+    assert said.startswith("error: ") and "nothing listens there" in said and "Traceback" not in said
