@@ -68,6 +68,11 @@ class Services:
         path.write_text(yaml.safe_dump(document, sort_keys=False))
         return path
 
+    def stop(self) -> None:
+        """End both, also those that a test has started again."""
+        for pid in self.state["pids"].values():
+            control.stop_one(pid)
+
     def kill(self, name: str) -> None:
         """End one service with SIGKILL."""
         control.stop_one(self.state["pids"][name], signal.SIGKILL)
@@ -111,7 +116,7 @@ def tools() -> Path:
 def _services(tools: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
     made = Services(tmp_path_factory.mktemp("services"))
     yield made
-    control.stop(made.folder)
+    made.stop()
 
 
 @pytest.fixture

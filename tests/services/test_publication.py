@@ -13,7 +13,7 @@ from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.commit import find_snapshot
 from floe_dagster.iceberg.errors import NotUsableError, PublicationError
 from floe_dagster.iceberg.layout import TableLayout
-from tests.services.conftest import Services, Shop, control
+from tests.services.conftest import Services, Shop
 
 
 def test_a_table_is_made_replaced_and_read_back(shop_table: Shop) -> None:
@@ -93,7 +93,7 @@ def test_a_run_outlives_its_token(
         assert shop.rows() == [(n,) for n in range(4)]
         assert shop.catalog._auth_manager.refreshes >= 2  # type: ignore[attr-defined]
     finally:
-        control.stop(services.folder)
+        services.stop()
 
 
 def test_a_wrong_secret_and_an_unset_one_are_told_apart(

@@ -119,6 +119,30 @@ def test_a_table_shows_its_rows_snapshot_columns_and_checks(page: Page, dev: Dag
     look(page, "checks")
 
 
+def test_catalog_and_storage_are_resources_with_their_settings(page: Page, dev: DagsterDev) -> None:
+    page.goto(f"{dev.url}/locations/__repository__@customer-360/resources/customer_360_catalog")
+    expect(page.get_by_text("SqlCatalogResource").first).to_be_visible()
+    expect(page.get_by_text("SQLite under FLOE_HOME when absent").first).to_be_visible()
+    look(page, "resource")
+
+
+def test_maintenance_leaves_its_numbers_with_each_table(page: Page, dev: DagsterDev) -> None:
+    launched = dev.graphql(
+        """mutation ($s: JobOrPipelineSelector!) { launchRun(executionParams: {selector: $s}) {
+        __typename ... on LaunchRunSuccess { run { runId } } } }""",
+        s={
+            "repositoryLocationName": "customer-360",
+            "repositoryName": "__repository__",
+            "pipelineName": "customer_360_maintenance",
+        },
+    )["launchRun"]
+    assert launched["__typename"] == "LaunchRunSuccess"
+    ended(dev, "customer_360_maintenance")
+    page.goto(f"{dev.url}/assets/customer_360/mart_customer_360?view=events")
+    expect(page.get_by_text("maintenance/bytes_freed").first).to_be_attached()
+    look(page, "maintenance")
+
+
 def test_the_compile_assets_show_governance_and_policies(page: Page, dev: DagsterDev) -> None:
     page.goto(f"{dev.url}/assets/customer_360/resolved_governance")
     expect(page.get_by_text("manifest local-platform").first).to_be_visible()
