@@ -69,6 +69,12 @@ def is_vended(kind: str, config: Mapping[str, Any]) -> bool:
     return kind in ("rest", "polaris") and config.get("credential_vending") is not False
 
 
+def request_counts(catalog: Catalog | None) -> dict[str, int]:
+    """Return how many tokens were issued and how many requests were repeated; none where nobody counts."""
+    counts = getattr(catalog, "request_counts", None)
+    return counts() if counts is not None else {}
+
+
 def _resolve_catalog(config: dict[str, Any], environ: Mapping[str, str] | None) -> None:
     place = "plugins.catalog.config"
     if config.get("oauth2"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from floe_dagster.connections import connection_reason
+
 
 class PublicationError(Exception):
     """A relation cannot be published as it is; the table stays at its last good snapshot.
@@ -88,21 +90,5 @@ def _connection(error: Exception) -> str:
 
     request = getattr(error, "request", None)
     url = re.sub(r"\?.*", "", str(getattr(request, "url", "") or ""))
-    text = str(error)
-    reason = next(
-        (
-            said
-            for sign, said in (
-                ("Connection refused", "nothing listens there"),
-                ("resolve", "the host name does not resolve"),
-                ("Name or service not known", "the host name does not resolve"),
-                ("timed out", "no answer in time"),
-                ("CERTIFICATE_VERIFY_FAILED", "its certificate is not trusted"),
-                ("Connection reset", "the connection was reset"),
-                ("Connection aborted", "the connection was cut"),
-            )
-            if sign in text
-        ),
-        type(error).__name__,
-    )
+    reason = connection_reason(error) or type(error).__name__
     return f"the catalog at {url or '(unknown address)'} does not answer: {reason}"

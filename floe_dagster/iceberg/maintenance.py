@@ -277,6 +277,8 @@ class TableMaintenance:
                 return
             import duckdb
 
+            from floe_dagster.iceberg.overwriting import overwrite
+
             with duckdb.connect() as con:
                 if self.scratch is not None:
                     self.scratch.mkdir(parents=True, exist_ok=True)
@@ -293,7 +295,7 @@ class TableMaintenance:
                     if self.dry_run:
                         return
                     properties = {MAINTENANCE: kind, PUBLICATION_ID: identity}
-                    with transaction.update_snapshot(snapshot_properties=properties).overwrite() as snapshot:
+                    with overwrite(transaction.update_snapshot(snapshot_properties=properties)) as snapshot:
                         for data_file in replaced:
                             snapshot.delete_data_file(data_file)
                         for data_file in staging.files:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,6 +106,9 @@ class PublicationResult:
         inserted: Rows that are new or changed; all of them with overwrite.
         deleted: Rows that are gone or changed; None with overwrite, where nobody counts.
         attempts: Commits that it took.
+        written_files: Number of the files that this publication wrote.
+        committed_at: Seconds since the epoch, of the snapshot.
+        timeline: What it did, each with beginning and end in seconds since the epoch.
     """
 
     table: str
@@ -122,6 +126,9 @@ class PublicationResult:
     inserted: int = 0
     deleted: int | None = None
     attempts: int = 1
+    written_files: int = 0
+    committed_at: float | None = None
+    timeline: tuple[tuple[str, float, float], ...] = ()
 
 
 def publish_relation(
@@ -203,6 +210,7 @@ class _Publication:
         self.changes: Changes | None = None
         self.created = False
         self.attempts = 0
+        self.timeline: list[tuple[str, float, float]] = []
 
     def run(self) -> PublicationResult:
         """Try until it is committed, or certain that it cannot be."""
@@ -230,21 +238,43 @@ class _Publication:
                 pause(self.attempts - 1)
 
     def _attempt(self, *, look_first: bool) -> PublicationResult:
-        existing = self._load()
+        with self._timed("load table"):
+            existing = self._load()
         if look_first and existing is not None:
             landed = find_snapshot(existing, {PUBLICATION_ID: self.id})
             if landed is not None:
                 return self._result(existing, landed)
-        transaction = self._begin(existing)
-        replaced, added = self._stage(existing, transaction)
+        with self._timed("write files"):
+            transaction = self._begin(existing)
+            replaced, added = self._stage(existing, transaction)
+        with self._timed("commit"):
+            committed = self._commit(existing, transaction, replaced, added)
+        return self._result(committed, find_snapshot(committed, {PUBLICATION_ID: self.id}))
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        begun = time.time()
+        try:
+            yield
+        finally:
+            self.timeline.append((name, begun, time.time()))
+
+    def _commit(
+        self,
+        existing: Table | None,
+        transaction: Transaction,
+        replaced: list[DataFile],
+        added: list[DataFile],
+    ) -> Table:
+        from floe_dagster.iceberg.overwriting import overwrite
+
         update = transaction.update_snapshot(snapshot_properties=self._summary())
-        with update.overwrite() if replaced or existing is None else update.fast_append() as snapshot:
+        with overwrite(update) if replaced or existing is None else update.fast_append() as snapshot:
             for data_file in replaced:
                 snapshot.delete_data_file(data_file)
             for data_file in added:
                 snapshot.append_data_file(data_file)
-        committed = commit(transaction)
-        return self._result(committed, find_snapshot(committed, {PUBLICATION_ID: self.id}))
+        return commit(transaction)
 
     def _load(self) -> Table | None:
         from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
@@ -376,6 +406,7 @@ class _Publication:
 
     def _result(self, table: Table, snapshot_id: int | None) -> PublicationResult:
         summary = summary_of(table, snapshot_id)
+        snapshot = table.metadata.snapshot_by_id(snapshot_id) if snapshot_id is not None else None
         added = self.staged.files if self.staged is not None else []
         written = sum(file.record_count for file in added)
         inserted, deleted = written, None
@@ -397,6 +428,9 @@ class _Publication:
             inserted=inserted,
             deleted=deleted,
             attempts=self.attempts,
+            written_files=len(added),
+            committed_at=snapshot.timestamp_ms / 1000 if snapshot else None,
+            timeline=tuple(self.timeline),
         )
 
 

@@ -65,12 +65,15 @@ def bounded_session(answer_seconds: float = ANSWER_SECONDS, *, repeats: int = AT
 class _BoundedAdapter(HTTPAdapter):
     def __init__(self, answer_seconds: float, **options: Any) -> None:
         self._timeout = (min(CONNECT_SECONDS, answer_seconds), answer_seconds)
+        self.repeated = 0
         super().__init__(**options)
 
     def send(self, request: PreparedRequest, *arguments: Any, **options: Any) -> Response:
         if options.get("timeout") is None:
             options["timeout"] = self._timeout
-        return super().send(request, *arguments, **options)
+        answer = super().send(request, *arguments, **options)
+        self.repeated += len(getattr(getattr(answer.raw, "retries", None), "history", ()))
+        return answer
 
 
 class ClientCredentials(AuthManager):
@@ -190,6 +193,13 @@ class BoundedRestCatalog(RestCatalog):
         self._floe_auth = auth
         self._answer_seconds = answer_seconds
         super().__init__(name, **properties)
+
+    def request_counts(self) -> dict[str, int]:
+        """Return how many tokens were issued and how many requests were repeated so far."""
+        refreshes = self._floe_auth.refreshes if isinstance(self._floe_auth, ClientCredentials) else 0
+        adapters = {id(adapter): adapter for adapter in self._session.adapters.values()}.values()
+        repeated = sum(getattr(adapter, "repeated", 0) for adapter in adapters)
+        return {"token_refreshes": refreshes, "retries": repeated}
 
     def _create_session(self) -> Session:
         session = bounded_session(self._answer_seconds)

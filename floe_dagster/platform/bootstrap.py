@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -133,10 +134,7 @@ class Bootstrap:
                 f"the bucket {store.bucket!r} cannot be used with the keys of plugins.storage, and nobody is named who may "
                 "make it: set MINIO_ROOT_USER and MINIO_ROOT_PASSWORD"
             )
-        if store.bucket_exists():
-            self._done(f"bucket {store.bucket}", "there")
-        else:
-            self._make(f"bucket {store.bucket}", store.make_bucket)
+        self._ensure(f"bucket {store.bucket}", store.bucket_exists(), store.make_bucket)
         if is_root and self.storage.config.access_key_id:  # type: ignore[union-attr]
             self._bootstrap_user(store)
 
@@ -164,17 +162,13 @@ class Bootstrap:
                 self._make(f"user {key}", lambda: admin.user_add(key, secret))
             elif ObjectStore(self.storage.config.model_dump(), key, secret).is_usable():
                 self._done(f"user {key}", "there")
-            elif policy_name in _policies_of(user):
-                self._make(f"secret of user {key}", lambda: admin.user_add(key, secret), change=True)
             else:
                 self._make(f"secret of user {key}", lambda: admin.user_add(key, secret), change=True)
-            if user is not None and policy_name in _policies_of(user):
-                self._done(f"policy {policy_name} of user {key}", "there")
-            else:
-                self._make(
-                    f"policy {policy_name} of user {key}",
-                    lambda: admin.attach_policy([policy_name], user=key),
-                )
+            self._ensure(
+                f"policy {policy_name} of user {key}",
+                user is not None and policy_name in _policies_of(user),
+                lambda: admin.attach_policy([policy_name], user=key),
+            )
         except MinioAdminException as error:
             raise PlatformError(
                 f"MinIO at {store.address} refuses: {_admin_message(error)}. MINIO_ROOT_USER has to be its administrator"
@@ -213,39 +207,32 @@ class Bootstrap:
 
         self._catalog(polaris, name)
         self._principal(polaris, principal, token_url)
-        if role in polaris.names("principal-roles", key="roles"):
-            self._done(f"principal role {role}", "there")
-        else:
-            body = {"principalRole": {"name": role}}
-            self._make(f"principal role {role}", lambda: polaris.create("principal-roles", body=body))
-        if role in polaris.names("principals", principal, "principal-roles", key="roles"):
-            self._done(f"principal role {role} of {principal}", "there")
-        else:
-            assigned = {"principalRole": {"name": role}}
-            self._make(
-                f"principal role {role} of {principal}",
-                lambda: polaris.put("principals", principal, "principal-roles", body=assigned),
-            )
-        has_catalog = polaris.get("catalogs", name) is not None
-        existing = polaris.names("catalogs", name, "catalog-roles", key="roles") if has_catalog else set()
-        if catalog_role in existing:
-            self._done(f"catalog role {catalog_role} of {name}", "there")
-        else:
-            made = {"catalogRole": {"name": catalog_role}}
-            self._make(
-                f"catalog role {catalog_role} of {name}",
-                lambda: polaris.create("catalogs", name, "catalog-roles", body=made),
-            )
-        self._grants(polaris, name, catalog_role, known=catalog_role in existing)
-        granted = polaris.names("principal-roles", role, "catalog-roles", name, key="roles")
-        if catalog_role in granted:
-            self._done(f"catalog role {catalog_role} for {role}", "there")
-        else:
-            given = {"catalogRole": {"name": catalog_role}}
-            self._make(
-                f"catalog role {catalog_role} for {role}",
-                lambda: polaris.put("principal-roles", role, "catalog-roles", name, body=given),
-            )
+        named_role, named_catalog_role = (
+            {"principalRole": {"name": role}},
+            {"catalogRole": {"name": catalog_role}},
+        )
+        self._ensure(
+            f"principal role {role}",
+            role in polaris.names("principal-roles", key="roles"),
+            lambda: polaris.create("principal-roles", body=named_role),
+        )
+        self._ensure(
+            f"principal role {role} of {principal}",
+            role in polaris.names("principals", principal, "principal-roles", key="roles"),
+            lambda: polaris.put("principals", principal, "principal-roles", body=named_role),
+        )
+        has_role = catalog_role in polaris.names("catalogs", name, "catalog-roles", key="roles")
+        self._ensure(
+            f"catalog role {catalog_role} of {name}",
+            has_role,
+            lambda: polaris.create("catalogs", name, "catalog-roles", body=named_catalog_role),
+        )
+        self._grants(polaris, name, catalog_role, known=has_role)
+        self._ensure(
+            f"catalog role {catalog_role} for {role}",
+            catalog_role in polaris.names("principal-roles", role, "catalog-roles", name, key="roles"),
+            lambda: polaris.put("principal-roles", role, "catalog-roles", name, body=named_catalog_role),
+        )
 
     def _principal_name(self, polaris: PolarisManagement) -> str:
         """Return whose credentials the manifest has; where nobody's, the name of the one to be made."""
@@ -369,13 +356,10 @@ class Bootstrap:
         ] or [(f"{CONTENT_PRIVILEGE} on {name}", {"type": "catalog", "privilege": CONTENT_PRIVILEGE})]
         for what, grant in wanted:
             # Polaris takes seconds to refuse a grant that is there already.
-            if any(all(entry.get(key) == value for key, value in grant.items()) for entry in current):
-                self._done(f"{what} for {role}", "there")
-                continue
-            if grant["type"] == "namespace":
+            is_there = any(all(entry.get(key) == value for key, value in grant.items()) for entry in current)
+            if grant["type"] == "namespace" and not is_there:
                 self._namespace(grant["namespace"][0])
-            body = {"grant": grant}
-            self._make(f"{what} for {role}", lambda body=body: polaris.put(*path, body=body))  # type: ignore[misc]
+            self._ensure(f"{what} for {role}", is_there, partial(polaris.put, *path, body={"grant": grant}))
 
     def _namespace(self, namespace: str) -> None:
         """Make a namespace as root: a right can be given on one that exists only."""
@@ -399,6 +383,12 @@ class Bootstrap:
         except Exception as error:
             raise PlatformError(f"namespace {namespace} cannot be made: {error}") from None
         self._done(f"namespace {namespace}", "there" if there else "made")
+
+    def _ensure(self, what: str, is_there: bool, make: Callable[[], Any]) -> None:
+        if is_there:
+            self._done(what, "there")
+        else:
+            self._make(what, make)
 
     def _make(self, what: str, make: Callable[[], Any], *, change: bool = False, note: str = "") -> None:
         if self.dry_run:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any
 
 from floe_dagster.home import FloeHome
@@ -92,9 +93,9 @@ def check_platform(
         checks.append(_timed("versions", lambda: _versions(remote)))
     for namespace in namespaces or ("floe_check",):
         staged: list[Any] = []
-        checks.append(_timed("namespace", lambda ns=namespace, to=staged: _namespace(remote, ns, to)))  # type: ignore[misc]
+        checks.append(_timed("namespace", partial(_namespace, remote, namespace, staged)))
         if staged:
-            checks.append(_timed("storage", lambda table=staged[0]: _storage(table)))  # type: ignore[misc]
+            checks.append(_timed("storage", partial(_storage, staged[0])))
         if not namespaces:
             try:
                 remote.drop_namespace(namespace)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from floe_dagster.platform.waiting import PlatformError
+from floe_dagster.platform.waiting import PlatformError, no_answer_reason
 
 _ANSWER_SECONDS = 20.0
 
@@ -105,12 +105,21 @@ class ObjectStore:
         self._explained("delete", lambda: self.client.remove_object(self.bucket, name))
 
     def is_usable(self) -> bool:
-        """Tell whether these keys may list the bucket."""
-        try:
-            next(iter(self.client.list_objects(self.bucket, prefix="warehouse/")), None)
+        """Tell whether these keys may list the bucket.
+
+        Raises:
+            PlatformError: The store does not answer, so nobody can tell.
+        """
+        from minio.error import S3Error
+
+        def look() -> bool:
+            try:
+                next(iter(self.client.list_objects(self.bucket, prefix="warehouse/")), None)
+            except (S3Error, ValueError):
+                return False
             return True
-        except Exception:
-            return False
+
+        return bool(self._explained("list the bucket", look))
 
     def _explained(self, what: str, call: Any) -> Any:
         import urllib3
@@ -131,10 +140,8 @@ class ObjectStore:
         except ValueError as error:
             raise PlatformError(f"the store cannot {what} ({place}): {error}") from None
         except (MinioException, urllib3.exceptions.HTTPError, OSError) as error:
-            from floe_dagster.platform.waiting import _reason
-
             raise PlatformError(
-                f"the store at {self.address} does not answer: {_reason(OSError(str(error)))}"
+                f"the store at {self.address} does not answer: {no_answer_reason(error)}"
             ) from None
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from floe_dagster.connections import connection_reason
+
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 5.0
 
@@ -33,7 +35,7 @@ def wait_for(name: str, address: str, answers: Callable[[], bool], seconds: floa
             if answers():
                 return
         except OSError as error:
-            reason = _reason(error)
+            reason = no_answer_reason(error)
         if time.monotonic() + pause > deadline:
             raise PlatformError(
                 f"{name} at {address} did not answer within {seconds:.0f} s: {reason}. Start it, correct its address in "
@@ -43,15 +45,7 @@ def wait_for(name: str, address: str, answers: Callable[[], bool], seconds: floa
         pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
 
-def _reason(error: OSError) -> str:
-    text = str(error)
-    for sign, said in (
-        ("Connection refused", "nothing listens there"),
-        ("resolve", "the host name does not resolve"),
-        ("Name or service not known", "the host name does not resolve"),
-        ("timed out", "no answer in time"),
-        ("CERTIFICATE_VERIFY_FAILED", "its certificate is not trusted"),
-    ):
-        if sign in text:
-            return said
-    return next(iter(text.splitlines()), type(error).__name__)[:300]
+def no_answer_reason(error: Exception) -> str:
+    """Return in a few words why a service does not answer."""
+    first_line = next(iter(str(error).splitlines()), type(error).__name__)
+    return connection_reason(error) or first_line[:300]

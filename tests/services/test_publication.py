@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from floe_dagster.home import FloeHome
@@ -22,6 +23,22 @@ def test_a_table_is_made_replaced_and_read_back(shop_table: Shop) -> None:
     second = shop_table.publish("select range as id, 'm' || range as name from range(10)")
     assert not second.created and second.rows == 10
     assert shop_table.rows() == [(i, f"m{i}") for i in range(10)]
+
+
+def test_files_that_are_sent_while_they_are_written_arrive_whole(shop_table: Shop) -> None:
+    rows = 8_000_000
+    result = shop_table.publish(f"select range as id, (hash(range) >> 1)::bigint as n from range({rows})")
+    # More than one file, and each in several parts.
+    assert result.rows == rows and result.files >= 2
+    table = shop_table.direct.load_table((shop_table.namespace, "t"))
+    with duckdb.connect() as con:
+        con.register("read", table.scan().to_arrow())
+        summed = con.sql("select count(*), sum(id), bit_xor(hash(id, n)) from read").fetchall()
+        wanted = con.sql(
+            "select count(*), sum(id), bit_xor(hash(id, n)) from "
+            f"(select range as id, (hash(range) >> 1)::bigint as n from range({rows}))"
+        ).fetchall()
+    assert summed == wanted
 
 
 def test_append_and_upsert_change_only_what_they_say(shop_table: Shop) -> None:

@@ -72,6 +72,20 @@ def test_a_second_publication_replaces_the_first_in_one_snapshot(con: Any, catal
     assert len(catalog.load_table("shop.t").metadata.snapshots) == 2
 
 
+def test_manifests_do_not_pile_up_with_publications(con: Any, catalog: Catalog) -> None:
+    for number in range(5):
+        publish(con, catalog, f"select {number} as a")
+    table = catalog.load_table("shop.t")
+    current = table.current_snapshot()
+    assert current is not None
+    # One names the file that came, one the file that went; those of earlier publications name nothing any more.
+    assert len(current.manifests(table.io)) == 2
+    assert rows(catalog) == [{"a": 4}]
+    assert [len(list(table.scan(snapshot_id=s.snapshot_id).plan_files())) for s in table.snapshots()] == [
+        1
+    ] * 5
+
+
 def test_from_rows_to_none(con: Any, catalog: Catalog) -> None:
     publish(con, catalog, "select 1 as a")
     assert publish(con, catalog, "select 1 as a where false").rows == 0
