@@ -37,7 +37,7 @@ SIGNS = {"minio": "minio-", "catalog": "LocalCatalogServer"}
 START_SECONDS = 60
 STOP_SECONDS = 20
 INSTALL = {
-    "go": "apt-get install golang, or https://go.dev/dl (1.24 or newer): it builds MinIO",
+    "go": "apt-get install golang, or https://go.dev/dl (1.24 or newer): it builds MinIO and the collector",
     "java": "apt-get install openjdk-17-jdk: it runs the REST catalog",
     "javac": "apt-get install openjdk-17-jdk: it compiles the REST catalog's main",
     "mvn": "apt-get install maven: it fetches the REST catalog",
@@ -68,6 +68,8 @@ def main() -> int:
         build(tools)
         if options.command == "up":
             start(folder, tools, options.token_seconds)
+        else:
+            build_collector(tools)
     except ServiceError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -106,6 +108,27 @@ def build(tools: Path) -> None:
         )
         _run(["javac", "-cp", f"{libraries}/*", "-d", str(classes / "classes"), str(source)])
         stamp.write_text(wanted)
+
+
+def build_collector(tools: Path) -> Path:
+    """Build the OpenTelemetry collector that the tests export to, where that is not done yet, and return it.
+
+    Raises:
+        ServiceError: Go is missing or fails.
+    """
+    source = HERE / "collector"
+    binary = tools / "collector" / "floe-collector"
+    stamp = binary.with_name("built-from")
+    wanted = "".join((source / name).read_text() for name in ("go.mod", "go.sum", "main.go"))
+    if not stamp.exists() or stamp.read_text() != wanted:
+        _need("go")
+        print("building the OpenTelemetry collector (a minute, once)", flush=True)
+        binary.parent.mkdir(parents=True, exist_ok=True)
+        staging = binary.with_name(f"{binary.name}-{os.getpid()}")
+        _run(["go", "build", "-trimpath", "-buildvcs=false", "-o", str(staging), "."], cwd=source)
+        staging.replace(binary)
+        stamp.write_text(wanted)
+    return binary
 
 
 def start(folder: Path, tools: Path, token_seconds: int = 3600) -> dict[str, Any]:
@@ -234,6 +257,64 @@ def stop_one(pid: int, how: signal.Signals = signal.SIGTERM) -> None:
     if _is_alive(pid):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)
+
+
+def start_collector(folder: Path, tools: Path) -> dict[str, Any]:
+    """Start the collector, on the ports that it had in this folder, and return where it listens and writes.
+
+    Raises:
+        ServiceError: It cannot be built, or does not answer in time.
+    """
+    binary = build_collector(tools)
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = folder / "collector.json"
+    ports = json.loads(settings.read_text()) if settings.exists() else [_free_port(), _free_port()]
+    settings.write_text(json.dumps(ports))
+    written = folder / "telemetry.jsonl"
+    endpoints = [f"127.0.0.1:{port}" for port in ports]
+    pipeline = {"receivers": ["otlp"], "exporters": ["file"]}
+    configuration = {
+        "receivers": {
+            "otlp": {"protocols": {"grpc": {"endpoint": endpoints[0]}, "http": {"endpoint": endpoints[1]}}}
+        },
+        "exporters": {"file": {"path": str(written), "append": True, "flush_interval": "50ms"}},
+        "service": {
+            "telemetry": {"metrics": {"level": "none"}},
+            "pipelines": dict.fromkeys(("traces", "metrics", "logs"), pipeline),
+        },
+    }
+    (folder / "collector.yaml").write_text(yaml.safe_dump(configuration, sort_keys=False))
+    with open(folder / "collector.log", "ab") as log:
+        process = subprocess.Popen(
+            [str(binary), "--config", str(folder / "collector.yaml")],
+            env={"PATH": os.environ.get("PATH", ""), "HOME": str(folder)},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=folder,
+            start_new_session=True,
+        )
+    state = {
+        "pid": process.pid,
+        "grpc_endpoint": f"http://{endpoints[0]}",
+        "http_endpoint": f"http://{endpoints[1]}",
+        "file": str(written),
+    }
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and _is_alive(process.pid):
+        with contextlib.suppress(OSError):
+            for port in ports:
+                socket.create_connection(("127.0.0.1", port), timeout=2).close()
+            return state
+        time.sleep(0.05)
+    stop_collector(state)
+    output = (folder / "collector.log").read_text(errors="replace")[-2000:]
+    raise ServiceError(f"the collector does not answer; the end of {folder / 'collector.log'}:\n{output}")
+
+
+def stop_collector(state: dict[str, Any], how: signal.Signals = signal.SIGTERM) -> None:
+    """End the collector; what it wrote stays."""
+    stop_one(state["pid"], how)
 
 
 def read_state(folder: Path) -> dict[str, Any]:

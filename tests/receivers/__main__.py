@@ -1,0 +1,7 @@
+"""`python -m tests.receivers`."""
+
+from __future__ import annotations
+
+from tests.receivers.kept import main
+
+raise SystemExit(main())
