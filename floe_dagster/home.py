@@ -94,3 +94,7 @@ class FloeHome:
     def logs_dir(self, slug: str) -> Path:
         """Folder of dbt's logs of one product."""
         return self.path / "dbt" / slug / "logs"
+
+    def outbox_dir(self, slug: str, kind: str) -> Path:
+        """Folder of what waits for a receiver: `lineage`, `traces` or `metrics` of one product."""
+        return self.path / "outbox" / slug / kind

@@ -190,6 +190,8 @@ def _checks(manifest: Mapping[str, Any], nodes: Mapping[str, Any]) -> list[dict[
                 "reads": reads,
                 "type": "unit_test" if node["resource_type"] == "unit_test" else "data_test",
                 "severity": "warn" if severity == "warn" else "error",
+                "kind": (node.get("test_metadata") or {}).get("name"),
+                "column": node.get("column_name"),
                 "description": node.get("description") or _describe(node),
                 "file": node.get("original_file_path"),
             }

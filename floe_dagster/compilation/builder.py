@@ -12,6 +12,7 @@ from floe_dagster.policies import PolicyReport
 from floe_dagster.policies.rules import tier_of
 from floe_dagster.schemas.artifacts import (
     ArtifactMetadata,
+    BatchProcessorConfig,
     CompiledArtifacts,
     EnforcementResult,
     InheritanceLayer,
@@ -23,10 +24,12 @@ from floe_dagster.schemas.artifacts import (
     ResolvedPlugins,
     ResolvedTransforms,
     ResourceAttributes,
+    SamplingConfig,
     TelemetryConfig,
     TelemetryLogging,
 )
-from floe_dagster.schemas.manifest import ManifestObservability, PlatformManifest
+from floe_dagster.schemas.base import SecretReference
+from floe_dagster.schemas.manifest import PlatformManifest
 from floe_dagster.schemas.product import ProductSpec
 
 DEFAULT_PLUGINS: Mapping[str, str] = {
@@ -96,7 +99,7 @@ def build_artifacts(
             for layer in chain.layers
             if layer.value is not None
         ],
-        observability=_observability(chain.merged.observability, spec, mode),
+        observability=_observability(chain.merged, spec, mode),
         plugins=plugins,
         transforms=_transforms(spec, dbt_manifest, plugins.compute.type),
         dbt_profiles=dict(dbt_profiles),
@@ -162,9 +165,11 @@ def resolved_plugins(manifest: PlatformManifest) -> ResolvedPlugins:
     )
 
 
-def _observability(
-    observability: ManifestObservability | None, spec: ProductSpec, mode: str
-) -> ObservabilityConfig:
+def _observability(manifest: PlatformManifest, spec: ProductSpec, mode: str) -> ObservabilityConfig:
+    observability = manifest.observability
+    backend = manifest.plugins.lineage_backend
+    drain_seconds = backend.config.drain_timeout if backend else 10.0
+    backend_url = backend.config.url if backend else None
     attributes = ResourceAttributes(
         service_name=spec.metadata.name,
         service_version=spec.metadata.version,
@@ -175,24 +180,43 @@ def _observability(
     )
     if observability is None:
         return ObservabilityConfig(
-            telemetry=TelemetryConfig(resource_attributes=attributes), lineage_namespace=spec.slug
+            telemetry=TelemetryConfig(resource_attributes=attributes, endpoint_is_default=True),
+            lineage_namespace=spec.slug,
+            lineage_endpoint=backend_url,
+            lineage_drain_seconds=drain_seconds,
         )
     tracing, lineage, logging = observability.tracing, observability.lineage, observability.logging
     endpoint = tracing.endpoint or DEFAULT_OTLP_ENDPOINT
+    is_http = endpoint.rstrip("/").endswith((":4318", "/v1/traces"))
     return ObservabilityConfig(
         telemetry=TelemetryConfig(
             enabled=tracing.enabled and tracing.exporter != "none",
             otlp_endpoint=endpoint,
-            otlp_protocol="http" if endpoint.rstrip("/").endswith((":4318", "/v1/traces")) else "grpc",
+            otlp_protocol=tracing.protocol or ("http" if is_http else "grpc"),
+            sampling=SamplingConfig(**tracing.sampling.model_dump()),
             resource_attributes=attributes,
+            authentication={"headers": _references(tracing.headers)} if tracing.headers else None,
+            batch_processor=BatchProcessorConfig(**tracing.batch.model_dump()),
             logging=TelemetryLogging(log_level=logging.level, json_output=logging.format == "json"),
             backend=tracing.exporter,
+            endpoint_is_default=tracing.endpoint is None,
+            certificate_file=tracing.certificate_file,
+            trace_url=tracing.trace_url,
         ),
         lineage=lineage.enabled,
         lineage_namespace=spec.slug,
-        lineage_endpoint=lineage.endpoint,
+        lineage_endpoint=lineage.endpoint or backend_url,
+        lineage_drain_seconds=drain_seconds,
         lineage_transport=lineage.transport,
+        lineage_file=lineage.file,
+        lineage_api_key=lineage.api_key.model_dump(exclude_none=True) if lineage.api_key else None,
+        lineage_certificate_file=lineage.certificate_file,
+        dataset_url=lineage.dataset_url,
     )
+
+
+def _references(headers: Mapping[str, SecretReference]) -> dict[str, Any]:
+    return {name: reference.model_dump(exclude_none=True) for name, reference in headers.items()}
 
 
 def _transforms(spec: ProductSpec, manifest: Mapping[str, Any], compute: str) -> ResolvedTransforms:

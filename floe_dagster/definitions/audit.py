@@ -18,12 +18,15 @@ class Audit:
         clean: Ids of assets that were built and whose error tests passed, as did all upstream.
         withheld: Why an asset is not clean, by id.
         tests: dbt's result by id of the test.
+        built: dbt's result by id of each asset that was built.
+        results: dbt's result of every node, by its id.
     """
 
     clean: set[str] = field(default_factory=set)
     withheld: dict[str, str] = field(default_factory=dict)
     tests: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     built: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    results: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def audit(index: Mapping[str, Any], results: Mapping[str, Any] | None, wanted: set[str]) -> Audit:
@@ -37,6 +40,7 @@ def audit(index: Mapping[str, Any], results: Mapping[str, Any] | None, wanted: s
     outcome = Audit()
     checks = {check["id"]: check for check in index["checks"]}
     by_id = {result["unique_id"]: result for result in (results or {}).get("results", ())}
+    outcome.results = by_id
     outcome.tests = {key: result for key, result in by_id.items() if key in checks}
     names = {asset["id"]: asset["name"] for asset in index["assets"]}
 

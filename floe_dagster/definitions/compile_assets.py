@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from floe_dagster.compilation.changes import ProductView, product_changes
 from floe_dagster.compilation.result import CompileResult
 from floe_dagster.compilation.stages import compile_product
 from floe_dagster.definitions.asset_specs import asset_key
+from floe_dagster.definitions.observing.compilation import tell_compilation
+from floe_dagster.definitions.observing.process import Observed, observe
+from floe_dagster.definitions.observing.step import ObservedStep
 from floe_dagster.definitions.reload import reload_and_verify
 from floe_dagster.definitions.source_links import SourceLinks
 from floe_dagster.definitions.state import store_bundle
@@ -35,6 +39,7 @@ def build_compile_definitions(
     home: FloeHome,
     note: str | None = None,
     served: str | None = None,
+    observed: Callable[[], Observed] | None = None,
 ) -> dg.Definitions:
     """Return the compile assets of one product and the job that runs them.
 
@@ -45,6 +50,7 @@ def build_compile_definitions(
         home: The writable folder.
         note: Shown with the assets, for example that nothing is compiled yet.
         served: Digest of the state that the location serves: what a new one is compared with.
+        observed: Who is told of a compilation that gives no state; nobody before the first one.
     """
     keys = {name: asset_key(slug, name) for name in COMPILE_ASSETS}
     upstream: dict[str, list[str]] = {
@@ -79,13 +85,28 @@ def build_compile_definitions(
         can_subset=False,
     )
     def compile_step(context: dg.AssetExecutionContext) -> Iterator[Any]:
+        begun, stages = time.time(), []
+
+        def on_stage(stage: str) -> None:
+            stages.append((stage, time.time()))
+            context.log.info(f"stage {stage}")
+
+        result = compile_product(product_dir, manifest=manifest, home=home, on_stage=on_stage)
+        stages.append(("", time.time()))
+        # Who is told is what was just compiled.
+        told = observed() if observed is not None else None
+        if result.artifact is not None and result.index is not None:
+            told = observe(result.artifact, result.index, product_dir, home)
+        if told is None:
+            yield from _report(context, result)
+            return
+        step = ObservedStep(told, context)
+        with step.observing(begun):
+            tell_compilation(step, result, stages)
+            yield from _report(context, result)
+
+    def _report(context: dg.AssetExecutionContext, result: CompileResult) -> Iterator[Any]:
         previous = _view_of(served, slug, home)
-        result = compile_product(
-            product_dir,
-            manifest=manifest,
-            home=home,
-            on_stage=lambda stage: context.log.info(f"stage {stage}"),
-        )
         for finding in result.findings:
             log = {"error": context.log.error, "warning": context.log.warning}.get(
                 finding.severity, context.log.info

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
@@ -12,6 +13,7 @@ from dagster_shared.serdes.objects.models.defs_state_info import DefsStateManage
 from floe_dagster.compilation.sources import source_state
 from floe_dagster.definitions.compile_assets import build_compile_definitions
 from floe_dagster.definitions.factory import build_product_definitions
+from floe_dagster.definitions.observing.process import observe
 from floe_dagster.definitions.sensors import INTERVAL_SECONDS, build_sources_sensor
 from floe_dagster.definitions.state import served_bundle, state_key
 from floe_dagster.home import FloeHome
@@ -95,12 +97,15 @@ class FloeProduct(dg.StateBackedComponent, dg.Resolvable):
         for problem in problems:
             _log.warning(problem)
         served = bundle.digest if bundle is not None and product is not None else None
+        observed = None
+        if bundle is not None and product is not None:
+            observed = partial(observe, bundle.artifact(), bundle.index(), product_dir, home)
         parts = [
-            build_compile_definitions(slug, product_dir, manifest, home, note, served),
+            build_compile_definitions(slug, product_dir, manifest, home, note, served, observed),
             dg.Definitions(
                 sensors=[
                     build_sources_sensor(
-                        slug, product_dir, manifest, home, served, self.sensor_interval_seconds
+                        slug, product_dir, manifest, home, served, self.sensor_interval_seconds, observed
                     )
                 ]
             ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -74,12 +74,18 @@ class DbtBuild:
         self.dbt = dbt
         self.options = options
 
-    def run(self, selection: Sequence[str], profiles: Mapping[str, Any]) -> dict[str, Any]:
+    def run(
+        self,
+        selection: Sequence[str],
+        profiles: Mapping[str, Any],
+        on_event: Callable[[Mapping[str, Any]], None],
+    ) -> dict[str, Any]:
         """Build and return dbt's `run_results.json`.
 
         Args:
             selection: Arguments that choose the nodes; none for all.
             profiles: `dbt_profiles` of the artifact.
+            on_event: Called with each of dbt's structured log events as it comes.
 
         Raises:
             dg.Failure: dbt ended before it ran a node.
@@ -116,11 +122,11 @@ class DbtBuild:
             cli_version=Version(metadata.version("dbt-core")),
         )
         with ProgressLog(self.context.log) as progress:
-            errors = [
-                message
-                for event in invocation.stream_raw_events()
-                if (message := self._log(event.raw_event, progress))
-            ]
+            errors = []
+            for event in invocation.stream_raw_events():
+                on_event(event.raw_event)
+                if message := self._log(event.raw_event, progress):
+                    errors.append(message)
         return self._read(results, errors)
 
     def _environment(self, project_dir: Path, target: Path, logs: Path) -> dict[str, str]:

@@ -1,6 +1,8 @@
 """From one bundle to the definitions of one product."""
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,9 @@ from floe_dagster.definitions.asset_specs import asset_specs, check_specs
 from floe_dagster.definitions.dbt_build import RunOptions
 from floe_dagster.definitions.health import build_health_definitions
 from floe_dagster.definitions.maintenance import build_maintenance_definitions
+from floe_dagster.definitions.observing.process import Observed, is_observed, observe
+from floe_dagster.definitions.observing.run_sensors import build_run_sensors
+from floe_dagster.definitions.observing.ticks import trace_tick
 from floe_dagster.definitions.resources import build_resources, catalog_key, storage_key
 from floe_dagster.definitions.run import ProductRun
 from floe_dagster.home import FloeHome
@@ -47,6 +52,7 @@ def build_product_definitions(bundle: Bundle, *, product_dir: Path, home: FloeHo
     plugins = artifact.plugins
     kubernetes = kubernetes_tags(product["resources"], _secret_variables(plugins))
     resources = build_resources(slug, plugins)
+    observed_here = partial(observe, artifact, index, product_dir, home)
     # Keyed by product, so that several products fit into one location.
     dbt_key = f"{slug}_dbt"
     dbt = DbtCliResource(project_dir=str(product_dir), dbt_executable=str(dbt_executable()))
@@ -66,7 +72,10 @@ def build_product_definitions(bundle: Bundle, *, product_dir: Path, home: FloeHo
         options = RunOptions(full_refresh=config.full_refresh, vars=config.vars)
         dbt: DbtCliResource = getattr(context.resources, dbt_key)
         catalog, storage = (getattr(context.resources, key(slug)) for key in (catalog_key, storage_key))
-        run = ProductRun(context, bundle, index, specs, checks, home, dbt, options, catalog, storage)
+        observed = observe(artifact, index, product_dir, home)
+        run = ProductRun(
+            context, bundle, index, specs, checks, home, dbt, options, catalog, storage, observed
+        )
         yield from run.execute()
 
     job = dg.define_asset_job(
@@ -78,13 +87,14 @@ def build_product_definitions(bundle: Bundle, *, product_dir: Path, home: FloeHo
     own = dg.Definitions(
         assets=[dbt_models],
         jobs=[job],
-        schedules=_schedules(slug, product["schedule"], job),
+        schedules=_schedules(product, job, observed_here),
+        sensors=build_run_sensors(slug, observed_here) if is_observed(artifact.observability) else [],
         resources={dbt_key: dbt, **resources},
     )
     return dg.Definitions.merge(
         own,
-        build_maintenance_definitions(index, home, resources, kubernetes),
-        build_health_definitions(slug, plugins, home, kubernetes),
+        build_maintenance_definitions(index, home, resources, kubernetes, observed_here),
+        build_health_definitions(slug, plugins, home, kubernetes, observed_here),
     )
 
 
@@ -121,16 +131,23 @@ def _secret_variables(plugins: ResolvedPlugins | None) -> dict[str, tuple[str, s
     return found
 
 
-def _schedules(slug: str, schedule: dict[str, Any] | None, job: Any) -> list[dg.ScheduleDefinition]:
+def _schedules(
+    product: Mapping[str, Any], job: Any, observed: Callable[[], Observed]
+) -> list[dg.ScheduleDefinition]:
+    schedule, slug = product["schedule"], product["slug"]
     if schedule is None:
         return []
     status = dg.DefaultScheduleStatus.RUNNING if schedule["enabled"] else dg.DefaultScheduleStatus.STOPPED
-    return [
-        dg.ScheduleDefinition(
-            name=f"{slug}_schedule",
-            job=job,
-            cron_schedule=schedule["cron"],
-            execution_timezone=schedule["timezone"],
-            default_status=status,
-        )
-    ]
+
+    @dg.schedule(
+        name=f"{slug}_schedule",
+        job=job,
+        cron_schedule=schedule["cron"],
+        execution_timezone=schedule["timezone"],
+        default_status=status,
+    )
+    def run_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+        begun = time.time()
+        return dg.RunRequest(tags=trace_tick(observed(), f"schedule {slug}_schedule", begun))
+
+    return [run_schedule]

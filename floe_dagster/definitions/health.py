@@ -1,17 +1,24 @@
 """Catalog and storage of a product as an asset check, with a job of its own."""
 
+from collections.abc import Callable
 from typing import Any
 
 import dagster as dg
 
 from floe_dagster.definitions.asset_specs import asset_key
+from floe_dagster.definitions.observing.process import Observed
+from floe_dagster.definitions.observing.step import ObservedStep
 from floe_dagster.home import FloeHome
 from floe_dagster.platform.check import check_platform
 from floe_dagster.schemas.artifacts import ResolvedPlugins
 
 
 def build_health_definitions(
-    slug: str, plugins: ResolvedPlugins | None, home: FloeHome, tags: dict[str, Any]
+    slug: str,
+    plugins: ResolvedPlugins | None,
+    home: FloeHome,
+    tags: dict[str, Any],
+    observed: Callable[[], Observed],
 ) -> dg.Definitions:
     """Return the check `platform_health` on the product's platform manifest, and the job that runs it.
 
@@ -20,6 +27,7 @@ def build_health_definitions(
         plugins: From the compiled artifact.
         home: The writable folder.
         tags: `dagster-k8s/config` of the product.
+        observed: Who is told of a run.
     """
 
     @dg.asset_check(
@@ -28,7 +36,11 @@ def build_health_definitions(
         description="Catalog reachable, credentials accepted, namespace and bucket writable, clocks, versions.",
         compute_kind="floe",
     )
-    def platform_health() -> dg.AssetCheckResult:
+    def platform_health(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        with ObservedStep(observed(), context.op_execution_context).observing():
+            return _health()
+
+    def _health() -> dg.AssetCheckResult:
         checks = check_platform(
             plugins.catalog if plugins else None,
             plugins.storage if plugins else None,

@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import dagster as dg
 from pydantic import Field
 
 from floe_dagster.definitions.asset_specs import asset_key
+from floe_dagster.definitions.observing.process import Observed
+from floe_dagster.definitions.observing.step import ObservedStep
 from floe_dagster.definitions.resources import catalog_key, storage_key
 from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.errors import CatalogError, PublicationError
@@ -33,7 +36,11 @@ class MaintenanceConfig(dg.Config):
 
 
 def build_maintenance_definitions(
-    index: dict[str, Any], home: FloeHome, resources: dict[str, Any], tags: dict[str, Any]
+    index: dict[str, Any],
+    home: FloeHome,
+    resources: dict[str, Any],
+    tags: dict[str, Any],
+    observed: Callable[[], Observed],
 ) -> dg.Definitions:
     """Return the maintenance job of one product and its schedule.
 
@@ -42,6 +49,7 @@ def build_maintenance_definitions(
         home: The writable folder.
         resources: Catalog and storage, by key.
         tags: `dagster-k8s/config` of the product.
+        observed: Who is told of a run.
     """
     product = index["product"]
     slug = product["slug"]
@@ -56,6 +64,10 @@ def build_maintenance_definitions(
         description="Delete expired rows, compact small files, expire snapshots, remove orphans, report retired tables.",
     )
     def maintain(context: dg.OpExecutionContext, config: MaintenanceConfig) -> None:
+        with ObservedStep(observed(), context).observing():
+            _maintain_all(context, config)
+
+    def _maintain_all(context: dg.OpExecutionContext, config: MaintenanceConfig) -> None:
         storage = getattr(context.resources, storage_key(slug))
         failed: dict[str, str] = {}
         try:

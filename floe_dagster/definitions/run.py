@@ -16,12 +16,16 @@ from floe_dagster.compilation.profiles import duckdb_file
 from floe_dagster.definitions.audit import Audit, audit, in_order
 from floe_dagster.definitions.cache import STATEFUL, Before, DuckDBCache, place
 from floe_dagster.definitions.dbt_build import DbtBuild, RunOptions, is_infrastructure
+from floe_dagster.definitions.observing.build import ObservedBuild
+from floe_dagster.definitions.observing.process import Observed
+from floe_dagster.definitions.observing.step import ObservedStep
 from floe_dagster.definitions.progress import ProgressLog
 from floe_dagster.definitions.publications import Publications
 from floe_dagster.definitions.resources import CatalogResource, StorageResource
 from floe_dagster.definitions.resume import Earlier, earlier_attempts, is_resumed, recorded_checks, run_mark
 from floe_dagster.definitions.run_metadata import RelationMetadata, publication_metadata
 from floe_dagster.home import FloeHome
+from floe_dagster.iceberg.catalogs import request_counts
 from floe_dagster.iceberg.errors import (
     CatalogError,
     NotUsableError,
@@ -52,6 +56,7 @@ class ProductRun:
         options: What a person asked of the run.
         catalog: Where tables are registered.
         storage: Where their files lie.
+        observed: Who is told of it.
     """
 
     def __init__(
@@ -66,6 +71,7 @@ class ProductRun:
         options: RunOptions,
         catalog: CatalogResource,
         storage: StorageResource,
+        observed: Observed,
     ) -> None:
         self.context = context
         self.bundle = bundle
@@ -87,6 +93,9 @@ class ProductRun:
         self.catalog = catalog
         self.storage = storage
         self.before: dict[str, Before] = {}
+        self.step = ObservedStep(observed, context)
+        self.seen = ObservedBuild(self.step, index, _policies(bundle), self._location_of)
+        self.opened: Any = None
 
     def execute(self) -> Iterator[Any]:
         """Yield materializations of what was published and results of what was checked.
@@ -95,16 +104,28 @@ class ProductRun:
             dg.Failure: A model or an error test failed, or a table cannot be published (not retried); the
                 catalog or the DuckDB file is not to be had (retried).
         """
+        with self.step.observing():
+            error: BaseException | None = None
+            try:
+                yield from self._execute()
+            except BaseException as raised:
+                error = raised
+                raise
+            finally:
+                self.seen.ended(error)
+
+    def _execute(self) -> Iterator[Any]:
         selected = self.context.selected_asset_keys
         wanted = {key for key, spec in self.specs.items() if spec.key in selected}
         try:
-            catalog = self.catalog.open(self.storage, self.home)
+            catalog = self.opened = self.catalog.open(self.storage, self.home)
             with self._writer_lock():
                 earlier = self._earlier(catalog, wanted)
                 wanted -= earlier.snapshots.keys()
                 repeated = self._tests_to_repeat(earlier)
                 to_build = self._prepare(catalog, wanted)
                 outcome = audit(self.index, self._run_dbt(to_build, repeated), to_build)
+                self.seen.audited(outcome)
                 yield from self._carried_over(catalog, earlier)
                 yield from self._publish(catalog, outcome, wanted)
         except CatalogError as error:
@@ -115,6 +136,26 @@ class ProductRun:
                 raise
             told = catalog_error(error, f"the tables of {self.slug} cannot be looked at")
             raise dg.Failure(str(told), allow_retries=not isinstance(told, NotUsableError)) from error
+        finally:
+            self._count_requests()
+
+    def _location_of(self, name: str) -> tuple[str, str | None] | None:
+        """Return where a table of the product lies, and its snapshot; None where there is none."""
+        from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
+
+        try:
+            table = self.opened.load_table((self.slug, name))
+        except (NoSuchTableError, NoSuchNamespaceError, OSError):
+            return None
+        snapshot = table.current_snapshot()
+        return table.location(), str(snapshot.snapshot_id) if snapshot else None
+
+    def _count_requests(self) -> None:
+        counts = request_counts(self.opened)
+        for name, count in counts.items():
+            if count:
+                attributes = {"product": self.slug} | ({"kind": "catalog"} if name == "retries" else {})
+                self.step.observed.telemetry.instruments.add(name, count, **attributes)
 
     def _earlier(self, catalog: Any, wanted: set[str]) -> Earlier:
         if not is_resumed(self.context):
@@ -213,7 +254,7 @@ class ProductRun:
     def _run_dbt(self, to_build: set[str], tests: set[str]) -> dict[str, Any]:
         if not to_build and not tests:
             return {"results": []}
-        return self.build.run(self._selection(to_build, tests), self.profiles)
+        return self.build.run(self._selection(to_build, tests), self.profiles, self.seen.dbt_event)
 
     def _selection(self, to_build: set[str], tests: set[str]) -> list[str]:
         if len(to_build) == len(self.assets):
@@ -268,6 +309,8 @@ class ProductRun:
                         self._note_published(asset, published)
                         version = dg.DataVersion(str(published.snapshot_id))
                         metadata |= publication_metadata(published, asset)
+                    self.seen.done(asset, outcome.built[key], metadata, published)
+                    metadata |= self.seen.links(asset)
                     yield dg.MaterializeResult(
                         asset_key=self.specs[key].key, metadata=metadata, data_version=version
                     )
@@ -275,6 +318,8 @@ class ProductRun:
                     yield from results.pop(key, ())
         for remaining in results.values():
             yield from remaining
+        for key, reason in refused.items():
+            self.seen.refused(key, reason)
         self._fail_where_needed(outcome, refused, wanted, try_again=lost > 0 and not forbidden)
 
     def _published_in_order(
@@ -307,8 +352,16 @@ class ProductRun:
                 yield key, published
 
     def _publish_one(self, catalog: Any, con: Any, asset: Mapping[str, Any]) -> PublicationResult:
-        product = self.index["product"]
         relation = RelationName(*asset["relation"])
+        with self.seen.publishing(asset) as seen:
+            result = self._publish_relation(catalog, con, relation, asset)
+            seen.append(result)
+        return result
+
+    def _publish_relation(
+        self, catalog: Any, con: Any, relation: RelationName, asset: Mapping[str, Any]
+    ) -> PublicationResult:
+        product = self.index["product"]
         return publish_relation(
             con,
             relation,
@@ -321,6 +374,7 @@ class ProductRun:
                 "floe.product-version": product["version"],
                 "floe.model": asset["name"],
                 "floe.dagster-run-id": self.context.run.run_id,
+                **self.step.run.identity(),
             },
             column_docs={column["name"]: column["description"] for column in asset["columns"]},
             options=self._publication_options(con, relation, asset),
@@ -407,3 +461,8 @@ class ProductRun:
             metadata={"withheld": dg.MetadataValue.json(reasons)},
             allow_retries=try_again or any(is_infrastructure(reason) for reason in outcome.withheld.values()),
         )
+
+
+def _policies(bundle: Bundle) -> Mapping[str, Any]:
+    results: Mapping[str, Any] = bundle.report().get("policies", {}).get("results", {})
+    return results

@@ -1,11 +1,15 @@
 """A sensor per product: when a source's content changes, the product is compiled again."""
 
 import json
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import dagster as dg
 
 from floe_dagster.compilation.sources import source_state
+from floe_dagster.definitions.observing.process import Observed
+from floe_dagster.definitions.observing.ticks import trace_tick
 from floe_dagster.home import FloeHome
 
 INTERVAL_SECONDS = 30
@@ -18,6 +22,7 @@ def build_sources_sensor(
     home: FloeHome,
     served: str | None,
     interval_seconds: int = INTERVAL_SECONDS,
+    observed: Callable[[], Observed] | None = None,
 ) -> dg.SensorDefinition:
     """Return the sensor that watches the manifest chain, the spec and the dbt project.
 
@@ -28,6 +33,7 @@ def build_sources_sensor(
         home: The stat cache lies here: an unchanged look reads no file.
         served: Digest of the state that the location serves; None where there is none.
         interval_seconds: How often it looks, at least.
+        observed: Who is told of a tick that asks for a run; nobody before the first compilation.
     """
 
     @dg.sensor(
@@ -38,6 +44,7 @@ def build_sources_sensor(
         description="Compiles the product when its manifest chain, spec or dbt project changes.",
     )
     def sources_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        begun = time.time()
         cursor = json.loads(context.cursor) if context.cursor else {"seq": 0, "digest": None}
         digest = source_state(product_dir, manifest=manifest, home=home).digest
         if digest == cursor["digest"]:
@@ -48,10 +55,11 @@ def build_sources_sensor(
                 skip_reason=dg.SkipReason("the state served fits the sources"), cursor=json.dumps(cursor)
             )
         # The digest alone would let A -> B -> A skip the way back: a run key counts for ever.
+        tags = {"floe/digest": digest[7:19]}
+        if observed is not None:
+            tags |= trace_tick(observed(), f"sensor {slug}_sources", begun)
         return dg.SensorResult(
-            run_requests=[
-                dg.RunRequest(run_key=f"{cursor['seq']}-{digest}", tags={"floe/digest": digest[7:19]})
-            ],
+            run_requests=[dg.RunRequest(run_key=f"{cursor['seq']}-{digest}", tags=tags)],
             cursor=json.dumps(cursor),
         )
 

@@ -90,6 +90,12 @@ class TelemetryConfig(Part):
     )
     logging: TelemetryLogging = Field(default_factory=TelemetryLogging, description="Logs.")
     backend: str = Field("otlp", description="otlp, console or none.")
+    endpoint_is_default: bool = Field(
+        False,
+        description="No endpoint was named: where nobody listens at the default, nothing is sent (0.9.0).",
+    )
+    certificate_file: str | None = Field(None, description="PEM file with the authorities to trust (0.9.0).")
+    trace_url: str | None = Field(None, description="Page of a trace, with {trace_id} in it (0.9.0).")
 
 
 class ObservabilityConfig(Part):
@@ -97,8 +103,21 @@ class ObservabilityConfig(Part):
     lineage: bool = Field(True, description="Emit OpenLineage events.")
     lineage_namespace: str | None = Field(None, description="OpenLineage job namespace.")
     lineage_endpoint: str | None = Field(None, description="URL of the lineage backend.")
-    lineage_transport: Literal["http", "console", "noop"] | None = Field(
-        None, description="How events leave."
+    lineage_transport: Literal["http", "console", "file", "noop"] | None = Field(
+        None, description="How events leave (file: 0.9.0)."
+    )
+    lineage_file: str | None = Field(None, description="File of transport: file (0.9.0).")
+    lineage_api_key: dict[str, Any] | None = Field(
+        None, description="Reference to what is sent as bearer token (0.9.0)."
+    )
+    lineage_certificate_file: str | None = Field(
+        None, description="PEM file with the authorities to trust (0.9.0)."
+    )
+    lineage_drain_seconds: float = Field(
+        10.0, ge=0, description="How long a run waits at most for its events to leave (0.9.0)."
+    )
+    dataset_url: str | None = Field(
+        None, description="Page of a dataset, with {namespace} and {name} in it (0.9.0)."
     )
 
 

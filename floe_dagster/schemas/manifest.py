@@ -9,8 +9,11 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from floe_dagster.schemas.base import Days, Hours, Name, Percent, Regex, Section, SemVer
 from floe_dagster.schemas.plugins import ManifestPlugins, Url
 from floe_dagster.schemas.resources import ResourcePreset
+from floe_dagster.schemas.secrets import Secret
 
 EnforcementLevel = Literal["off", "warn", "strict"]
+Share = Annotated[float, Field(ge=0, le=1, strict=False)]
+Count = Annotated[int, Field(ge=1, le=10_000_000)]
 Endpoint = Url | Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+:\d{1,5}$")]
 
 
@@ -21,16 +24,60 @@ class ManifestMetadata(Section):
     description: str | None = Field(None, description="What it is for.")
 
 
+class SamplingRates(Section):
+    """Share of traces that are kept, by environment."""
+
+    dev: Share = Field(1.0, description="In development: dagster dev and the command line.")
+    staging: Share = Field(0.5, description="In branch deployments of Dagster+.")
+    prod: Share = Field(0.1, description="In Kubernetes and Dagster+.")
+
+
+class BatchSettings(Section):
+    """How spans are batched."""
+
+    max_queue_size: Count = Field(2048, description="Spans that wait to be batched at most.")
+    max_export_batch_size: Count = Field(512, description="Spans of one export at most.")
+    schedule_delay_millis: Count = Field(1000, description="Milliseconds between exports.")
+    export_timeout_millis: Count = Field(30000, description="Milliseconds that one answer may take.")
+
+
 class TracingConfig(Section):
-    enabled: bool = Field(True, description="Emit OpenTelemetry traces.")
-    exporter: Literal["otlp", "console", "none"] = Field("otlp", description="Where spans go.")
+    enabled: bool = Field(True, description="Emit OpenTelemetry traces and metrics.")
+    exporter: Literal["otlp", "console", "none"] = Field("otlp", description="Where traces and metrics go.")
     endpoint: Endpoint | None = Field(None, description="OTLP endpoint; http://localhost:4317 when absent.")
+    protocol: Literal["grpc", "http"] | None = Field(
+        None, description="OTLP protocol; http for port 4318 and /v1/traces, else grpc, when absent."
+    )
+    headers: dict[str, Secret] | None = Field(
+        None, description="Headers sent along, by reference, for example Authorization: {env: OTLP_AUTH}."
+    )
+    certificate_file: str | None = Field(
+        None, description="PEM file with the authorities to trust; the system's own when absent."
+    )
+    sampling: SamplingRates = Field(default_factory=SamplingRates, description="Share of traces kept.")
+    batch: BatchSettings = Field(default_factory=BatchSettings, description="Batching of spans.")
+    trace_url: Url | None = Field(
+        None, description="Page of a trace, with {trace_id} in it; linked from every materialization."
+    )
 
 
 class LineageConfig(Section):
     enabled: bool = Field(True, description="Emit OpenLineage events.")
-    transport: Literal["http", "console", "noop"] = Field("http", description="How events leave.")
-    endpoint: Url | None = Field(None, description="URL of the lineage backend.")
+    transport: Literal["http", "console", "file", "noop"] = Field("http", description="How events leave.")
+    endpoint: Url | None = Field(
+        None, description="URL of the lineage backend; that of plugins.lineage_backend when absent."
+    )
+    file: str | None = Field(
+        None, description="File of transport: file, relative to FLOE_HOME; lineage.jsonl when absent."
+    )
+    api_key: Secret | None = Field(None, description="Sent as bearer token, by reference.")
+    certificate_file: str | None = Field(
+        None, description="PEM file with the authorities to trust; the system's own when absent."
+    )
+    dataset_url: Url | None = Field(
+        None,
+        description="Page of a dataset, with {namespace} and {name} in it; linked from every materialization.",
+    )
 
 
 class LoggingConfig(Section):

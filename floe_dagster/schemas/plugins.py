@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from floe_dagster.schemas.base import Section
 from floe_dagster.schemas.secrets import Secret
@@ -167,6 +168,14 @@ class MarquezConfig(Section):
         10.0, description="Seconds a run waits at its end for events to leave."
     )
     allow_insecure_http: bool = Field(False, description="Accept http:// beyond the loopback address.")
+
+    @model_validator(mode="after")
+    def _is_encrypted(self) -> MarquezConfig:
+        address = urlsplit(self.url)
+        is_loopback = address.hostname in ("localhost", "::1") or (address.hostname or "").startswith("127.")
+        if address.scheme == "http" and not is_loopback and not self.allow_insecure_http:
+            raise ValueError("url is not encrypted: use https://, or set allow_insecure_http: true")
+        return self
 
 
 class MarquezBackend(Section):

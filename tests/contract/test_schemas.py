@@ -68,12 +68,14 @@ def artifact(version: str) -> dict[str, Any]:
         document["enforcement_result"] |= {"rbac_principal": "etl", "secrets_scanned": True}
     if number >= (0, 8, 0):
         document["observability"] |= {"lineage_endpoint": "http://m:5000", "lineage_transport": "http"}
+    if number >= (0, 9, 0):
+        document["observability"] |= {"lineage_file": "events.jsonl", "dataset_url": "https://m/{namespace}/{name}"}
     return document
 
 
 def test_every_version_has_its_entry() -> None:
-    assert COMPILED_ARTIFACTS_VERSION == "0.8.0"
-    assert list(VERSION_HISTORY) == [f"0.{minor}.0" for minor in range(1, 9)]
+    assert COMPILED_ARTIFACTS_VERSION == "0.9.0"
+    assert list(VERSION_HISTORY) == [f"0.{minor}.0" for minor in range(1, 10)]
 
 
 @pytest.mark.parametrize("version", list(VERSION_HISTORY))
@@ -82,20 +84,20 @@ def test_every_version_loads_without_a_warning(version: str) -> None:
         warnings.simplefilter("error")
         loaded = CompiledArtifacts.load(artifact(version))
     assert loaded.version == version
-    if version != "0.8.0":
+    if version < "0.8.0":
         assert loaded.observability.lineage_transport is None
 
 
 def test_a_newer_minor_version_keeps_what_is_unknown() -> None:
-    document = artifact("0.8.0") | {"version": "0.9.0", "later": {"x": 1}}
-    with pytest.warns(UnknownFieldsWarning, match=r"0\.9\.0"):
+    document = artifact("0.9.0") | {"version": "0.10.0", "later": {"x": 1}}
+    with pytest.warns(UnknownFieldsWarning, match=r"0\.10\.0"):
         loaded = CompiledArtifacts.load(document)
     assert loaded.model_dump()["later"] == {"x": 1}
 
 
 def test_a_newer_major_version_is_refused_with_what_to_do() -> None:
     with pytest.raises(InputError, match="Upgrade floe-dagster"):
-        CompiledArtifacts.load(artifact("0.8.0") | {"version": "1.0.0"})
+        CompiledArtifacts.load(artifact("0.9.0") | {"version": "1.0.0"})
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b'{"version": "x"}'])

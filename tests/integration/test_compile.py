@@ -154,7 +154,7 @@ def test_command_line(
     (report,) = json.loads(capsys.readouterr().out)
     assert report["product"] == "shop" and not report["unchanged"]
     artifact = json.loads((shop / "target" / "compiled_artifacts.json").read_text())
-    assert artifact["version"] == "0.8.0" and artifact["metadata"]["source_hash"] == report["digest"]
+    assert artifact["version"] == "0.9.0" and artifact["metadata"]["source_hash"] == report["digest"]
     assert json.loads((shop / "target" / "manifest.json").read_text())["metadata"]["project_name"] == "shop"
     assert "load_product_definitions(__file__)" in (shop / "definitions.py").read_text()
     stats = {path: path.stat().st_mtime_ns for path in (shop / "target").iterdir()}

@@ -1,0 +1,131 @@
+"""Telemetry and lineage of the products in this process, opened once each."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from floe_dagster.compilation.profiles import duckdb_file
+from floe_dagster.home import FloeHome
+from floe_dagster.observability.lineage.datasets import CatalogNames
+from floe_dagster.observability.lineage.emitter import LineageEmitter
+from floe_dagster.observability.telemetry import Telemetry
+from floe_dagster.schemas.artifacts import CompiledArtifacts, ObservabilityConfig
+
+FLUSH_SECONDS = 5.0
+EXIT_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What is said of one product, and to whom.
+
+    Args:
+        slug: Of the product.
+        config: Of the artifact.
+        index: The asset index.
+        telemetry: Traces and metrics.
+        lineage: OpenLineage events.
+        catalog: How its catalog is called.
+        duckdb: Its DuckDB file.
+        product_dir: Where its sources are edited.
+    """
+
+    slug: str
+    config: ObservabilityConfig
+    index: Mapping[str, Any]
+    telemetry: Telemetry
+    lineage: LineageEmitter
+    catalog: CatalogNames
+    duckdb: Path
+    product_dir: Path
+
+    @property
+    def product(self) -> Mapping[str, Any]:
+        """What the index says of the product as a whole."""
+        product: Mapping[str, Any] = self.index["product"]
+        return product
+
+    @property
+    def enabled(self) -> bool:
+        """Whether anybody listens."""
+        return self.telemetry.enabled or self.lineage.enabled
+
+    def flush(self, seconds: float = FLUSH_SECONDS) -> None:
+        """Hand over everything; waits as long as the receivers answer promptly."""
+        self.telemetry.flush(seconds)
+        self.lineage.flush()
+
+
+def is_observed(config: ObservabilityConfig) -> bool:
+    """Tell whether a product's configuration names anybody who listens, without opening anything."""
+    telemetry = config.telemetry
+    traced = telemetry.enabled and telemetry.backend != "none"
+    lineage = config.lineage and config.lineage_transport != "noop"
+    return traced or bool(
+        lineage and (config.lineage_endpoint or config.lineage_transport in ("console", "file"))
+    )
+
+
+def observe(
+    artifact: CompiledArtifacts, index: Mapping[str, Any], product_dir: Path, home: FloeHome
+) -> Observed:
+    """Return what is said of a product in this process.
+
+    Args:
+        artifact: Of the product.
+        index: Its asset index.
+        product_dir: Where its sources are edited.
+        home: Outboxes lie here.
+    """
+    slug = index["product"]["slug"]
+    telemetry, lineage = _opened(slug, artifact.observability, home)
+    return Observed(
+        slug=slug,
+        config=artifact.observability,
+        index=index,
+        telemetry=telemetry,
+        lineage=lineage,
+        catalog=CatalogNames.of_plugins(artifact.plugins),
+        duckdb=duckdb_file(artifact.dbt_profiles or {}, slug, home),
+        product_dir=product_dir,
+    )
+
+
+_lock = threading.Lock()
+_open: dict[tuple[str, str, str, int], tuple[Telemetry, LineageEmitter]] = {}
+
+
+def _opened(slug: str, config: ObservabilityConfig, home: FloeHome) -> tuple[Telemetry, LineageEmitter]:
+    key = (slug, config.model_dump_json(), str(home.path), os.getpid())
+    with _lock:
+        if key not in _open:
+            for other in [other for other in _open if other[0] == slug and other[2] == str(home.path)]:
+                # The product has another configuration now; what waits for the old receiver goes to the new one.
+                _close(*_open.pop(other), seconds=0.0)
+            telemetry, lineage = Telemetry(slug, config.telemetry, home), LineageEmitter(slug, config, home)
+            if telemetry.enabled and lineage.delivery is not None:
+                telemetry.deliveries.append(lineage.delivery)
+            _open[key] = telemetry, lineage
+        return _open[key]
+
+
+def _close(telemetry: Telemetry, lineage: LineageEmitter, *, seconds: float) -> None:
+    lineage.drain_seconds = seconds
+    lineage.close()
+    telemetry.close(seconds)
+
+
+@atexit.register
+def _close_all() -> None:
+    deadline = time.monotonic() + EXIT_SECONDS
+    with _lock:
+        while _open:
+            _key, opened = _open.popitem()
+            _close(*opened, seconds=max(deadline - time.monotonic(), 0.0))

@@ -1,0 +1,189 @@
+"""A Dagster run as trace and lineage see it, the same from every process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import dagster as dg
+
+from floe_dagster.definitions.observing.process import Observed
+from floe_dagster.definitions.source_links import SourceLinks
+from floe_dagster.home import display_path
+from floe_dagster.observability.lineage.events import LineageRun, ProductLineage
+from floe_dagster.observability.telemetry import fail
+from floe_dagster.observability.trace_context import (
+    TRACEPARENT,
+    TraceParent,
+    lineage_run_id,
+    run_span_id,
+    trace_id_of,
+)
+
+CLOSED = "floe/observed"
+"""Run tag with the last state of the run that was told to the outside."""
+_SCHEDULED = ".dagster/scheduled_execution_time"
+_ENDED = {"SUCCESS": "COMPLETE", "FAILURE": "FAIL", "CANCELED": "ABORT"}
+
+
+class ObservedRun:
+    """One Dagster run of one product.
+
+    Args:
+        observed: The product.
+        run: The run.
+    """
+
+    def __init__(self, observed: Observed, run: dg.DagsterRun) -> None:
+        self.observed = observed
+        self.run = run
+        self.parent, self.trace = _trace_of(observed, run)
+
+    @property
+    def lineage_id(self) -> str:
+        """The OpenLineage run: Dagster's run id, unless several products share the run."""
+        selection = self.run.asset_selection or ()
+        if any(key.path[0] != self.observed.slug for key in selection):
+            return lineage_run_id(self.run.run_id, self.observed.slug)
+        return self.run.run_id
+
+    @property
+    def job(self) -> str:
+        """The name of its job for people; materializing assets by hand has no job of its own."""
+        name = self.run.job_name
+        return f"{self.observed.slug}_assets" if name.startswith("__ASSET_JOB") else name
+
+    def tags(self) -> dict[str, str]:
+        """Return the run tags by which the trace is found."""
+        return {TRACEPARENT: str(self.trace)} if self.observed.telemetry.enabled else {}
+
+    def identity(self) -> dict[str, str]:
+        """Return the ids of the run everywhere: properties of snapshots."""
+        ids = {"floe.openlineage-run-id": self.lineage_id} if self.observed.lineage.enabled else {}
+        if self.observed.telemetry.enabled:
+            ids["floe.trace-id"] = f"{self.trace.trace_id:032x}"
+        return ids
+
+    def attributes(self) -> dict[str, Any]:
+        """Return the ids of the run as attributes of spans."""
+        return {
+            "floe.product": self.observed.slug,
+            "floe.dagster.run_id": self.run.run_id,
+            "floe.dagster.job": self.run.job_name,
+            "floe.openlineage.run_id": self.lineage_id,
+        }
+
+    def lineage(self) -> ProductLineage:
+        """Return what builds the run's events."""
+        import dagster
+
+        product, observed = self.observed.product, self.observed
+        tags = {"dagster_run_id": self.run.run_id, "dagster_job": self.run.job_name}
+        if observed.telemetry.enabled:
+            tags["trace_id"] = f"{self.trace.trace_id:032x}"
+            tags["span_id"] = f"{self.trace.span_id:016x}"
+        root = self.run.root_run_id or self.run.run_id
+        return ProductLineage(
+            slug=observed.slug,
+            namespace=observed.config.lineage_namespace or observed.slug,
+            owner=str(product.get("owner") or observed.slug),
+            description=product.get("description"),
+            labels=product.get("labels") or {},
+            dialect="duckdb",
+            source=self._source,
+            run=LineageRun(
+                run_id=self.lineage_id,
+                job=self.job,
+                root_run_id=self.lineage_id if root == self.run.run_id else root,
+                nominal_time=self.run.tags.get(_SCHEDULED),
+                tags=tags,
+            ),
+            engine=("Dagster", dagster.__version__),
+        )
+
+    def _source(self, file: str) -> tuple[str, str | None, str] | None:
+        repository = self.observed.product.get("repository")
+        links = SourceLinks.of_product(repository, self.observed.product_dir)
+        path = display_path(self.observed.product_dir / file, links.project_root)
+        url = links.url(path)
+        return (url, repository, path) if url else None
+
+    def close(
+        self,
+        state: str,
+        *,
+        created: float | None,
+        started: float | None,
+        ended: float,
+        error: str | None,
+        assertions: Sequence[Any] = (),
+    ) -> None:
+        """Tell that the run is over: its span, and its last OpenLineage event.
+
+        Args:
+            state: COMPLETE, FAIL or ABORT.
+            created: Seconds since the epoch, when it was asked for.
+            started: When it started; None where it never did.
+            ended: When it ended.
+            error: What a user would want to read.
+            assertions: Outcomes of policies that the run evaluated.
+        """
+        observed = self.observed
+        begun = created or started or ended
+        span = observed.telemetry.start_span(
+            f"run {self.job}",
+            self.parent,
+            trace_id=self.trace.trace_id,
+            span_id=self.trace.span_id,
+            start=nanoseconds(begun),
+            kind="CONSUMER" if self.parent else "INTERNAL",
+            attributes={**self.attributes(), "floe.dagster.status": state},
+        )
+        if created and started:
+            launch = observed.telemetry.start_span(
+                "launch", self.trace, start=nanoseconds(created), attributes=self.attributes()
+            )
+            launch.end(nanoseconds(max(started, created)))
+        if state != "COMPLETE" and observed.telemetry.enabled:
+            fail(span, error or "the run was canceled", "canceled" if state == "ABORT" else "run_failed")
+        span.end(nanoseconds(max(ended, begun)))
+        if observed.lineage.enabled:
+            event = self.lineage().run_event(
+                state, datetime.fromtimestamp(ended, UTC), error=error, assertions=assertions
+            )
+            observed.lineage.emit(event)
+
+
+def ended_state(status: str) -> str | None:
+    """Return OpenLineage's state for the status of a run; None while it goes on."""
+    return _ENDED.get(status)
+
+
+def nanoseconds(seconds: float) -> int:
+    """Return a time of Dagster's as OpenTelemetry counts it."""
+    return int(seconds * 1_000_000) * 1_000
+
+
+def _trace_of(observed: Observed, run: dg.DagsterRun) -> tuple[TraceParent | None, TraceParent]:
+    own = run_span_id(run.run_id)
+    carried = TraceParent.parse(run.tags.get(TRACEPARENT))
+    if carried is not None and carried.span_id != own:
+        return carried, TraceParent(carried.trace_id, own, carried.sampled)
+    trace_id = carried.trace_id if carried else trace_id_of(run.root_run_id or run.run_id)
+    return None, TraceParent(trace_id, own, observed.telemetry.is_sampled(trace_id))
+
+
+def belongs_to(run: dg.DagsterRun, slug: str, jobs: Mapping[str, Any] | frozenset[str]) -> bool:
+    """Tell whether a run is one of a product.
+
+    Args:
+        run: Any run of the location.
+        slug: Of the product.
+        jobs: Names of the product's jobs.
+    """
+    if run.job_name in jobs:
+        return True
+    keys = {key.path[0] for key in run.asset_selection or ()}
+    keys |= {key.asset_key.path[0] for key in run.asset_check_selection or ()}
+    return slug in keys

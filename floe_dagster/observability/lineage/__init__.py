@@ -1,0 +1,1 @@
+"""OpenLineage: what is said of runs, models, tests and tables, and how it leaves."""

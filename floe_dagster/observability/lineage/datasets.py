@@ -1,0 +1,122 @@
+"""What a dataset is called in OpenLineage.
+
+An Iceberg table is named by its location, as OpenLineage's own Spark integration names it, with its name in the catalog
+and its relation in DuckDB as symlinks: so the events of every engine that reads or writes the table speak of one dataset.
+A relation that is not published is named by the DuckDB file, without the path of this machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from floe_dagster.schemas.artifacts import ResolvedPlugins
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetName:
+    """Namespace and name of a dataset, and what else it is called.
+
+    Args:
+        namespace: Of the data source.
+        name: In the namespace.
+        symlinks: Namespace and name, each another name of the same dataset.
+    """
+
+    namespace: str
+    name: str
+    symlinks: tuple[tuple[str, str], ...] = field(default=(), compare=False)
+
+
+def location_name(location: str) -> tuple[str, str]:
+    """Return namespace and name of a table's location, as the spec names files and objects."""
+    parsed = urlsplit(location)
+    if parsed.scheme in ("", "file"):
+        return "file", parsed.path or location
+    scheme = "s3" if parsed.scheme in ("s3a", "s3n") else parsed.scheme
+    return f"{scheme}://{parsed.netloc}", parsed.path.strip("/")
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogNames:
+    """How the catalog of a product is called.
+
+    Args:
+        type: sql, rest or polaris.
+        namespace: Of the tables in it, in symlinks.
+        uri: Of the catalog; None for the embedded one.
+        warehouse: As the catalog knows it.
+        storage: Type of the storage.
+    """
+
+    type: str
+    namespace: str
+    uri: str | None
+    warehouse: str | None
+    storage: str
+
+    @classmethod
+    def of_plugins(cls, plugins: ResolvedPlugins | None) -> CatalogNames:
+        """Return the names for the plugins of an artifact; addresses without user information."""
+        catalog = plugins.catalog if plugins else None
+        storage = plugins.storage.type if plugins and plugins.storage else "local"
+        config = (catalog.config if catalog else None) or {}
+        kind = catalog.type if catalog else "sql"
+        uri = _without_user(str(config["uri"]).rstrip("/")) if config.get("uri") and kind != "sql" else None
+        warehouse = config.get("warehouse")
+        return cls(kind, uri or "iceberg", uri, str(warehouse) if warehouse else None, storage)
+
+
+def duckdb_name(asset: Mapping[str, Any], file: Path) -> tuple[str, str]:
+    """Return namespace and name of a relation in DuckDB.
+
+    Args:
+        asset: As in the asset index.
+        file: The DuckDB file.
+    """
+    return f"duckdb://{file.name}", ".".join(asset["relation"])
+
+
+def table_name(
+    asset: Mapping[str, Any], slug: str, location: str, catalog: CatalogNames, file: Path
+) -> DatasetName:
+    """Return what a published table is called.
+
+    Args:
+        asset: As in the asset index.
+        slug: Of the product; the Iceberg namespace.
+        location: Of the table.
+        catalog: Where it is registered.
+        file: The DuckDB file that it is computed in.
+    """
+    namespace, name = location_name(location)
+    symlinks = ((catalog.namespace, f"{slug}.{asset['name']}"), duckdb_name(asset, file))
+    return DatasetName(namespace, name, symlinks)
+
+
+def relation_name(asset: Mapping[str, Any], file: Path) -> DatasetName:
+    """Return what a relation is called that is not published."""
+    return DatasetName(*duckdb_name(asset, file))
+
+
+def column_inputs(
+    lineage: Mapping[str, Sequence[tuple[str, str]]], names: Mapping[str, DatasetName]
+) -> dict[str, list[tuple[DatasetName, str]]]:
+    """Return column lineage with datasets in place of assets.
+
+    Args:
+        lineage: By column: names of assets and their columns.
+        names: Dataset by the asset's name.
+    """
+    return {
+        column: [(names[asset], source) for asset, source in sources if asset in names]
+        for column, sources in lineage.items()
+    }
+
+
+def _without_user(url: str) -> str:
+    parsed = urlsplit(url)
+    return url.replace(f"{parsed.netloc.rpartition('@')[0]}@", "", 1) if "@" in parsed.netloc else url

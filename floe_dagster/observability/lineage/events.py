@@ -1,0 +1,217 @@
+"""Run events of a Dagster run and of its parts: models, tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from openlineage.client import event_v2 as ol
+
+from floe_dagster.observability.lineage import facets
+from floe_dagster.observability.lineage.facets import PRODUCER, Assertion
+from floe_dagster.observability.trace_context import lineage_run_id
+
+START, COMPLETE, FAIL, ABORT = "START", "COMPLETE", "FAIL", "ABORT"
+ol.set_producer(PRODUCER)
+
+
+@dataclass(frozen=True, slots=True)
+class LineageRun:
+    """A Dagster run, as OpenLineage sees it.
+
+    Args:
+        run_id: Dagster's, which is OpenLineage's as well.
+        job: Name of the Dagster job.
+        root_run_id: Of the run that this one continues; its own where it continues none.
+        nominal_time: When a schedule wanted it; ISO 8601.
+        tags: Ids of the same run elsewhere.
+    """
+
+    run_id: str
+    job: str
+    root_run_id: str
+    nominal_time: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ProductLineage:
+    """Builds the events of one product.
+
+    Args:
+        slug: Of the product.
+        namespace: Of its jobs.
+        owner: Of the product.
+        description: Of the product.
+        labels: Of the product.
+        dialect: SQL of its engine.
+        source: Gives address, repository and path of a file of the product; None where nobody knows.
+        run: The Dagster run.
+        engine: Name and version of the processing engine.
+    """
+
+    slug: str
+    namespace: str
+    owner: str
+    description: str | None
+    labels: Mapping[str, str]
+    dialect: str
+    source: Callable[[str], tuple[str, str | None, str] | None]
+    run: LineageRun
+    engine: tuple[str, str]
+
+    def run_event(
+        self,
+        state: str,
+        when: datetime,
+        *,
+        error: str | None = None,
+        assertions: Sequence[Assertion] = (),
+    ) -> ol.RunEvent:
+        """Return an event of the Dagster run.
+
+        Args:
+            state: START, COMPLETE, FAIL or ABORT.
+            when: Of what it tells.
+            error: What a user would want to read.
+            assertions: Outcome of each policy that the run evaluated.
+        """
+        run = self.run
+        root = (run.root_run_id, self.namespace, run.job)
+        continues = run.root_run_id != run.run_id
+        return self._event(
+            state,
+            when,
+            run.run_id,
+            run.job,
+            facets.job_facets(
+                integration="DAGSTER",
+                job_type="JOB",
+                owners=[self.owner],
+                tags=self.labels,
+                description=self.description,
+                source=self.source("floe.yaml"),
+            ),
+            parent=root if continues else None,
+            error=error,
+            assertions=assertions,
+        )
+
+    def asset_event(
+        self,
+        state: str,
+        when: datetime,
+        asset: Mapping[str, Any],
+        *,
+        sql: str | None = None,
+        inputs: Sequence[ol.InputDataset] = (),
+        outputs: Sequence[ol.OutputDataset] = (),
+        error: str | None = None,
+    ) -> ol.RunEvent:
+        """Return an event of one model, seed or snapshot.
+
+        Args:
+            state: START, COMPLETE, FAIL or ABORT.
+            when: Of what it tells.
+            asset: As in the asset index.
+            sql: Compiled query.
+            inputs: Datasets that are read.
+            outputs: Datasets that are written.
+            error: What a user would want to read.
+        """
+        return self._event(
+            state,
+            when,
+            lineage_run_id(self.run.run_id, asset["id"]),
+            f"{self.slug}.{asset['name']}",
+            facets.job_facets(
+                integration="DBT",
+                job_type=str(asset["type"]).upper(),
+                owners=asset["owners"],
+                tags=dict.fromkeys(asset["tags"], ""),
+                description=asset["description"] or None,
+                source=self.source(asset["file"]),
+                sql=sql,
+                dialect=self.dialect,
+            ),
+            parent=(self.run.run_id, self.namespace, self.run.job),
+            error=error,
+            inputs=inputs,
+            outputs=outputs,
+        )
+
+    def tests_event(
+        self,
+        state: str,
+        when: datetime,
+        asset: Mapping[str, Any],
+        assertions: Sequence[Assertion],
+        *,
+        inputs: Sequence[ol.InputDataset] = (),
+        error: str | None = None,
+    ) -> ol.RunEvent:
+        """Return an event of the tests of one model.
+
+        Args:
+            state: START, COMPLETE or FAIL.
+            when: Of what it tells.
+            asset: As in the asset index.
+            assertions: Outcome of each test.
+            inputs: The dataset that was tested.
+            error: What a user would want to read.
+        """
+        return self._event(
+            state,
+            when,
+            lineage_run_id(self.run.run_id, f"tests of {asset['id']}"),
+            f"{self.slug}.{asset['name']}.tests",
+            facets.job_facets(
+                integration="DBT",
+                job_type="TEST",
+                owners=asset["owners"],
+                source=self.source(asset["file"]),
+                description=f"dbt tests of {asset['name']}",
+            ),
+            parent=(self.run.run_id, self.namespace, self.run.job),
+            error=error,
+            assertions=assertions,
+            inputs=inputs,
+        )
+
+    def _event(
+        self,
+        state: str,
+        when: datetime,
+        run_id: str,
+        job: str,
+        job_facets: Mapping[str, Any],
+        *,
+        parent: tuple[str, str, str] | None,
+        error: str | None,
+        assertions: Sequence[Assertion] = (),
+        inputs: Sequence[ol.InputDataset] = (),
+        outputs: Sequence[ol.OutputDataset] = (),
+    ) -> ol.RunEvent:
+        run = self.run
+        return ol.RunEvent(
+            eventTime=when.astimezone(UTC).isoformat(),
+            producer=PRODUCER,
+            eventType=ol.RunState[state],
+            run=ol.Run(
+                runId=run_id,
+                facets=facets.run_facets(
+                    parent=parent,
+                    root=(run.root_run_id, self.namespace, run.job) if parent else None,
+                    nominal_time=run.nominal_time,
+                    tags=run.tags,
+                    engine=self.engine,
+                    error=error,
+                    assertions=assertions,
+                ),
+            ),
+            job=ol.Job(namespace=self.namespace, name=job, facets=dict(job_facets)),
+            inputs=list(inputs),
+            outputs=list(outputs),
+        )

@@ -1,0 +1,259 @@
+"""Records on their way to a receiver, kept in files until it has them.
+
+A record is appended to a file before anybody tries to send it, so neither a receiver that is away nor a process that is
+killed loses it. Each process writes segments of its own and holds a lock on each; a segment whose lock is free was left
+by a process that ended, and whoever delivers next takes it over.
+
+    <folder>/<time>-<pid>-<random>.records   one record a line, the newest last
+    <folder>/<...>.sent                      how many bytes of it are delivered
+    <folder>/refused.records                 what the receiver will never take, for a person to look at
+
+A record may be delivered twice (a process that is killed between the answer and the note of it), never not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SEGMENT_BYTES = 4 << 20
+LIMIT_BYTES = 512 << 20
+"""What one outbox holds at most; an hour of outage is a hundredth of it."""
+REFUSED = "refused.records"
+_SUFFIX = ".records"
+
+
+class OutboxFullError(OSError):
+    """The outbox holds `LIMIT_BYTES`, or the disk takes no more."""
+
+
+@dataclass(slots=True)
+class Segment:
+    """One file of records, of which this process holds the lock.
+
+    Args:
+        path: Of the file.
+        lock: Held until `release`.
+        sent: Bytes that are delivered.
+    """
+
+    path: Path
+    lock: Any
+    sent: int = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        try:
+            return self.path.stat().st_size
+        except OSError:
+            return 0
+
+    def read(self, limit: int) -> list[bytes]:
+        """Return the next records, without their line ends.
+
+        Args:
+            limit: Records at most.
+        """
+        records: list[bytes] = []
+        with contextlib.suppress(FileNotFoundError), self.path.open("rb") as file:
+            file.seek(self.sent)
+            for _ in range(limit):
+                line = file.readline()
+                # What a killed process had not written to its end was never there.
+                if not line.endswith(b"\n"):
+                    break
+                records.append(line[:-1])
+        return records
+
+    def note_sent(self, records: list[bytes]) -> None:
+        """Remember that the next records are delivered."""
+        self.sent += sum(len(record) + 1 for record in records)
+        with contextlib.suppress(OSError):
+            self.path.with_suffix(".sent").write_text(str(self.sent))
+
+    def remove(self) -> None:
+        """Delete the segment and give its lock back."""
+        for path in (self.path, self.path.with_suffix(".sent")):
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+        self.release()
+
+    def release(self) -> None:
+        """Give the lock back: somebody else may deliver the rest."""
+        self.lock.release()
+        if not self.path.exists():
+            with contextlib.suppress(OSError):
+                Path(self.lock.lock_file).unlink(missing_ok=True)
+
+
+class Outbox:
+    """Where the records for one receiver wait.
+
+    Args:
+        folder: Of this receiver alone; made where it is missing.
+        limit_bytes: What it holds at most.
+        segment_bytes: Beyond so many a new file begins, so that what is delivered is soon gone from the disk.
+    """
+
+    def __init__(
+        self, folder: Path, *, limit_bytes: int = LIMIT_BYTES, segment_bytes: int = SEGMENT_BYTES
+    ) -> None:
+        self.folder = folder
+        self.limit_bytes = limit_bytes
+        self.segment_bytes = segment_bytes
+        self._lock = threading.RLock()
+        self._own: list[Segment] = []
+        self._file: Any = None
+        self._written = 0
+        self._others = 0
+        self._pid = os.getpid()
+
+    def put(self, record: bytes) -> None:
+        """Append one record; it is safe once this returns.
+
+        Args:
+            record: Without line ends.
+
+        Raises:
+            OutboxFullError: There is no room for it.
+        """
+        with self._lock:
+            if self._pid != os.getpid():
+                # A forked child must not write its parent's segment.
+                self._own, self._file, self._pid = [], None, os.getpid()
+            try:
+                if self._file is None or self._written >= self.segment_bytes:
+                    self._begin_segment()
+                self._file.write(record + b"\n")
+            except OSError as error:
+                raise OutboxFullError(f"{self.folder} takes no more: {error.strerror or error}") from error
+            self._written += len(record) + 1
+
+    def _begin_segment(self) -> None:
+        from filelock import FileLock
+
+        self._end_segment()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.pending_bytes() >= self.limit_bytes:
+            raise OutboxFullError(
+                f"holds {self.limit_bytes >> 20} MiB that nobody took, its limit; mend the receiver's address"
+            )
+        name = f"{time.time_ns() // 1_000_000}-{os.getpid()}-{secrets.token_hex(3)}{_SUFFIX}"
+        path = self.folder / name
+        lock = FileLock(f"{path}.lock", thread_local=False)
+        lock.acquire()
+        # Unbuffered: a record that was put outlives the process.
+        self._file = path.open("ab", buffering=0)
+        self._own.append(Segment(path, lock))
+        self._written = 0
+
+    def _end_segment(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def segments(self, *, others: bool = True) -> Iterator[Segment]:
+        """Yield what is to be delivered, oldest first; whoever takes one removes or releases it.
+
+        Args:
+            others: Also those that processes left which ended.
+        """
+        if others:
+            yield from self._left_behind()
+        with self._lock:
+            own = list(self._own)
+        yield from own
+
+    def is_open(self, segment: Segment) -> bool:
+        """Tell whether this process may still append to a segment."""
+        with self._lock:
+            return self._file is not None and bool(self._own) and self._own[-1] is segment
+
+    def finish(self, segment: Segment) -> bool:
+        """Remove a segment all of whose records are delivered; False where one has come meanwhile."""
+        with self._lock:
+            own = segment in self._own
+            if segment.sent < segment.size and self._complete_records(segment):
+                return False
+            if own:
+                if self.is_open(segment):
+                    self._end_segment()
+                self._own.remove(segment)
+            segment.remove()
+            return True
+
+    @staticmethod
+    def _complete_records(segment: Segment) -> bool:
+        return bool(segment.read(1))
+
+    def _left_behind(self) -> Iterator[Segment]:
+        from filelock import FileLock, Timeout
+
+        with self._lock:
+            own = {segment.path for segment in self._own}
+        for path in sorted(self._files()):
+            if path in own:
+                continue
+            lock = FileLock(f"{path}.lock", thread_local=False)
+            try:
+                lock.acquire(timeout=0)
+            except (Timeout, OSError):
+                continue
+            if not path.exists():
+                lock.release()
+                continue
+            yield Segment(path, lock, _sent(path))
+
+    def _files(self) -> list[Path]:
+        try:
+            return [path for path in self.folder.iterdir() if path.suffix == _SUFFIX and path.name != REFUSED]
+        except OSError:
+            return []
+
+    def pending_bytes(self) -> int:
+        """Return how many bytes wait, those of other processes included."""
+        total = 0
+        for path in self._files():
+            with contextlib.suppress(OSError):
+                total += max(path.stat().st_size - _sent(path), 0)
+        return total
+
+    def pending(self) -> int:
+        """Return how many records wait, those of other processes included."""
+        total = 0
+        for path in self._files():
+            with contextlib.suppress(OSError), path.open("rb") as file:
+                file.seek(_sent(path))
+                total += sum(line.endswith(b"\n") for line in file)
+        return total
+
+    def refuse(self, record: bytes) -> None:
+        """Keep a record that the receiver will never take where a person finds it."""
+        with contextlib.suppress(OSError), (self.folder / REFUSED).open("ab") as file:
+            file.write(record + b"\n")
+
+    def close(self) -> None:
+        """Give back what is not delivered: another process will."""
+        with self._lock:
+            self._end_segment()
+            own, self._own = self._own, []
+            for segment in own:
+                if segment.sent >= segment.size or not self._complete_records(segment):
+                    segment.remove()
+                else:
+                    segment.release()
+
+
+def _sent(path: Path) -> int:
+    try:
+        return int(path.with_suffix(".sent").read_text() or 0)
+    except (OSError, ValueError):
+        return 0

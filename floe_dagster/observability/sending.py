@@ -1,0 +1,249 @@
+"""How records leave: OTLP over gRPC or HTTP, OpenLineage over HTTP. Nothing here waits in a queue or repeats.
+
+The exporters of the OpenTelemetry SDK and the transports of the OpenLineage client take objects and keep them in memory
+until they are sent; these take the bytes that lie in an outbox, so that a later process can send them as well.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import urlsplit
+
+from floe_dagster.connections import connection_reason
+from floe_dagster.credentials import MissingCredentialError, resolve
+from floe_dagster.observability.delivery import ReceiverAwayError, RecordRefusedError
+
+CONNECT_SECONDS = 5.0
+_TRY_AGAIN = frozenset({401, 403, 404, 405, 408, 425, 429, 500, 501, 502, 503, 504})
+"""401 to 405 say that the address or the credentials are wrong: once they are mended, the same record is taken."""
+_GRPC_REFUSED = frozenset({"INVALID_ARGUMENT", "OUT_OF_RANGE", "DATA_LOSS"})
+_SERVICES = {
+    "traces": "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+    "metrics": "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+}
+
+logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+
+
+@dataclass(frozen=True, slots=True)
+class Receiver:
+    """Who takes the records.
+
+    Args:
+        url: Its address.
+        protocol: grpc or http.
+        headers: Sent along; secrets as references, looked up when something is sent.
+        bearer: Reference to a token that is sent along.
+        certificate_file: PEM file with the authorities to trust; the system's own when None.
+        answer_seconds: How long one answer may take.
+        field: The setting in the manifest that names it.
+    """
+
+    url: str
+    protocol: str = "http"
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    bearer: Any = None
+    certificate_file: str | None = None
+    answer_seconds: float = 30.0
+    field: str = "observability"
+
+    def resolved_headers(self) -> dict[str, str]:
+        """Return the headers with their secrets.
+
+        Raises:
+            ReceiverAwayError: A reference names something that is not set.
+        """
+        try:
+            found = {
+                name: resolve(value, f"{self.field} ({name})") or "" for name, value in self.headers.items()
+            }
+            if self.bearer is not None:
+                found["Authorization"] = f"Bearer {resolve(self.bearer, f'{self.field} (api_key)')}"
+            return found
+        except MissingCredentialError as error:
+            raise ReceiverAwayError(str(error)) from None
+
+    def away(self, error: BaseException | str) -> ReceiverAwayError:
+        """Return the error that says in a few words why it does not answer."""
+        reason = connection_reason(error) or (
+            type(error).__name__ if isinstance(error, BaseException) else error
+        )
+        return ReceiverAwayError(f"{self.shown} does not answer: {reason}")
+
+    @property
+    def shown(self) -> str:
+        """The address without user information."""
+        address = urlsplit(self.url)
+        return (
+            self.url.replace(f"{address.netloc.rpartition('@')[0]}@", "")
+            if "@" in address.netloc
+            else self.url
+        )
+
+
+class HttpSender:
+    """Posts each record.
+
+    Args:
+        receiver: Who takes them.
+        content_type: Of the body.
+        path: Of the endpoint, below the receiver's address.
+        encoded: Records are base64, the body is what they stand for.
+    """
+
+    def __init__(self, receiver: Receiver, *, content_type: str, path: str, encoded: bool = False) -> None:
+        self.receiver = receiver
+        self.url = f"{receiver.url.rstrip('/').removesuffix(path.rstrip('/'))}{path}"
+        self.content_type = content_type
+        self.encoded = encoded
+        self._session: Any = None
+
+    def __call__(self, records: Sequence[bytes]) -> None:
+        """Send records, one request each.
+
+        Raises:
+            ReceiverAwayError: It does not answer, or not well.
+            RecordRefusedError: It will never take this one.
+        """
+        if self._session is None:
+            self._session = self._open()
+        headers = {"Content-Type": self.content_type, **self.receiver.resolved_headers()}
+        for record in records:
+            self._post(base64.b64decode(record) if self.encoded else record, headers)
+
+    def _open(self) -> Any:
+        import requests
+        from requests.adapters import HTTPAdapter
+
+        session = requests.Session()
+        session.mount("http://", HTTPAdapter(max_retries=0))
+        session.mount("https://", HTTPAdapter(max_retries=0))
+        # Neither ~/.netrc nor proxy variables decide where events of this machine go.
+        session.trust_env = urlsplit(self.url).hostname not in ("127.0.0.1", "localhost", "::1")
+        if self.receiver.certificate_file:
+            session.verify = self.receiver.certificate_file
+        return session
+
+    def _post(self, body: bytes, headers: Mapping[str, str]) -> None:
+        from requests import RequestException
+
+        try:
+            answer = self._session.post(
+                self.url,
+                data=body,
+                headers=headers,
+                timeout=(CONNECT_SECONDS, self.receiver.answer_seconds),
+                allow_redirects=False,
+            )
+        except (RequestException, OSError, ValueError) as error:
+            raise self.receiver.away(error) from None
+        if answer.status_code < 300:
+            return
+        said = " ".join(answer.text.split())[:200]
+        message = f"{self.receiver.shown} answers {answer.status_code}" + (f": {said}" if said else "")
+        if answer.status_code in _TRY_AGAIN or answer.status_code < 400:
+            raise ReceiverAwayError(message, _seconds(answer.headers.get("Retry-After")))
+        raise RecordRefusedError(message)
+
+
+class GrpcSender:
+    """Exports each record over OTLP/gRPC; a record is a serialized request, base64.
+
+    Args:
+        receiver: Who takes them.
+        signal: traces or metrics.
+    """
+
+    def __init__(self, receiver: Receiver, *, signal: str) -> None:
+        self.receiver = receiver
+        self.method = _SERVICES[signal]
+        self._export: Any = None
+
+    def __call__(self, records: Sequence[bytes]) -> None:
+        """Send records, one call each.
+
+        Raises:
+            ReceiverAwayError: It does not answer, or not well.
+            RecordRefusedError: It will never take this one.
+        """
+        import grpc
+
+        if self._export is None:
+            self._export = self._open()
+        metadata = [(name.lower(), value) for name, value in self.receiver.resolved_headers().items()]
+        for record in records:
+            try:
+                self._export(
+                    base64.b64decode(record), timeout=self.receiver.answer_seconds, metadata=metadata or None
+                )
+            except grpc.RpcError as error:
+                code = error.code().name  # type: ignore[attr-defined]
+                detail = str(error.details() or "")  # type: ignore[attr-defined]
+                if code in _GRPC_REFUSED:
+                    raise RecordRefusedError(
+                        f"{self.receiver.shown} refuses: {code.lower()} {detail[:200]}"
+                    ) from None
+                if code == "DEADLINE_EXCEEDED":
+                    raise self.receiver.away("timed out") from None
+                if code == "UNAVAILABLE":
+                    raise self.receiver.away(connection_reason(detail) or detail[:200]) from None
+                raise ReceiverAwayError(
+                    f"{self.receiver.shown} answers {code.lower()}: {detail[:200]}"
+                ) from None
+
+    def _open(self) -> Any:
+        import grpc
+
+        address = urlsplit(self.receiver.url if "://" in self.receiver.url else f"http://{self.receiver.url}")
+        host = f"[{address.hostname}]" if ":" in (address.hostname or "") else address.hostname
+        target = f"{host}:{address.port or 4317}"
+        # A channel that sleeps ever longer between its own attempts would not notice that the receiver is back.
+        options = [("grpc.max_reconnect_backoff_ms", 5_000), ("grpc.enable_http_proxy", 0)]
+        if address.scheme == "https":
+            credentials = grpc.ssl_channel_credentials(self._authorities())
+            channel = grpc.secure_channel(target, credentials, options=options)
+        else:
+            channel = grpc.insecure_channel(target, options=options)
+        # Bytes in, bytes out: what lies in the outbox is what the wire takes.
+        return channel.unary_unary(self.method)
+
+    def _authorities(self) -> bytes | None:
+        if not self.receiver.certificate_file:
+            return None
+        try:
+            with open(self.receiver.certificate_file, "rb") as file:
+                return file.read()
+        except OSError as error:
+            raise ReceiverAwayError(
+                f"the certificate file {self.receiver.certificate_file} cannot be read: {error.strerror}"
+            ) from None
+
+
+def otlp_sender(receiver: Receiver, signal: str) -> HttpSender | GrpcSender:
+    """Return what sends OTLP.
+
+    Args:
+        receiver: Who takes it.
+        signal: traces or metrics.
+    """
+    if receiver.protocol == "grpc":
+        return GrpcSender(receiver, signal=signal)
+    url = receiver.url.rstrip("/").removesuffix("/v1/traces")
+    at = replace(receiver, url=url)
+    return HttpSender(at, content_type="application/x-protobuf", path=f"/v1/{signal}", encoded=True)
+
+
+def lineage_sender(receiver: Receiver) -> HttpSender:
+    """Return what sends OpenLineage events, to the endpoint that Marquez and others have."""
+    return HttpSender(receiver, content_type="application/json", path="/api/v1/lineage")
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    try:
+        return min(float(retry_after or ""), 300.0)
+    except ValueError:
+        return None
