@@ -173,7 +173,33 @@ examples:
     _format(show)
 
     _platform(commands)
+    _waiting(commands, "lineage", "OpenLineage events")
+    _waiting(commands, "telemetry", "traces and metrics")
     return parser
+
+
+def _waiting(commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, records: str) -> None:
+    command = _command(
+        commands,
+        name,
+        f"show or deliver {records} that wait because their receiver was away",
+        f"examples:\n  floe-dagster {name} status\n  floe-dagster {name} replay products/customer-360\n",
+    )
+    actions = command.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
+    status = actions.add_parser(
+        "status", help=f"how many {records} wait", description=f"How many {records} wait."
+    )
+    replay = actions.add_parser(
+        "replay",
+        help="deliver them now; exit code 1 where the receiver does not take them",
+        description="Deliver now what waits, oldest first. What is not taken stays, and can be replayed again.",
+    )
+    replay.add_argument(
+        "--refused", action="store_true", help="once more also what the receiver refused for good"
+    )
+    for parser in (status, replay):
+        _products(parser)
+        _format(parser)
 
 
 def _platform(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

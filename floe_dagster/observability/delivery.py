@@ -52,10 +52,11 @@ class Delivery:
     Args:
         outbox: Where the records lie.
         send: Delivers a batch.
-        batch: Records of one call at most.
+        batch: Records between two notes of what is delivered: so many are sent again where a process is killed.
         name: What is delivered, for messages: "lineage events".
         field: The setting in the manifest that names the receiver, for messages.
         clock: Monotonic seconds.
+        log: Takes what people should know.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Delivery:
         name: str,
         field: str,
         clock: Callable[[], float] = time.monotonic,
+        log: logging.Logger = _log,
     ) -> None:
         self.outbox = outbox
         self.name = name
@@ -74,6 +76,7 @@ class Delivery:
         self._send = send
         self._batch = batch
         self._clock = clock
+        self._log = log
         self._wake = threading.Event()
         self._puts = 0
         self._delivered_puts = 0
@@ -93,7 +96,7 @@ class Delivery:
         except OutboxFullError as error:
             self.dropped += 1
             if self.dropped == 1:
-                _log.warning("%s are lost from now on: %s", self.name, error)
+                self._log.warning("%s: %s are lost from now on: %s", self.field, self.name, error)
             return
         self._puts += 1
         self.start()
@@ -161,6 +164,12 @@ class Delivery:
                 self._report(f"{self.outbox.folder} cannot be read: {error}")
                 self._sleep(pause)
                 continue
+            except Exception as error:
+                # A thread that ends would leave everything, and a stack trace.
+                self._report(f"{type(error).__name__}: {error}")
+                self._sleep(pause)
+                pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+                continue
             pause = FIRST_PAUSE_SECONDS
             self._recovered()
             self._delivered_puts = puts
@@ -180,27 +189,27 @@ class Delivery:
 
     def _deliver(self, segment: Segment) -> None:
         while records := segment.read(self._batch):
-            self._ask(records)
-            segment.note_sent(records)
-            self.delivered += len(records)
+            taken = 0
+            try:
+                for record in records:
+                    self._ask(record)
+                    taken += 1
+            finally:
+                # Those before the one that failed are not sent again.
+                if taken:
+                    segment.note_sent(records[:taken])
+                    self.delivered += taken
             self._recovered()
         # The open one stays for the next records until the process ends.
         if not self.outbox.is_open(segment):
             self.outbox.finish(segment)
 
-    def _ask(self, records: Sequence[bytes]) -> None:
+    def _ask(self, record: bytes) -> None:
         self._asked_at = self._clock()
         try:
-            self._send(records)
+            self._send([record])
         except RecordRefusedError as error:
-            if len(records) == 1:
-                self._refuse(records[0], error)
-                return
-            for record in records:
-                try:
-                    self._send([record])
-                except RecordRefusedError as refusal:
-                    self._refuse(record, refusal)
+            self._refuse(record, error)
         finally:
             self._asked_at = None
 
@@ -208,13 +217,13 @@ class Delivery:
         self.outbox.refuse(record)
         self.dropped += 1
         if self.dropped == 1:
-            _log.warning("%s: %s; what is refused is kept in %s", self.field, error, self.outbox.folder)
+            self._log.warning("%s: %s; what is refused is kept in %s", self.field, error, self.outbox.folder)
 
     def _report(self, problem: str) -> None:
         self.problem = problem
         if not self._reported:
             self._reported = True
-            _log.warning(
+            self._log.warning(
                 "%s: %s. Nothing is lost and nothing waits: the %s stay in %s and are sent later",
                 self.field,
                 problem,
@@ -226,7 +235,7 @@ class Delivery:
         if self.problem is not None:
             self.problem = None
             if self._reported:
-                _log.info("%s: the %s are taken again", self.field, self.name)
+                self._log.info("%s: the %s are taken again", self.field, self.name)
             self._reported = False
 
     def _sleep(self, seconds: float) -> None:
@@ -242,7 +251,7 @@ def deliver_now(outbox: Outbox, send: Send, *, batch: int) -> tuple[int, int]:
     Args:
         outbox: Where the records lie.
         send: Delivers a batch.
-        batch: Records of one call at most.
+        batch: Records between two notes of what is delivered.
 
     Returns:
         How many were delivered, how many were refused for ever.

@@ -14,6 +14,7 @@ A record may be delivered twice (a process that is killed between the answer and
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import threading
@@ -132,8 +133,13 @@ class Outbox:
             try:
                 if self._file is None or self._written >= self.segment_bytes:
                     self._begin_segment()
-                self._file.write(record + b"\n")
+                if self._file.write(record + b"\n") != len(record) + 1:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OutboxFullError:
+                raise
             except OSError as error:
+                # A record that is written in part must be the last one of its segment.
+                self._end_segment()
                 raise OutboxFullError(f"{self.folder} takes no more: {error.strerror or error}") from error
             self._written += len(record) + 1
 
@@ -144,9 +150,9 @@ class Outbox:
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.pending_bytes() >= self.limit_bytes:
             raise OutboxFullError(
-                f"holds {self.limit_bytes >> 20} MiB that nobody took, its limit; mend the receiver's address"
+                f"{self.folder} holds {self.limit_bytes >> 20} MiB that nobody took, its limit; mend the receiver's address"
             )
-        name = f"{time.time_ns() // 1_000_000}-{os.getpid()}-{secrets.token_hex(3)}{_SUFFIX}"
+        name = f"{time.time_ns()}-{os.getpid()}-{secrets.token_hex(3)}{_SUFFIX}"
         path = self.folder / name
         lock = FileLock(f"{path}.lock", thread_local=False)
         lock.acquire()
@@ -199,18 +205,23 @@ class Outbox:
 
         with self._lock:
             own = {segment.path for segment in self._own}
+        busy: set[str] = set()
         for path in sorted(self._files()):
-            if path in own:
+            writer = path.name.split("-")[1:2]
+            # Nor a later segment of one that ends just now: its records would overtake.
+            if path in own or not busy.isdisjoint(writer):
                 continue
             lock = FileLock(f"{path}.lock", thread_local=False)
             try:
                 lock.acquire(timeout=0)
             except (Timeout, OSError):
+                busy.update(writer)
                 continue
-            if not path.exists():
-                lock.release()
-                continue
-            yield Segment(path, lock, _sent(path))
+            segment = Segment(path, lock, _sent(path))
+            if path.exists():
+                yield segment
+            else:
+                segment.release()
 
     def _files(self) -> list[Path]:
         try:
@@ -239,6 +250,18 @@ class Outbox:
         """Keep a record that the receiver will never take where a person finds it."""
         with contextlib.suppress(OSError), (self.folder / REFUSED).open("ab") as file:
             file.write(record + b"\n")
+
+    def refused(self) -> int:
+        """Return how many records the receiver will never take."""
+        with contextlib.suppress(OSError), (self.folder / REFUSED).open("rb") as file:
+            return sum(line.endswith(b"\n") for line in file)
+        return 0
+
+    def requeue_refused(self) -> None:
+        """Have what was refused delivered once more, for example after the receiver was mended."""
+        name = f"{time.time_ns() // 1_000_000}-refused-{secrets.token_hex(3)}{_SUFFIX}"
+        with contextlib.suppress(FileNotFoundError):
+            (self.folder / REFUSED).rename(self.folder / name)
 
     def close(self) -> None:
         """Give back what is not delivered: another process will."""

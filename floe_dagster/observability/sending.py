@@ -11,7 +11,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from floe_dagster.connections import connection_reason
 from floe_dagster.credentials import MissingCredentialError, resolve
@@ -63,9 +63,14 @@ class Receiver:
             }
             if self.bearer is not None:
                 found["Authorization"] = f"Bearer {resolve(self.bearer, f'{self.field} (api_key)')}"
-            return found
         except MissingCredentialError as error:
             raise ReceiverAwayError(str(error)) from None
+        for name, value in found.items():
+            if not (value.isascii() and value.isprintable()):
+                raise ReceiverAwayError(
+                    f"the header {name} cannot be sent: its value holds a line end or other characters than ASCII"
+                )
+        return found
 
     def away(self, error: BaseException | str) -> ReceiverAwayError:
         """Return the error that says in a few words why it does not answer."""
@@ -77,12 +82,39 @@ class Receiver:
     @property
     def shown(self) -> str:
         """The address without user information."""
-        address = urlsplit(self.url)
-        return (
-            self.url.replace(f"{address.netloc.rpartition('@')[0]}@", "")
-            if "@" in address.netloc
-            else self.url
-        )
+        before, slashes, after = self.url.partition("://")
+        host, slash, path = after.partition("/")
+        return f"{before}{slashes}{host.rpartition('@')[2]}{slash}{path}"
+
+    def address(self) -> SplitResult:
+        """Return the parts of the address, of which host and port may be host:port alone.
+
+        Raises:
+            ReceiverAwayError: It is none.
+        """
+        try:
+            parts = urlsplit(self.url if "://" in self.url else f"http://{self.url}")
+            if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
+                return parts
+        except ValueError:
+            pass
+        raise ReceiverAwayError(f"{self.shown} is no address: http://host:port or https://host:port is asked for")
+
+    def authorities(self) -> bytes | None:
+        """Return the content of the certificate file; None where the system's own authorities count.
+
+        Raises:
+            ReceiverAwayError: It cannot be read.
+        """
+        if not self.certificate_file:
+            return None
+        try:
+            with open(self.certificate_file, "rb") as file:
+                return file.read()
+        except OSError as error:
+            raise ReceiverAwayError(
+                f"the certificate file {self.certificate_file} cannot be read: {error.strerror}"
+            ) from None
 
 
 class HttpSender:
@@ -113,17 +145,19 @@ class HttpSender:
             self._session = self._open()
         headers = {"Content-Type": self.content_type, **self.receiver.resolved_headers()}
         for record in records:
-            self._post(base64.b64decode(record) if self.encoded else record, headers)
+            self._post(_decoded(record) if self.encoded else record, headers)
 
     def _open(self) -> Any:
         import requests
         from requests.adapters import HTTPAdapter
 
+        address = self.receiver.address()
+        self.receiver.authorities()
         session = requests.Session()
         session.mount("http://", HTTPAdapter(max_retries=0))
         session.mount("https://", HTTPAdapter(max_retries=0))
         # Neither ~/.netrc nor proxy variables decide where events of this machine go.
-        session.trust_env = urlsplit(self.url).hostname not in ("127.0.0.1", "localhost", "::1")
+        session.trust_env = address.hostname not in ("127.0.0.1", "localhost", "::1")
         if self.receiver.certificate_file:
             session.verify = self.receiver.certificate_file
         return session
@@ -178,7 +212,7 @@ class GrpcSender:
         for record in records:
             try:
                 self._export(
-                    base64.b64decode(record), timeout=self.receiver.answer_seconds, metadata=metadata or None
+                    _decoded(record), timeout=self.receiver.answer_seconds, metadata=metadata or None
                 )
             except grpc.RpcError as error:
                 code = error.code().name  # type: ignore[attr-defined]
@@ -190,7 +224,9 @@ class GrpcSender:
                 if code == "DEADLINE_EXCEEDED":
                     raise self.receiver.away("timed out") from None
                 if code == "UNAVAILABLE":
-                    raise self.receiver.away(connection_reason(detail) or detail[:200]) from None
+                    # gRPC's own words for it are others than those of sockets.
+                    known = "cannot resolve" if "resolving" in detail else detail[:200]
+                    raise self.receiver.away(known) from None
                 raise ReceiverAwayError(
                     f"{self.receiver.shown} answers {code.lower()}: {detail[:200]}"
                 ) from None
@@ -198,29 +234,18 @@ class GrpcSender:
     def _open(self) -> Any:
         import grpc
 
-        address = urlsplit(self.receiver.url if "://" in self.receiver.url else f"http://{self.receiver.url}")
+        address = self.receiver.address()
         host = f"[{address.hostname}]" if ":" in (address.hostname or "") else address.hostname
         target = f"{host}:{address.port or 4317}"
         # A channel that sleeps ever longer between its own attempts would not notice that the receiver is back.
         options = [("grpc.max_reconnect_backoff_ms", 5_000), ("grpc.enable_http_proxy", 0)]
         if address.scheme == "https":
-            credentials = grpc.ssl_channel_credentials(self._authorities())
+            credentials = grpc.ssl_channel_credentials(self.receiver.authorities())
             channel = grpc.secure_channel(target, credentials, options=options)
         else:
             channel = grpc.insecure_channel(target, options=options)
         # Bytes in, bytes out: what lies in the outbox is what the wire takes.
         return channel.unary_unary(self.method)
-
-    def _authorities(self) -> bytes | None:
-        if not self.receiver.certificate_file:
-            return None
-        try:
-            with open(self.receiver.certificate_file, "rb") as file:
-                return file.read()
-        except OSError as error:
-            raise ReceiverAwayError(
-                f"the certificate file {self.receiver.certificate_file} cannot be read: {error.strerror}"
-            ) from None
 
 
 def otlp_sender(receiver: Receiver, signal: str) -> HttpSender | GrpcSender:
@@ -233,6 +258,8 @@ def otlp_sender(receiver: Receiver, signal: str) -> HttpSender | GrpcSender:
     if receiver.protocol == "grpc":
         return GrpcSender(receiver, signal=signal)
     url = receiver.url.rstrip("/").removesuffix("/v1/traces")
+    # The manifest takes host:port as well.
+    url = url if "://" in url else f"http://{url}"
     at = replace(receiver, url=url)
     return HttpSender(at, content_type="application/x-protobuf", path=f"/v1/{signal}", encoded=True)
 
@@ -242,8 +269,16 @@ def lineage_sender(receiver: Receiver) -> HttpSender:
     return HttpSender(receiver, content_type="application/json", path="/api/v1/lineage")
 
 
+def _decoded(record: bytes) -> bytes:
+    try:
+        return base64.b64decode(record, validate=True)
+    except ValueError:
+        raise RecordRefusedError("what lies in the outbox is damaged") from None
+
+
 def _seconds(retry_after: str | None) -> float | None:
     try:
-        return min(float(retry_after or ""), 300.0)
+        seconds = float(retry_after or "")
     except ValueError:
         return None
+    return min(seconds, 300.0) if seconds > 0 else None

@@ -19,6 +19,7 @@ from floe_dagster.home import FloeHome
 from floe_dagster.observability.delivery import Delivery
 from floe_dagster.observability.environment import Environment, deployment_environment
 from floe_dagster.observability.instruments import Instruments
+from floe_dagster.observability.logs import product_logger
 from floe_dagster.observability.outbox import Outbox
 from floe_dagster.observability.sending import Receiver, otlp_sender
 from floe_dagster.observability.trace_context import TraceParent
@@ -147,6 +148,7 @@ class Telemetry:
                 batch=1,
                 name=signal,
                 field=f"{TRACING_FIELD} of {self.product}",
+                log=product_logger(self.product),
             )
             # What earlier processes left is sent along.
             delivery.start()

@@ -11,6 +11,7 @@ from typing import Any
 
 import dagster as dg
 
+from floe_dagster.definitions.observing.harmless import harmless
 from floe_dagster.definitions.observing.runs import nanoseconds
 from floe_dagster.definitions.observing.step import ObservedStep
 from floe_dagster.iceberg.publication import PublicationResult
@@ -20,6 +21,7 @@ from floe_dagster.observability.lineage.datasets import (
     relation_name,
     table_name,
 )
+from floe_dagster.observability.logs import product_logger
 from floe_dagster.observability.messages import without_values
 from floe_dagster.observability.telemetry import fail
 from floe_dagster.observability.trace_context import lineage_run_id
@@ -57,6 +59,7 @@ class ObservedBuild:
         self._open: dict[str, float] = {}
         self._late: list[Mapping[str, Any]] = []
         self._names: dict[str, tuple[DatasetName, str | None]] = {}
+        self._tested: dict[str, dict[str, Any]] = {}
         self._test_times: dict[str, tuple[float, float]] = {}
         self._lock = threading.Lock()
         self._lineage = step.run.lineage() if self.observed.lineage.enabled else None
@@ -66,6 +69,7 @@ class ObservedBuild:
         """Whether anybody listens."""
         return self.observed.enabled
 
+    @harmless
     def dbt_event(self, event: Mapping[str, Any]) -> None:
         """Tell what dbt says while it runs: a node began, a node is done.
 
@@ -131,6 +135,7 @@ class ObservedBuild:
             status=status,
         )
 
+    @harmless
     def audited(self, outcome: Any) -> None:
         """Tell what dbt's results say: failures with their messages, tests as assertions, what is withheld.
 
@@ -159,49 +164,46 @@ class ObservedBuild:
         self._tell_tests(outcome)
 
     def _tell_tests(self, outcome: Any) -> None:
-        if self._lineage is None:
+        """Tell of the tests: at once of tables that stay as they are, of others when they are published."""
+        for key, result in outcome.tests.items():
+            if result["status"] != "skipped":
+                self._tested.setdefault(self.tests[key]["asset"], {})[key] = result
+        waiting = {key for key in self._open if self.assets[key]["published"]}
+        for asset_id in self._tested.keys() - waiting:
+            self._tell_tests_of(asset_id)
+
+    def _tell_tests_of(self, asset_id: str) -> None:
+        results = self._tested.pop(asset_id, None)
+        if results is None or self._lineage is None:
             return
         from floe_dagster.observability.lineage.facets import Assertion, input_dataset
 
-        by_asset: dict[str, list[str]] = {}
-        for key, result in outcome.tests.items():
-            if result["status"] != "skipped":
-                by_asset.setdefault(self.tests[key]["asset"], []).append(key)
-        for asset_id, keys in by_asset.items():
-            asset = self.assets[asset_id]
-            assertions = [_assertion(self.tests[key], outcome.tests[key]) for key in keys]
-            governed = [
-                Assertion(
-                    name=name,
-                    kind=f"policy:{name}",
-                    success=not (found := _findings(policy, asset["name"])),
-                    severity="error" if policy["status"] == "failed" else "warn",
-                    description=f"governance, level {policy['level']}",
-                    actual=str(found),
-                )
-                for name, policy in self.policies.items()
-                if policy.get("status") != "off"
-            ]
-            name, snapshot = self.dataset(asset)
-            tested = [input_dataset(name, snapshot=snapshot, assertions=[*assertions, *governed])]
-            times = [self._test_times[key] for key in keys if key in self._test_times]
-            now = time.time()
-            begun = min((time[0] for time in times), default=now)
-            ended = max((time[1] for time in times), default=now)
-            failed = [one for one in assertions if not one.success and one.severity == "error"]
-            error = f"failed: {', '.join(one.name for one in failed)}" if failed else None
-            emit, lineage = self.observed.lineage.emit, self._lineage
-            emit(lineage.tests_event("START", _when(begun), asset, []))
-            emit(
-                lineage.tests_event(
-                    "FAIL" if failed else "COMPLETE",
-                    _when(ended),
-                    asset,
-                    assertions,
-                    inputs=tested,
-                    error=error,
-                )
+        asset = self.assets[asset_id]
+        assertions = [_assertion(self.tests[key], result) for key, result in results.items()]
+        governed = [
+            Assertion(
+                name=name,
+                kind=f"policy:{name}",
+                success=not (found := _findings(policy, asset["name"])),
+                severity="error" if policy["status"] == "failed" else "warn",
+                description=f"governance, level {policy['level']}",
+                actual=str(found),
             )
+            for name, policy in self.policies.items()
+            if policy.get("status") != "off"
+        ]
+        name, snapshot = self.dataset(asset)
+        tested = [input_dataset(name, snapshot=snapshot, assertions=[*assertions, *governed])]
+        times = [self._test_times[key] for key in results if key in self._test_times]
+        now = time.time()
+        begun = min((time[0] for time in times), default=now)
+        ended = max((time[1] for time in times), default=now)
+        failed = [one for one in assertions if not one.success and one.severity == "error"]
+        error = f"failed: {', '.join(one.name for one in failed)}" if failed else None
+        emit, lineage = self.observed.lineage.emit, self._lineage
+        emit(lineage.tests_event("START", _when(begun), asset, []))
+        state = "FAIL" if failed else "COMPLETE"
+        emit(lineage.tests_event(state, _when(ended), asset, assertions, inputs=tested, error=error))
 
     @contextmanager
     def publishing(self, asset: Mapping[str, Any]) -> Iterator[list[PublicationResult]]:
@@ -234,6 +236,7 @@ class ObservedBuild:
             for published in result:
                 self._published(span, asset, published)
 
+    @harmless
     def _published(self, span: Any, asset: Mapping[str, Any], result: PublicationResult) -> None:
         telemetry, slug = self.observed.telemetry, self.observed.slug
         for name, begun, ended in result.timeline:
@@ -255,6 +258,7 @@ class ObservedBuild:
         if result.attempts > 1:
             telemetry.instruments.add("retries", result.attempts - 1, **told, kind="commit")
 
+    @harmless
     def done(
         self,
         asset: Mapping[str, Any],
@@ -316,7 +320,9 @@ class ObservedBuild:
             outputs=[output],
         )
         self.observed.lineage.emit(event)
+        self._tell_tests_of(asset["id"])
 
+    @harmless
     def refused(self, key: str, reason: str) -> None:
         """Tell that a model failed, or is not published.
 
@@ -330,10 +336,14 @@ class ObservedBuild:
                     "FAIL", _when(time.time()), self.assets[key], error=without_values(reason)
                 )
             )
+        self._tell_tests_of(key)
 
+    @harmless
     def ended(self, error: BaseException | None) -> None:
         """Tell of everything that began and came to no end of its own."""
         is_failure = isinstance(error, dg.Failure)
+        for key in list(self._tested):
+            self._tell_tests_of(key)
         for key in list(self._open):
             self._open.pop(key)
             if self._lineage is not None:
@@ -354,7 +364,7 @@ class ObservedBuild:
         """
         with self._lock:
             if asset["id"] not in self._names:
-                found = self._location_of(asset["name"]) if asset["published"] else None
+                found = self._located(asset["name"]) if asset["published"] else None
                 if found is None:
                     return relation_name(asset, self.observed.duckdb), None
                 location, snapshot = found
@@ -363,6 +373,13 @@ class ObservedBuild:
                 )
                 self._names[asset["id"]] = name, snapshot
             return self._names[asset["id"]]
+
+    def _located(self, name: str) -> tuple[str, str | None] | None:
+        try:
+            return self._location_of(name)
+        except Exception as error:  # the catalog is away: what is told of the run must not fail it
+            product_logger(self.observed.slug).info("lineage: %s cannot be looked up: %s", name, error)
+            return None
 
     def links(self, asset: Mapping[str, Any]) -> dict[str, dg.MetadataValue]:
         """Return the metadata that leads from a materialization to its trace and its lineage.

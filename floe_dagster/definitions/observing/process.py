@@ -15,6 +15,7 @@ from floe_dagster.compilation.profiles import duckdb_file
 from floe_dagster.home import FloeHome
 from floe_dagster.observability.lineage.datasets import CatalogNames
 from floe_dagster.observability.lineage.emitter import LineageEmitter
+from floe_dagster.observability.logs import configure_product_logger
 from floe_dagster.observability.telemetry import Telemetry
 from floe_dagster.schemas.artifacts import CompiledArtifacts, ObservabilityConfig
 
@@ -85,6 +86,8 @@ def observe(
         home: Outboxes lie here.
     """
     slug = index["product"]["slug"]
+    logging = artifact.observability.telemetry.logging
+    configure_product_logger(slug, logging.log_level, as_json=logging.json_output)
     telemetry, lineage = _opened(slug, artifact.observability, home)
     return Observed(
         slug=slug,

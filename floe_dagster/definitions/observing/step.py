@@ -9,6 +9,8 @@ from typing import Any
 
 import dagster as dg
 
+from floe_dagster.definitions.observing.harmless import harmless
+from floe_dagster.definitions.observing.logs import shape_console
 from floe_dagster.definitions.observing.process import Observed
 from floe_dagster.definitions.observing.runs import CLOSED, ObservedRun, nanoseconds
 from floe_dagster.observability.telemetry import fail
@@ -37,6 +39,12 @@ class ObservedStep:
         Args:
             begun: Seconds since the epoch; now when None.
         """
+        shape_console(
+            self.context.log,
+            self.observed.slug,
+            self.observed.config.telemetry.logging,
+            {"run_id": self.run.run.run_id, **self._trace_ids()},
+        )
         if not self.observed.enabled:
             yield
             return
@@ -75,6 +83,10 @@ class ObservedStep:
             otel.detach(token)
             self._ended(begun, error)
 
+    def _trace_ids(self) -> dict[str, str]:
+        return {"trace_id": f"{self.run.trace.trace_id:032x}"} if self.observed.telemetry.enabled else {}
+
+    @harmless
     def _started(self) -> None:
         lineage = self.observed.lineage
         if not lineage.enabled:
@@ -87,6 +99,7 @@ class ObservedStep:
         when = datetime.datetime.fromtimestamp(started, datetime.UTC)
         lineage.emit(self.run.lineage().run_event("START", when))
 
+    @harmless
     def _ended(self, begun: float, error: BaseException | None) -> None:
         interrupted = error is not None and _is_interruption(error)
         if error is not None and self.observed.telemetry.enabled:

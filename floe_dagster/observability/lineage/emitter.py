@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import sys
 import threading
@@ -12,13 +11,13 @@ from typing import Any
 
 from floe_dagster.home import FloeHome
 from floe_dagster.observability.delivery import Delivery
+from floe_dagster.observability.logs import product_logger
 from floe_dagster.observability.outbox import Outbox
 from floe_dagster.observability.sending import Receiver, lineage_sender
 from floe_dagster.schemas.artifacts import ObservabilityConfig
 
 LINEAGE_FIELD = "observability.lineage.endpoint"
 _ANSWER_SECONDS = 30.0
-_log = logging.getLogger("floe_dagster.observability")
 
 
 def lineage_receiver(config: ObservabilityConfig) -> Receiver | None:
@@ -62,6 +61,7 @@ class LineageEmitter:
                 batch=20,
                 name="lineage events",
                 field=f"{LINEAGE_FIELD} of {product}",
+                log=product_logger(product),
             )
             self.delivery.start()
         elif transport == "file":
@@ -97,7 +97,9 @@ class LineageEmitter:
                 os.close(handle)
         except OSError as error:
             self.enabled = False
-            _log.warning("observability.lineage.file: %s cannot be written: %s", file, error.strerror)
+            product_logger(self.product).warning(
+                "observability.lineage.file: %s cannot be written: %s", file, error.strerror
+            )
 
     def flush(self) -> bool:
         """Wait as long as the receiver answers promptly; what is left is sent later."""

@@ -1,0 +1,129 @@
+"""What waits for a receiver that was away: how much it is, and its delivery."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from floe_dagster.cli.terminal import print_json, product_dirs, table
+from floe_dagster.compilation.bundle import BAKED_BUNDLE, Bundle, BundleError
+from floe_dagster.home import FloeHome
+from floe_dagster.observability.delivery import ReceiverAwayError, Send, deliver_now
+from floe_dagster.observability.outbox import Outbox
+from floe_dagster.schemas.artifacts import ObservabilityConfig
+
+
+@dataclass(slots=True)
+class Waiting:
+    """The outboxes of one product.
+
+    Args:
+        product: Its slug.
+        observability: Of its compiled artifact.
+        home: Where the outboxes lie.
+        outboxes: Kind, outbox, how to deliver it (None where the manifest names no receiver), records of one call.
+    """
+
+    product: str
+    observability: ObservabilityConfig
+    home: FloeHome
+    outboxes: list[tuple[str, Outbox, Send | None, int]] = field(
+        default_factory=list
+    )
+
+    def add(self, kind: str, send: Send | None, *, batch: int) -> None:
+        """Add one outbox.
+
+        Args:
+            kind: `lineage`, `traces` or `metrics`.
+            send: Delivers records; None where the manifest names no receiver.
+            batch: Records of one call at most.
+        """
+        self.outboxes.append((kind, Outbox(self.home.outbox_dir(self.product, kind)), send, batch))
+
+
+def run_action(options: argparse.Namespace, fill: Callable[[Waiting], None]) -> int:
+    """Show or deliver what waits.
+
+    Args:
+        options: With `action`, `products`, `format`, and `refused` for a replay.
+        fill: Adds the outboxes of a product.
+    """
+    products = []
+    for folder in product_dirs(options.products):
+        try:
+            bundle = Bundle.open(Path(folder) / "target" / BAKED_BUNDLE)
+        except BundleError:
+            print(
+                f"error: {folder} is not compiled, so nobody knows its receiver; run `floe-dagster compile {folder}`",
+                file=sys.stderr,
+            )
+            return 2
+        slug = bundle.index()["product"]["slug"]
+        waiting = Waiting(slug, bundle.artifact().observability, FloeHome.locate(Path(folder)))
+        fill(waiting)
+        products.append(waiting)
+    return _replay(options, products) if options.action == "replay" else _status(options, products)
+
+
+def _status(options: argparse.Namespace, products: list[Waiting]) -> int:
+    told = [
+        {
+            "product": product.product,
+            "kind": kind,
+            "waiting": outbox.pending(),
+            "bytes": outbox.pending_bytes(),
+            "refused": outbox.refused(),
+            "receiver": send is not None,
+            "folder": str(outbox.folder),
+        }
+        for product in products
+        for kind, outbox, send, _batch in product.outboxes
+    ]
+    if options.format == "json":
+        print_json({"outboxes": told})
+        return 0
+    columns = ("product", "kind", "waiting", "bytes", "refused", "folder")
+    print(table(columns, [[str(one[column]) for column in columns] for one in told], right=(2, 3, 4)))
+    return 0
+
+
+def _replay(options: argparse.Namespace, products: list[Waiting]) -> int:
+    told: list[dict[str, Any]] = []
+    for product in products:
+        for kind, outbox, send, batch in product.outboxes:
+            one: dict[str, Any] = {"product": product.product, "kind": kind, "delivered": 0, "refused": 0}
+            told.append(one)
+            if options.refused:
+                outbox.requeue_refused()
+            before = outbox.pending()
+            if before and send is None:
+                one["error"] = "the manifest names no receiver for it"
+            elif before and send is not None:
+                try:
+                    one["delivered"], one["refused"] = deliver_now(outbox, send, batch=batch)
+                except ReceiverAwayError as error:
+                    one["error"] = str(error)
+            one["waiting"] = outbox.pending()
+            if "error" in one:
+                # Some may have gone before the receiver went away.
+                one["delivered"] = before - one["waiting"]
+    failed = any("error" in one for one in told)
+    if options.format == "json":
+        print_json({"outboxes": told})
+        return 1 if failed else 0
+    columns = ("product", "kind", "delivered", "refused", "waiting")
+    print(table(columns, [[str(one[column]) for column in columns] for one in told], right=(2, 3, 4)))
+    for one in told:
+        if "error" in one:
+            print(f"error: {one['product']}, {one['kind']}: {one['error']}", file=sys.stderr)
+        elif one["waiting"]:
+            print(
+                f"{one['product']}, {one['kind']}: {one['waiting']} belong to processes that still run, which send them",
+                file=sys.stderr,
+            )
+    return 1 if failed else 0
