@@ -31,9 +31,7 @@ class Waiting:
     product: str
     observability: ObservabilityConfig
     home: FloeHome
-    outboxes: list[tuple[str, Outbox, Send | None, int]] = field(
-        default_factory=list
-    )
+    outboxes: list[tuple[str, Outbox, Send | None, int]] = field(default_factory=list)
 
     def add(self, kind: str, send: Send | None, *, batch: int) -> None:
         """Add one outbox.

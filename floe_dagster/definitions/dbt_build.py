@@ -16,6 +16,7 @@ from packaging.version import Version
 
 from floe_dagster.compilation.bundle import Bundle
 from floe_dagster.compilation.profiles import TARGET, dbt_environment, write_profiles
+from floe_dagster.definitions.observing.logs import shaped_output
 from floe_dagster.definitions.progress import ProgressLog
 from floe_dagster.home import FloeHome
 
@@ -121,7 +122,11 @@ class DbtBuild:
             adapter=None,
             cli_version=Version(metadata.version("dbt-core")),
         )
-        with ProgressLog(self.context.log) as progress:
+        logging = self.bundle.artifact().observability.telemetry.logging
+        with (
+            shaped_output(slug, logging, {"run_id": self.context.run.run_id}),
+            ProgressLog(self.context.log) as progress,
+        ):
             errors = []
             for event in invocation.stream_raw_events():
                 on_event(event.raw_event)

@@ -82,9 +82,9 @@ class Receiver:
     @property
     def shown(self) -> str:
         """The address without user information."""
-        before, slashes, after = self.url.partition("://")
-        host, slash, path = after.partition("/")
-        return f"{before}{slashes}{host.rpartition('@')[2]}{slash}{path}"
+        scheme, slashes, rest = self.url.partition("://") if "://" in self.url else ("", "", self.url)
+        host, slash, path = rest.partition("/")
+        return f"{scheme}{slashes}{host.rpartition('@')[2]}{slash}{path}"
 
     def address(self) -> SplitResult:
         """Return the parts of the address, of which host and port may be host:port alone.
@@ -98,7 +98,9 @@ class Receiver:
                 return parts
         except ValueError:
             pass
-        raise ReceiverAwayError(f"{self.shown} is no address: http://host:port or https://host:port is asked for")
+        raise ReceiverAwayError(
+            f"{self.shown} is no address: http://host:port or https://host:port is asked for"
+        )
 
     def authorities(self) -> bytes | None:
         """Return the content of the certificate file; None where the system's own authorities count.
@@ -225,8 +227,8 @@ class GrpcSender:
                     raise self.receiver.away("timed out") from None
                 if code == "UNAVAILABLE":
                     # gRPC's own words for it are others than those of sockets.
-                    known = "cannot resolve" if "resolving" in detail else detail[:200]
-                    raise self.receiver.away(known) from None
+                    known = "cannot resolve" if "resolving" in detail else connection_reason(detail)
+                    raise self.receiver.away(known or detail[:200]) from None
                 raise ReceiverAwayError(
                     f"{self.receiver.shown} answers {code.lower()}: {detail[:200]}"
                 ) from None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -27,9 +30,45 @@ def shape_console(
     formatter = FloeFormatter(slug, as_json=config.json_output, fields=dict(fields))
     for console in _console_loggers(logger):
         for handler in console.handlers:
-            if type(handler) is logging.StreamHandler:
+            if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
                 handler.setFormatter(formatter)
                 handler.setLevel(config.log_level)
+
+
+@contextlib.contextmanager
+def shaped_output(slug: str, config: TelemetryLogging, fields: Mapping[str, Any]) -> Iterator[None]:
+    """Have what a tool prints come out as JSON lines as well, where the manifest asks for JSON.
+
+    Args:
+        slug: Of the product.
+        config: Of the artifact.
+        fields: Ids that every line carries.
+    """
+    if not config.json_output:
+        yield
+        return
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(FloeFormatter(slug, as_json=True, fields=dict(fields)))
+    handler.setLevel(config.log_level)
+    with contextlib.redirect_stdout(_Lines(handler, "dbt")):
+        yield
+
+
+class _Lines(io.TextIOBase):
+    """Makes a log record of each line that is written."""
+
+    def __init__(self, handler: logging.Handler, name: str) -> None:
+        self._handler = handler
+        self._name = name
+        self._rest = ""
+
+    def write(self, text: str) -> int:
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in filter(str.strip, lines):
+            record = logging.LogRecord(self._name, logging.INFO, __file__, 0, line, None, None)
+            if record.levelno >= self._handler.level:
+                self._handler.handle(record)
+        return len(text)
 
 
 def _console_loggers(logger: logging.Logger) -> Iterator[logging.Logger]:
