@@ -21,7 +21,7 @@ from floe_dagster.definitions.observing.ticks import trace_tick
 from floe_dagster.definitions.resources import build_resources, catalog_key, storage_key
 from floe_dagster.definitions.run import ProductRun
 from floe_dagster.home import FloeHome
-from floe_dagster.schemas.artifacts import ResolvedPlugins
+from floe_dagster.schemas.artifacts import CompiledArtifacts
 
 
 class ProductRunConfig(dg.Config):
@@ -50,7 +50,7 @@ def build_product_definitions(bundle: Bundle, *, product_dir: Path, home: FloeHo
     specs, checks = asset_specs(index, product_dir), check_specs(index)
     artifact = bundle.artifact()
     plugins = artifact.plugins
-    kubernetes = kubernetes_tags(product["resources"], _secret_variables(plugins))
+    kubernetes = kubernetes_tags(product["resources"], _secret_variables(artifact))
     resources = build_resources(slug, plugins)
     observed_here = partial(observe, artifact, index, product_dir, home)
     # Keyed by product, so that several products fit into one location.
@@ -123,12 +123,15 @@ def kubernetes_tags(
     return {"dagster-k8s/config": {"container_config": container}} if container else {}
 
 
-def _secret_variables(plugins: ResolvedPlugins | None) -> dict[str, tuple[str, str]]:
-    found: dict[str, tuple[str, str]] = {}
-    for plugin in (plugins.catalog, plugins.storage) if plugins else ():
-        for variable, name, key in kubernetes_references(plugin.config if plugin else None):
-            found[variable] = (name, key)
-    return found
+def _secret_variables(artifact: CompiledArtifacts) -> dict[str, tuple[str, str]]:
+    plugins, observability = artifact.plugins, artifact.observability
+    holders: list[Any] = (
+        [plugin.config for plugin in (plugins.catalog, plugins.storage) if plugin] if plugins else []
+    )
+    holders += [observability.telemetry.authentication, observability.lineage_api_key]
+    return {
+        variable: (name, key) for holder in holders for variable, name, key in kubernetes_references(holder)
+    }
 
 
 def _schedules(

@@ -14,6 +14,7 @@ from floe_dagster.definitions.observing.runs import (
     CLOSED,
     ObservedRun,
     belongs_to,
+    closed_mark,
     ended_state,
     nanoseconds,
 )
@@ -58,7 +59,7 @@ def _sensor(
         run = context.dagster_run
         if not belongs_to(run, slug, jobs):
             return dg.SkipReason("a run of another product")
-        if run.tags.get(CLOSED) == ended_state(run.status.value):
+        if run.tags.get(CLOSED) == closed_mark(run, ended_state(run.status.value)):
             return dg.SkipReason("the run has told of its end itself")
         close_run(observed(), context.instance, run)
         return None
@@ -103,7 +104,7 @@ def close_run(observed: Observed, instance: dg.DagsterInstance, run: dg.DagsterR
         ended=ended,
         error=message,
     )
-    instance.add_run_tags(run.run_id, {CLOSED: state})
+    instance.add_run_tags(run.run_id, {CLOSED: closed_mark(run, state)})
     observed.flush()
 
 

@@ -22,7 +22,9 @@ from floe_dagster.observability.trace_context import (
 )
 
 CLOSED = "floe/observed"
-"""Run tag with the last state of the run that was told to the outside."""
+"""Run tag with the last state of the run that was told to the outside, and the run: a re-execution inherits tags."""
+PARENT = "floe/trace_parent"
+"""Run tag that keeps what the run's own position in `traceparent` replaces: where its span hangs."""
 _SCHEDULED = ".dagster/scheduled_execution_time"
 _ENDED = {"SUCCESS": "COMPLETE", "FAILURE": "FAIL", "CANCELED": "ABORT"}
 
@@ -56,7 +58,9 @@ class ObservedRun:
 
     def tags(self) -> dict[str, str]:
         """Return the run tags by which the trace is found."""
-        return {TRACEPARENT: str(self.trace)} if self.observed.telemetry.enabled else {}
+        if not self.observed.telemetry.enabled:
+            return {}
+        return {TRACEPARENT: str(self.trace)} | ({PARENT: str(self.parent)} if self.parent else {})
 
     def identity(self) -> dict[str, str]:
         """Return the ids of the run everywhere: properties of snapshots."""
@@ -155,6 +159,11 @@ class ObservedRun:
             observed.lineage.emit(event)
 
 
+def closed_mark(run: dg.DagsterRun, state: str | None) -> str:
+    """Return the value of the tag `CLOSED` once a state was told of this very run."""
+    return f"{state} {run.run_id}"
+
+
 def ended_state(status: str) -> str | None:
     """Return OpenLineage's state for the status of a run; None while it goes on."""
     return _ENDED.get(status)
@@ -170,7 +179,10 @@ def _trace_of(observed: Observed, run: dg.DagsterRun) -> tuple[TraceParent | Non
     carried = TraceParent.parse(run.tags.get(TRACEPARENT))
     if carried is not None and carried.span_id != own:
         return carried, TraceParent(carried.trace_id, own, carried.sampled)
-    trace_id = carried.trace_id if carried else trace_id_of(run.root_run_id or run.run_id)
+    if carried is not None:
+        # Another process of the run has been here.
+        return TraceParent.parse(run.tags.get(PARENT)), carried
+    trace_id = trace_id_of(run.root_run_id or run.run_id)
     return None, TraceParent(trace_id, own, observed.telemetry.is_sampled(trace_id))
 
 

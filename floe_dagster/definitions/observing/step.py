@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
@@ -12,7 +13,7 @@ import dagster as dg
 from floe_dagster.definitions.observing.harmless import harmless
 from floe_dagster.definitions.observing.logs import shape_console
 from floe_dagster.definitions.observing.process import Observed
-from floe_dagster.definitions.observing.runs import CLOSED, ObservedRun, nanoseconds
+from floe_dagster.definitions.observing.runs import CLOSED, ObservedRun, closed_mark, nanoseconds
 from floe_dagster.observability.telemetry import fail
 from floe_dagster.observability.trace_context import step_span_id
 
@@ -91,12 +92,10 @@ class ObservedStep:
         lineage = self.observed.lineage
         if not lineage.enabled:
             return
-        import datetime
-
         # Every step of the run says the same: the second START is the first one again.
         record = self.context.instance.get_run_record_by_id(self.context.run.run_id)
         started = record.start_time if record and record.start_time else time.time()
-        when = datetime.datetime.fromtimestamp(started, datetime.UTC)
+        when = datetime.fromtimestamp(started, UTC)
         lineage.emit(self.run.lineage().run_event("START", when))
 
     @harmless
@@ -124,7 +123,12 @@ class ObservedStep:
                 error=_message(error),
                 assertions=self.assertions,
             )
-            self._tag({CLOSED: state})
+            self._tag({CLOSED: closed_mark(self.context.run, state)})
+        elif self.assertions and self.observed.lineage.enabled:
+            # Who ends the run does not know them.
+            when = datetime.fromtimestamp(ended, UTC)
+            event = self.run.lineage().run_event("RUNNING", when, assertions=self.assertions)
+            self.observed.lineage.emit(event)
         self.observed.flush()
 
     def _is_last(self, error: BaseException | None) -> bool:
