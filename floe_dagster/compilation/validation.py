@@ -79,6 +79,9 @@ def _parse(document: Document, model: type[T]) -> Parsed[T]:
 def _without_secrets(value: Any, path: DocumentPath, document: Document, findings: list[Finding]) -> Any:
     """Return the data with literal secrets replaced by a reference that names nothing."""
     if isinstance(value, dict):
+        if {"env"} <= set(value) <= {"env", "secret", "key"} or set(value) == {"secret", "key"}:
+            # The keys of a reference hold names, the one called `secret` as well.
+            return value
         return {key: _checked(key, item, path, document, findings) for key, item in value.items()}
     if isinstance(value, list):
         return [_without_secrets(item, (*path, n), document, findings) for n, item in enumerate(value)]
@@ -89,8 +92,8 @@ def _without_secrets(value: Any, path: DocumentPath, document: Document, finding
 
 
 def _checked(key: str, item: Any, path: DocumentPath, document: Document, findings: list[Finding]) -> Any:
-    if is_secret_key(key) and item is not None:
-        # A reference has keys of its own, `secret` among them, that hold names.
+    # What a header of the collector is called tells nothing: all of them are for authentication.
+    if (is_secret_key(key) or path[-2:] == ("tracing", "headers")) and item is not None:
         return item if is_reference(item) else _literal(document, (*path, key), findings)
     return _without_secrets(item, (*path, key), document, findings)
 

@@ -179,7 +179,7 @@ class HttpSender:
             raise self.receiver.away(error) from None
         if answer.status_code < 300:
             return
-        said = " ".join(answer.text.split())[:200]
+        said = _said(answer.content, answer.headers.get("Content-Type", ""))
         message = f"{self.receiver.shown} answers {answer.status_code}" + (f": {said}" if said else "")
         if answer.status_code in _TRY_AGAIN or answer.status_code < 400:
             raise ReceiverAwayError(message, _seconds(answer.headers.get("Retry-After")))
@@ -269,6 +269,21 @@ def otlp_sender(receiver: Receiver, signal: str) -> HttpSender | GrpcSender:
 def lineage_sender(receiver: Receiver) -> HttpSender:
     """Return what sends OpenLineage events, to the endpoint that Marquez and others have."""
     return HttpSender(receiver, content_type="application/json", path="/api/v1/lineage")
+
+
+def _said(body: bytes, content_type: str) -> str:
+    """Return what an answer says, for a person; OTLP over HTTP says it in a message of protobuf."""
+    if "protobuf" in content_type:
+        from google.protobuf.message import DecodeError
+        from google.rpc.status_pb2 import Status
+
+        try:
+            text = str(Status.FromString(body).message)
+        except DecodeError:
+            text = ""
+    else:
+        text = body[:2_000].decode(errors="replace")
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())[:200]
 
 
 def _decoded(record: bytes) -> bytes:

@@ -72,7 +72,7 @@ class Telemetry:
         self._open(home)
 
     def _open(self, home: FloeHome) -> None:
-        from opentelemetry.sdk.metrics import MeterProvider
+        from opentelemetry.sdk.metrics import MeterProvider, TraceBasedExemplarFilter
         from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import SpanLimits, TracerProvider
@@ -93,13 +93,32 @@ class Telemetry:
             resource=resource,
             sampler=ParentBased(TraceIdRatioBased(getattr(self.config.sampling, self.environment))),
             id_generator=_ids(),
-            span_limits=SpanLimits(),
+            # What is left out here is read from the environment.
+            span_limits=SpanLimits(
+                max_attributes=128,
+                max_events=128,
+                max_links=128,
+                max_span_attributes=128,
+                max_event_attributes=128,
+                max_link_attributes=128,
+                max_attribute_length=SpanLimits.UNSET,
+                max_span_attribute_length=SpanLimits.UNSET,
+            ),
             shutdown_on_exit=False,
         )
+        _undisable(provider)
         provider.add_span_processor(self._processor)
         self.tracer = provider.get_tracer(SCOPE, _version())
-        self._reader = PeriodicExportingMetricReader(metric_exporter, export_interval_millis=15_000)
-        meters = MeterProvider(metric_readers=[self._reader], resource=resource, shutdown_on_exit=False)
+        self._reader = PeriodicExportingMetricReader(
+            metric_exporter, export_interval_millis=15_000, export_timeout_millis=30_000
+        )
+        meters = MeterProvider(
+            metric_readers=[self._reader],
+            resource=resource,
+            exemplar_filter=TraceBasedExemplarFilter(),
+            shutdown_on_exit=False,
+        )
+        _undisable(meters)
         self.instruments = Instruments(meters.get_meter(SCOPE, _version()))
         self.instruments.observe_queue(
             lambda: {delivery.name: delivery.outbox.pending() for delivery in self.deliveries}
@@ -281,6 +300,11 @@ def _is_wanted(config: TelemetryConfig) -> bool:
             return True
     except OSError:
         return False
+
+
+def _undisable(provider: Any) -> None:
+    """Undo OTEL_SDK_DISABLED: the manifest decides."""
+    provider._disabled = False
 
 
 def _ids() -> Any:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 TRACEPARENT = "traceparent"
 """Run tag that carries the trace (W3C Trace Context)."""
-_FORM = re.compile(r"^00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$")
+_FORM = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 _LINEAGE_NAMESPACE = uuid.UUID("6f0f2c3e-6a49-5c0b-9d52-3c1f1f3a7b10")
 
 
@@ -38,7 +38,7 @@ class TraceParent:
     @classmethod
     def parse(cls, text: str | None) -> TraceParent | None:
         """Return what a `traceparent` says; None where it says nothing valid."""
-        found = _FORM.match(text or "")
+        found = _FORM.fullmatch(text or "")
         if found is None:
             return None
         trace_id, span_id = int(found.group(1), 16), int(found.group(2), 16)

@@ -14,7 +14,7 @@ from floe_dagster.schemas.secrets import Secret
 EnforcementLevel = Literal["off", "warn", "strict"]
 Share = Annotated[float, Field(ge=0, le=1, strict=False)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
-Endpoint = Url | Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+:\d{1,5}$")]
+Endpoint = Annotated[str, Field(pattern=r"^(https?://[^\s]+|[A-Za-z0-9.-]+:\d{1,5})$")]
 
 
 class ManifestMetadata(Section):

@@ -105,3 +105,41 @@ def test_same_inputs_give_the_same_bytes_wherever_they_lie(
 ) -> None:
     first, second = (build(tmp_path_factory.mktemp(name)).model_dump_json() for name in ("a", "b"))
     assert first == second
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        "tracing: {headers: {Authorization: Bearer marker-5d41402a}}",
+        "lineage: {api_key: marker-5d41402a}",
+    ],
+)
+def test_a_secret_itself_is_found_and_never_repeated(tmp_path: Path, section: str) -> None:
+    (tmp_path / "manifest.yaml").write_text(f"{MANIFEST}observability: {{{section}}}\n")
+    parsed = parse_manifest(read_document(tmp_path / "manifest.yaml", root=tmp_path))
+    assert [finding.code for finding in parsed.findings] == ["literal-secret"]
+    assert not any("marker" in finding.to_text() for finding in parsed.findings)
+    assert parsed.value is not None and "marker" not in parsed.value.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    "reference",
+    ["{env: OTLP_AUTH}", "${OTLP_AUTH}", "{secret: otlp, key: token}", "{secret: o, key: t, env: X}"],
+)
+@pytest.mark.parametrize("field", ["tracing: {headers: {Authorization: %s}}", "lineage: {api_key: %s}"])
+def test_every_kind_of_reference_is_taken(tmp_path: Path, field: str, reference: str) -> None:
+    section = field.replace("%s", reference if reference.startswith("{") else f'"{reference}"')
+    artifact = build(tmp_path, f"observability: {{{section}}}\n")
+    observability = artifact.observability
+    kept = (
+        observability.lineage_api_key
+        or (observability.telemetry.authentication or {})["headers"]["Authorization"]
+    )
+    assert kept["env"] in ("OTLP_AUTH", "FLOE_SECRET_OTLP_TOKEN", "X")
+
+
+def test_a_malformed_endpoint_is_found_once(tmp_path: Path) -> None:
+    (tmp_path / "manifest.yaml").write_text(f"{MANIFEST}observability: {{tracing: {{endpoint: 'no url'}}}}\n")
+    parsed = parse_manifest(read_document(tmp_path / "manifest.yaml", root=tmp_path))
+    (finding,) = parsed.findings
+    assert finding.field == "observability.tracing.endpoint" and finding.line == 4

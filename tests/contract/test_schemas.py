@@ -69,7 +69,10 @@ def artifact(version: str) -> dict[str, Any]:
     if number >= (0, 8, 0):
         document["observability"] |= {"lineage_endpoint": "http://m:5000", "lineage_transport": "http"}
     if number >= (0, 9, 0):
-        document["observability"] |= {"lineage_file": "events.jsonl", "dataset_url": "https://m/{namespace}/{name}"}
+        document["observability"] |= {
+            "lineage_file": "events.jsonl",
+            "dataset_url": "https://m/{namespace}/{name}",
+        }
     return document
 
 

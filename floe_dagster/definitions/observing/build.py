@@ -394,7 +394,8 @@ class ObservedBuild:
         if self.observed.telemetry.enabled:
             trace_id = f"{run.trace.trace_id:032x}"
             found["floe/trace_id"] = dg.MetadataValue.text(trace_id)
-            if config.telemetry.trace_url:
+            # A trace that is not kept has no page.
+            if config.telemetry.trace_url and run.trace.sampled:
                 found["floe/trace"] = dg.MetadataValue.url(
                     config.telemetry.trace_url.replace("{trace_id}", trace_id)
                 )

@@ -11,7 +11,6 @@ import dagster as dg
 
 from floe_dagster.definitions.observing.process import Observed
 from floe_dagster.definitions.observing.runs import (
-    CLOSED,
     ObservedRun,
     belongs_to,
     closed_mark,
@@ -59,7 +58,7 @@ def _sensor(
         run = context.dagster_run
         if not belongs_to(run, slug, jobs):
             return dg.SkipReason("a run of another product")
-        if run.tags.get(CLOSED) == closed_mark(run, ended_state(run.status.value)):
+        if closed_mark(run, slug, ended_state(run.status.value)).items() <= run.tags.items():
             return dg.SkipReason("the run has told of its end itself")
         close_run(observed(), context.instance, run)
         return None
@@ -104,7 +103,7 @@ def close_run(observed: Observed, instance: dg.DagsterInstance, run: dg.DagsterR
         ended=ended,
         error=message,
     )
-    instance.add_run_tags(run.run_id, {CLOSED: closed_mark(run, state)})
+    instance.add_run_tags(run.run_id, closed_mark(run, observed.slug, state))
     observed.flush()
 
 

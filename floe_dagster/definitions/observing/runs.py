@@ -22,7 +22,7 @@ from floe_dagster.observability.trace_context import (
 )
 
 CLOSED = "floe/observed"
-"""Run tag with the last state of the run that was told to the outside, and the run: a re-execution inherits tags."""
+"""Run tag, with the product's slug after a dot: the last state of the run that was told to the outside."""
 PARENT = "floe/trace_parent"
 """Run tag that keeps what the run's own position in `traceparent` replaces: where its span hangs."""
 _SCHEDULED = ".dagster/scheduled_execution_time"
@@ -35,20 +35,24 @@ class ObservedRun:
     Args:
         observed: The product.
         run: The run.
+        root: Tags of the run that it re-executes, whose trace goes on.
     """
 
-    def __init__(self, observed: Observed, run: dg.DagsterRun) -> None:
+    def __init__(self, observed: Observed, run: dg.DagsterRun, root: Mapping[str, str] | None = None) -> None:
         self.observed = observed
         self.run = run
-        self.parent, self.trace = _trace_of(observed, run)
+        tags = {**(root or {}), **run.tags}
+        self.parent, self.trace = _trace_of(observed, tags, self.lineage_id)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other products have a part in the run."""
+        return any(key.path[0] != self.observed.slug for key in self.run.asset_selection or ())
 
     @property
     def lineage_id(self) -> str:
         """The OpenLineage run: Dagster's run id, unless several products share the run."""
-        selection = self.run.asset_selection or ()
-        if any(key.path[0] != self.observed.slug for key in selection):
-            return lineage_run_id(self.run.run_id, self.observed.slug)
-        return self.run.run_id
+        return lineage_run_id(self.run.run_id, self.observed.slug) if self.is_shared else self.run.run_id
 
     @property
     def job(self) -> str:
@@ -58,7 +62,8 @@ class ObservedRun:
 
     def tags(self) -> dict[str, str]:
         """Return the run tags by which the trace is found."""
-        if not self.observed.telemetry.enabled:
+        if not self.observed.telemetry.enabled or self.is_shared:
+            # Each product of a run that they share has a trace of its own, or a span of its own under the caller's.
             return {}
         return {TRACEPARENT: str(self.trace)} | ({PARENT: str(self.parent)} if self.parent else {})
 
@@ -159,9 +164,15 @@ class ObservedRun:
             observed.lineage.emit(event)
 
 
-def closed_mark(run: dg.DagsterRun, state: str | None) -> str:
-    """Return the value of the tag `CLOSED` once a state was told of this very run."""
-    return f"{state} {run.run_id}"
+def closed_mark(run: dg.DagsterRun, slug: str, state: str | None) -> dict[str, str]:
+    """Return the run tag that says that a state of this very run was told.
+
+    Args:
+        run: A re-execution of it inherits the tag, so the tag names it.
+        slug: Of the product that it was told of: several may share the run.
+        state: COMPLETE, FAIL or ABORT.
+    """
+    return {f"{CLOSED}.{slug}": f"{state} {run.run_id}"}
 
 
 def ended_state(status: str) -> str | None:
@@ -174,15 +185,17 @@ def nanoseconds(seconds: float) -> int:
     return int(seconds * 1_000_000) * 1_000
 
 
-def _trace_of(observed: Observed, run: dg.DagsterRun) -> tuple[TraceParent | None, TraceParent]:
-    own = run_span_id(run.run_id)
-    carried = TraceParent.parse(run.tags.get(TRACEPARENT))
+def _trace_of(
+    observed: Observed, tags: Mapping[str, str], base: str
+) -> tuple[TraceParent | None, TraceParent]:
+    own = run_span_id(base)
+    carried = TraceParent.parse(tags.get(TRACEPARENT))
     if carried is not None and carried.span_id != own:
         return carried, TraceParent(carried.trace_id, own, carried.sampled)
     if carried is not None:
         # Another process of the run has been here.
-        return TraceParent.parse(run.tags.get(PARENT)), carried
-    trace_id = trace_id_of(run.root_run_id or run.run_id)
+        return TraceParent.parse(tags.get(PARENT)), carried
+    trace_id = trace_id_of(base)
     return None, TraceParent(trace_id, own, observed.telemetry.is_sampled(trace_id))
 
 

@@ -13,9 +13,9 @@ import dagster as dg
 from floe_dagster.definitions.observing.harmless import harmless
 from floe_dagster.definitions.observing.logs import shape_console
 from floe_dagster.definitions.observing.process import Observed
-from floe_dagster.definitions.observing.runs import CLOSED, ObservedRun, closed_mark, nanoseconds
+from floe_dagster.definitions.observing.runs import ObservedRun, closed_mark, nanoseconds
 from floe_dagster.observability.telemetry import fail
-from floe_dagster.observability.trace_context import step_span_id
+from floe_dagster.observability.trace_context import TRACEPARENT, step_span_id
 
 
 class ObservedStep:
@@ -29,7 +29,7 @@ class ObservedStep:
     def __init__(self, observed: Observed, context: Any) -> None:
         self.observed = observed
         self.context = context
-        self.run = ObservedRun(observed, context.run)
+        self.run = ObservedRun(observed, context.run, _root_tags(context))
         self.span: Any = None
         self.assertions: list[Any] = []
 
@@ -123,7 +123,7 @@ class ObservedStep:
                 error=_message(error),
                 assertions=self.assertions,
             )
-            self._tag({CLOSED: closed_mark(self.context.run, state)})
+            self._tag(closed_mark(self.context.run, self.observed.slug, state))
         elif self.assertions and self.observed.lineage.enabled:
             # Who ends the run does not know them.
             when = datetime.fromtimestamp(ended, UTC)
@@ -148,6 +148,14 @@ class ObservedStep:
         new = {key: value for key, value in tags.items() if self.context.run.tags.get(key) != value}
         if new:
             self.context.instance.add_run_tags(self.context.run.run_id, new)
+
+
+def _root_tags(context: Any) -> Mapping[str, str]:
+    root = context.run.root_run_id
+    if root is None or TRACEPARENT in context.run.tags:
+        return {}
+    run = context.instance.get_run_by_id(root)
+    return run.tags if run is not None else {}
 
 
 def _is_interruption(error: BaseException) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -92,7 +93,8 @@ class LineageEmitter:
             # One write each, so that processes that append at once do not mix their lines.
             handle = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
             try:
-                os.write(handle, record + b"\n")
+                if os.write(handle, record + b"\n") != len(record) + 1:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             finally:
                 os.close(handle)
         except OSError as error:
