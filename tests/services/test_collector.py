@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +21,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 
+from tests.conftest import MANIFEST
 from tests.receivers import OtlpReceiver
 from tests.services.conftest import TOOLS, control
 
@@ -56,6 +60,16 @@ class Collector:
             time.sleep(0.05)
         assert len(found) == count, found
         return found
+
+    def all_spans(self) -> list[dict[str, Any]]:
+        """Return every span; the collector has to be stopped."""
+        return [
+            span | {"resource": part["resource"]}
+            for line in Path(self.state["file"]).read_text().splitlines()
+            for part in json.loads(line).get("resourceSpans", ())
+            for scope in part["scopeSpans"]
+            for span in scope["spans"]
+        ]
 
     def spans(self, count: int) -> list[dict[str, Any]]:
         """Return the spans, once so many are written."""
@@ -133,6 +147,38 @@ def test_what_was_written_survives_a_restart_and_the_ports_stay(collector: Colle
     collector.start()
     trace_once(by_http(collector.state))
     assert len({span["traceId"] for span in collector.spans(4)}) == 2
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_a_run_gives_one_connected_trace(
+    collector: Collector, shop: Path, tmp_path: Path, protocol: str
+) -> None:
+    endpoint = collector.state[f"{protocol}_endpoint"]
+    section = {"tracing": {"endpoint": endpoint, "protocol": protocol}, "lineage": {"transport": "noop"}}
+    (shop.parent / "manifest.yaml").write_text(f"{MANIFEST}observability: {json.dumps(section)}\n")
+    done = subprocess.run(
+        [Path(sys.executable).with_name("floe-dagster"), "run", shop],
+        env={**os.environ, "FLOE_HOME": str(tmp_path / "home")},
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    collector.stop()
+    spans = collector.all_spans()
+    assert {_attributes(span["resource"])["service.name"] for span in spans} == {"shop"}
+    assert len({span["traceId"] for span in spans}) == 1
+    known = {span["spanId"]: span for span in spans}
+    (root,) = [span for span in spans if not span.get("parentSpanId")]
+    assert root["name"] == "run shop_run" and len(known) == len(spans)
+    paths = {_path(span, known) for span in spans}
+    assert ("run shop_run", "step shop_dbt", "model orders") in paths
+    assert ("run shop_run", "step shop_dbt", "publish shop.orders", "commit") in paths
+
+
+def _path(span: dict[str, Any], known: dict[str, dict[str, Any]]) -> tuple[str, ...]:
+    parent = span.get("parentSpanId")
+    return (*(_path(known[parent], known) if parent else ()), span["name"])
 
 
 def _attributes(owner: dict[str, Any]) -> dict[str, Any]:
