@@ -86,7 +86,12 @@ def _without_secrets(value: Any, path: DocumentPath, document: Document, finding
     if isinstance(value, list):
         return [_without_secrets(item, (*path, n), document, findings) for n, item in enumerate(value)]
     if has_url_credentials(value):
-        _literal(document, path, findings)
+        _literal(
+            document,
+            path,
+            findings,
+            "Take user and password out of the URL, and refer to them in a field of their own.",
+        )
         return re.sub(r"//[^@/]*@", "//", value)
     return value
 
@@ -98,7 +103,9 @@ def _checked(key: str, item: Any, path: DocumentPath, document: Document, findin
     return _without_secrets(item, (*path, key), document, findings)
 
 
-def _literal(document: Document, path: DocumentPath, findings: list[Finding]) -> dict[str, str]:
+def _literal(
+    document: Document, path: DocumentPath, findings: list[Finding], advice: str | None = None
+) -> dict[str, str]:
     line, column = document.position(path)
     name = re.sub(r"[^A-Z0-9]+", "_", str(path[-1]).upper())
     findings.append(
@@ -111,7 +118,7 @@ def _literal(document: Document, path: DocumentPath, findings: list[Finding]) ->
             column=column,
             field=dotted(path),
             allowed="a reference such as {env: NAME}",
-            fix=f"Write {{env: {name}}}, set {name} where it runs, and replace the secret: it has been seen.",
+            fix=f"{advice or f'Write {{env: {name}}}, set {name} where it runs.'} Replace the secret: it has been seen.",
         )
     )
     return {"env": f"MISSING_{name}"}

@@ -151,6 +151,6 @@ def _schedules(
     )
     def run_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
         begun = time.time()
-        return dg.RunRequest(tags=trace_tick(observed(), f"schedule {slug}_schedule", begun))
+        return dg.RunRequest(tags=trace_tick(observed, f"schedule {slug}_schedule", begun))
 
     return [run_schedule]

@@ -57,7 +57,7 @@ def build_sources_sensor(
         # The digest alone would let A -> B -> A skip the way back: a run key counts for ever.
         tags = {"floe/digest": digest[7:19]}
         if observed is not None:
-            tags |= trace_tick(observed(), f"sensor {slug}_sources", begun)
+            tags |= trace_tick(observed, f"sensor {slug}_sources", begun)
         return dg.SensorResult(
             run_requests=[dg.RunRequest(run_key=f"{cursor['seq']}-{digest}", tags=tags)],
             cursor=json.dumps(cursor),

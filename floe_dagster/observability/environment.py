@@ -7,6 +7,13 @@ from collections.abc import Mapping
 from typing import Literal
 
 Environment = Literal["dev", "staging", "prod"]
+_NAMES: dict[str, Environment] = {
+    "dev": "dev",
+    "development": "dev",
+    "staging": "staging",
+    "prod": "prod",
+    "production": "prod",
+}
 
 
 def deployment_environment(environ: Mapping[str, str] | None = None) -> Environment:
@@ -17,8 +24,8 @@ def deployment_environment(environ: Mapping[str, str] | None = None) -> Environm
     """
     environ = os.environ if environ is None else environ
     named = environ.get("FLOE_ENVIRONMENT", "").strip().lower()
-    if named in ("dev", "staging", "prod"):
-        return named  # type: ignore[return-value]
+    if named in _NAMES:
+        return _NAMES[named]
     if environ.get("DAGSTER_CLOUD_IS_BRANCH_DEPLOYMENT", "").strip() in ("1", "true"):
         return "staging"
     if environ.get("DAGSTER_CLOUD_DEPLOYMENT_NAME") or environ.get("KUBERNETES_SERVICE_HOST"):

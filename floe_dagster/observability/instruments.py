@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
+
+_SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
+"""Bounds of the histograms: the SDK's own are made for milliseconds."""
 
 
 class Instruments:
@@ -17,7 +21,8 @@ class Instruments:
         self._meter = meter
         if meter is None:
             return
-        counter, histogram = meter.create_counter, meter.create_histogram
+        counter = meter.create_counter
+        histogram = partial(meter.create_histogram, explicit_bucket_boundaries_advisory=_SECONDS)
         self._counters = {
             "rows": counter("floe.publication.rows", "{row}", "Rows written to Iceberg tables."),
             "bytes": counter("floe.publication.bytes", "By", "Bytes written to Iceberg tables."),

@@ -14,6 +14,7 @@ from floe_dagster.schemas.secrets import Secret
 EnforcementLevel = Literal["off", "warn", "strict"]
 Share = Annotated[float, Field(ge=0, le=1, strict=False)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
+HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")]
 Endpoint = Annotated[str, Field(pattern=r"^(https?://[^\s]+|[A-Za-z0-9.-]+:\d{1,5})$")]
 
 
@@ -48,7 +49,7 @@ class TracingConfig(Section):
     protocol: Literal["grpc", "http"] | None = Field(
         None, description="OTLP protocol; http for port 4318 and /v1/traces, else grpc, when absent."
     )
-    headers: dict[str, Secret] | None = Field(
+    headers: dict[HeaderName, Secret] | None = Field(
         None, description="Headers sent along, by reference, for example Authorization: {env: OTLP_AUTH}."
     )
     certificate_file: str | None = Field(
@@ -56,7 +57,7 @@ class TracingConfig(Section):
     )
     sampling: SamplingRates = Field(default_factory=SamplingRates, description="Share of traces kept.")
     batch: BatchSettings = Field(default_factory=BatchSettings, description="Batching of spans.")
-    trace_url: Url | None = Field(
+    trace_url: Annotated[str, Field(pattern=r"^https?://[^\s]*\{trace_id\}[^\s]*$")] | None = Field(
         None, description="Page of a trace, with {trace_id} in it; linked from every materialization."
     )
 
@@ -74,7 +75,7 @@ class LineageConfig(Section):
     certificate_file: str | None = Field(
         None, description="PEM file with the authorities to trust; the system's own when absent."
     )
-    dataset_url: Url | None = Field(
+    dataset_url: Annotated[str, Field(pattern=r"^https?://[^\s]*\{name\}[^\s]*$")] | None = Field(
         None,
         description="Page of a dataset, with {namespace} and {name} in it; linked from every materialization.",
     )

@@ -59,7 +59,9 @@ class ObservedBuild:
         self._open: dict[str, float] = {}
         self._late: list[Mapping[str, Any]] = []
         self._names: dict[str, tuple[DatasetName, str | None]] = {}
+        self._catalog_is_away = False
         self._tested: dict[str, dict[str, Any]] = {}
+        self._starts: dict[str, str | None] = {}
         self._test_times: dict[str, tuple[float, float]] = {}
         self._lock = threading.Lock()
         self._lineage = step.run.lineage() if self.observed.lineage.enabled else None
@@ -81,15 +83,31 @@ class ObservedBuild:
         name = event.get("info", {}).get("name")
         node = event.get("data", {}).get("node_info") or {}
         if name == _LIVE:
+            self._starts[str(node.get("unique_id"))] = node.get("node_started_at")
             asset = self.assets.get(node.get("unique_id"))
             if asset is not None:
                 self._begun(asset, _seconds(node.get("node_started_at")))
-        elif name in _RESULTS and node.get("node_started_at") and node.get("node_finished_at"):
+        elif name in _RESULTS and (node := self._finished_node(node, event["data"])):
             if node.get("node_status") in _FINE:
                 self._node_span(node, None)
             else:
                 # The message comes with dbt's results.
                 self._late.append(node)
+
+    def _finished_node(self, node: Mapping[str, Any], data: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return what dbt says of a node with its times; of a unit test it gives the beginning and the duration."""
+        if node.get("node_started_at") and node.get("node_finished_at"):
+            return node
+        started = self._starts.get(str(node.get("unique_id")))
+        if not started:
+            return {}
+        ended = _when(_seconds(started) + float(data.get("execution_time") or 0)).isoformat()
+        return {
+            **node,
+            "node_started_at": started,
+            "node_finished_at": ended,
+            "node_status": str(data.get("status")),
+        }
 
     def _begun(self, asset: Mapping[str, Any], begun: float) -> None:
         self._open[asset["id"]] = begun
@@ -120,7 +138,7 @@ class ObservedBuild:
                 "floe.dbt.status": status,
                 "floe.openlineage.node_run_id": None
                 if is_test
-                else lineage_run_id(self.step.run.run.run_id, str(node.get("unique_id"))),
+                else lineage_run_id(self.step.run.lineage_id, str(node.get("unique_id"))),
             },
         )
         if message is not None and self.observed.telemetry.enabled:
@@ -130,7 +148,7 @@ class ObservedBuild:
             "model",
             ended - begun,
             product=self.observed.slug,
-            node=node.get("node_name"),
+            node=None if is_test else node.get("node_name"),
             kind=kind,
             status=status,
         )
@@ -229,7 +247,7 @@ class ObservedBuild:
                 "db.namespace": self.observed.slug,
                 "db.collection.name": asset["name"],
                 "db.operation.name": "publish",
-                "floe.openlineage.node_run_id": lineage_run_id(self.step.run.run.run_id, asset["id"]),
+                "floe.openlineage.node_run_id": lineage_run_id(self.step.run.lineage_id, asset["id"]),
             },
         ) as span:
             yield result
@@ -364,7 +382,7 @@ class ObservedBuild:
         """
         with self._lock:
             if asset["id"] not in self._names:
-                found = self._located(asset["name"]) if asset["published"] else None
+                found = self._located(asset) if asset["published"] else None
                 if found is None:
                     return relation_name(asset, self.observed.duckdb), None
                 location, snapshot = found
@@ -374,11 +392,18 @@ class ObservedBuild:
                 self._names[asset["id"]] = name, snapshot
             return self._names[asset["id"]]
 
-    def _located(self, name: str) -> tuple[str, str | None] | None:
+    def _located(self, asset: Mapping[str, Any]) -> tuple[str, str | None] | None:
+        if self._catalog_is_away:
+            return None
         try:
-            return self._location_of(name)
-        except Exception as error:  # the catalog is away: what is told of the run must not fail it
-            product_logger(self.observed.slug).info("lineage: %s cannot be looked up: %s", name, error)
+            return self._location_of(asset["name"])
+        except (
+            Exception
+        ) as error:  # what is told of the run must neither fail it nor wait for the catalog again
+            self._catalog_is_away = True
+            product_logger(self.observed.slug).info(
+                "lineage: %s cannot be looked up: %s", asset["name"], error
+            )
             return None
 
     def links(self, asset: Mapping[str, Any]) -> dict[str, dg.MetadataValue]:
@@ -401,7 +426,7 @@ class ObservedBuild:
                 )
         if self.observed.lineage.enabled:
             found["floe/openlineage_run_id"] = dg.MetadataValue.text(
-                lineage_run_id(run.run.run_id, asset["id"])
+                lineage_run_id(run.lineage_id, asset["id"])
             )
             if config.dataset_url:
                 name, _snapshot = self.dataset(asset)

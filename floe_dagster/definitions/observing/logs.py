@@ -50,8 +50,12 @@ def shaped_output(slug: str, config: TelemetryLogging, fields: Mapping[str, Any]
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(FloeFormatter(slug, as_json=True, fields=dict(fields)))
     handler.setLevel(config.log_level)
-    with contextlib.redirect_stdout(_Lines(handler, "dbt")):
-        yield
+    lines = _Lines(handler, "dbt")
+    with contextlib.redirect_stdout(lines):
+        try:
+            yield
+        finally:
+            lines.write("\n")
 
 
 class _Lines(io.TextIOBase):

@@ -93,6 +93,7 @@ class ObservedRun:
             tags["trace_id"] = f"{self.trace.trace_id:032x}"
             tags["span_id"] = f"{self.trace.span_id:016x}"
         root = self.run.root_run_id or self.run.run_id
+        root_id = lineage_run_id(root, observed.slug) if self.is_shared else root
         return ProductLineage(
             slug=observed.slug,
             namespace=observed.config.lineage_namespace or observed.slug,
@@ -104,7 +105,7 @@ class ObservedRun:
             run=LineageRun(
                 run_id=self.lineage_id,
                 job=self.job,
-                root_run_id=self.lineage_id if root == self.run.run_id else root,
+                root_run_id=root_id,
                 nominal_time=self.run.tags.get(_SCHEDULED),
                 tags=tags,
             ),

@@ -53,6 +53,21 @@ class ObservedStep:
         from opentelemetry import trace
 
         begun = begun or time.time()
+        self.span = trace.INVALID_SPAN
+        self._begin(begun)
+        token = otel.attach(trace.set_span_in_context(self.span))
+        error: BaseException | None = None
+        try:
+            yield
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            otel.detach(token)
+            self._ended(begun, error)
+
+    @harmless
+    def _begin(self, begun: float) -> None:
         context = self.context
         step_key = context.get_step_execution_context().step.key
         self._tag(self.run.tags())
@@ -73,16 +88,6 @@ class ObservedStep:
         if attempt:
             self.observed.telemetry.instruments.add("retries", 1, kind="step", product=self.observed.slug)
         self._started()
-        token = otel.attach(trace.set_span_in_context(self.span))
-        error: BaseException | None = None
-        try:
-            yield
-        except BaseException as raised:
-            error = raised
-            raise
-        finally:
-            otel.detach(token)
-            self._ended(begun, error)
 
     def _trace_ids(self) -> dict[str, str]:
         return {"trace_id": f"{self.run.trace.trace_id:032x}"} if self.observed.telemetry.enabled else {}
@@ -154,16 +159,22 @@ def _root_tags(context: Any) -> Mapping[str, str]:
     root = context.run.root_run_id
     if root is None or TRACEPARENT in context.run.tags:
         return {}
-    run = context.instance.get_run_by_id(root)
+    try:
+        run = context.instance.get_run_by_id(root)
+    except Exception:  # Dagster's storage is away, which is for the run to say
+        return {}
     return run.tags if run is not None else {}
 
 
 def _is_interruption(error: BaseException) -> bool:
     from dagster._core.errors import DagsterExecutionInterruptedError
 
-    return isinstance(
-        error, DagsterExecutionInterruptedError | KeyboardInterrupt | GeneratorExit | SystemExit
-    )
+    interruptions = DagsterExecutionInterruptedError | KeyboardInterrupt | GeneratorExit | SystemExit
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, interruptions):
+        # What fails while an interruption is handled, such as a dbt that does not end in time, comes of it.
+        found = found.__context__
+    return found is not None
 
 
 def _message(error: BaseException | None) -> str | None:
