@@ -14,7 +14,7 @@ export DBT_SEND_ANONYMOUS_USAGE_STATS = false
 export DO_NOT_TRACK = 1
 PYTEST_WORKERS ?= auto
 
-.PHONY: help setup run dev compile docs test test-ui test-services services-up services-down demo-local bench bench-growth bench-services audit lint lock lock-check clean
+.PHONY: help setup run dev compile docs test test-ui test-services services-up services-down demo-local bench bench-growth bench-services bench-telemetry audit lint lock lock-check clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1|/' | column -t -s '|'
@@ -76,6 +76,9 @@ bench-growth: setup ## measure how times grow with the number of models (an hour
 
 bench-services: setup ## measure publication to MinIO over the REST catalog; needs Go, Java and Maven
 	@$(BIN)/python -m tests.benchmarks --services --write docs/benchmarks.md
+
+bench-telemetry: setup ## measure what traces, metrics and lineage cost a run, also with receivers in trouble (half an hour)
+	@$(BIN)/python -m tests.benchmarks --telemetry --write docs/benchmarks.md
 
 audit: setup ## secrets in the repository, known vulnerabilities of the dependencies
 	@$(BIN)/python -m tests.audit

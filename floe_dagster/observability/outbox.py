@@ -27,6 +27,8 @@ from typing import Any
 SEGMENT_BYTES = 4 << 20
 LIMIT_BYTES = 512 << 20
 """What one outbox holds at most; an hour of outage is a hundredth of it."""
+REFUSED_LIMIT_BYTES = 64 << 20
+"""What is kept for a person to look at."""
 REFUSED = "refused.records"
 _SUFFIX = ".records"
 
@@ -62,16 +64,24 @@ class Segment:
 
         Args:
             limit: Records at most.
+
+        Raises:
+            OSError: It cannot be read; it names the file.
         """
         records: list[bytes] = []
-        with contextlib.suppress(FileNotFoundError), self.path.open("rb") as file:
-            file.seek(self.sent)
-            for _ in range(limit):
-                line = file.readline()
-                # What a killed process had not written to its end was never there.
-                if not line.endswith(b"\n"):
-                    break
-                records.append(line[:-1])
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self.sent)
+                for _ in range(limit):
+                    line = file.readline()
+                    # What a killed process had not written to its end was never there.
+                    if not line.endswith(b"\n"):
+                        break
+                    records.append(line[:-1])
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
         return records
 
     def note_sent(self, records: list[bytes]) -> None:
@@ -102,14 +112,21 @@ class Outbox:
         folder: Of this receiver alone; made where it is missing.
         limit_bytes: What it holds at most.
         segment_bytes: Beyond so many a new file begins, so that what is delivered is soon gone from the disk.
+        refused_limit_bytes: What it keeps at most of what the receiver will never take.
     """
 
     def __init__(
-        self, folder: Path, *, limit_bytes: int = LIMIT_BYTES, segment_bytes: int = SEGMENT_BYTES
+        self,
+        folder: Path,
+        *,
+        limit_bytes: int = LIMIT_BYTES,
+        segment_bytes: int = SEGMENT_BYTES,
+        refused_limit_bytes: int = REFUSED_LIMIT_BYTES,
     ) -> None:
         self.folder = folder
         self.limit_bytes = limit_bytes
         self.segment_bytes = segment_bytes
+        self.refused_limit_bytes = refused_limit_bytes
         self._lock = threading.RLock()
         self._own: list[Segment] = []
         self._file: Any = None
@@ -178,6 +195,11 @@ class Outbox:
             own = list(self._own)
         yield from own
 
+    def owns(self, segment: Segment) -> bool:
+        """Tell whether this outbox began a segment, and keeps its lock until it is closed."""
+        with self._lock:
+            return any(segment is own for own in self._own)
+
     def is_open(self, segment: Segment) -> bool:
         """Tell whether this process may still append to a segment."""
         with self._lock:
@@ -225,7 +247,11 @@ class Outbox:
 
     def _files(self) -> list[Path]:
         try:
-            return [path for path in self.folder.iterdir() if path.suffix == _SUFFIX and path.name != REFUSED]
+            return [
+                path
+                for path in self.folder.iterdir()
+                if path.suffix == _SUFFIX and path.name != REFUSED and path.is_file()
+            ]
         except OSError:
             return []
 
@@ -247,8 +273,18 @@ class Outbox:
         return total
 
     def refuse(self, record: bytes) -> None:
-        """Keep a record that the receiver will never take where a person finds it."""
-        with contextlib.suppress(OSError), (self.folder / REFUSED).open("ab") as file:
+        """Keep a record that the receiver will never take where a person finds it.
+
+        Raises:
+            OutboxFullError: So many are kept already that this one is not.
+            OSError: It cannot be written.
+        """
+        path = self.folder / REFUSED
+        with path.open("ab") as file:
+            if file.tell() + len(record) + 1 > self.refused_limit_bytes:
+                raise OutboxFullError(
+                    f"{path} holds {self.refused_limit_bytes >> 20} MiB, its limit; look at it, then send it again or delete it"
+                )
             file.write(record + b"\n")
 
     def refused(self) -> int:
@@ -277,6 +313,7 @@ class Outbox:
 
 def _sent(path: Path) -> int:
     try:
-        return int(path.with_suffix(".sent").read_text() or 0)
+        noted = int(path.with_suffix(".sent").read_text() or 0)
+        return min(max(noted, 0), path.stat().st_size)
     except (OSError, ValueError):
         return 0

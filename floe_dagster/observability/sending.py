@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import base64
 import logging
+import re
+import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,7 +22,14 @@ from floe_dagster.observability.delivery import ReceiverAwayError, RecordRefused
 CONNECT_SECONDS = 5.0
 _TRY_AGAIN = frozenset({401, 403, 404, 405, 408, 425, 429, 500, 501, 502, 503, 504})
 """401 to 405 say that the address or the credentials are wrong: once they are mended, the same record is taken."""
+_BUSY = frozenset({429, 503})
+"""These are about the receiver, whatever the record."""
+_HEADER_NAMES = {
+    "http": re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"),
+    "grpc": re.compile(r"[0-9A-Za-z_.-]+"),
+}
 _GRPC_REFUSED = frozenset({"INVALID_ARGUMENT", "OUT_OF_RANGE", "DATA_LOSS"})
+_RETRY_INFO = "grpc-status-details-bin"
 _SERVICES = {
     "traces": "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
     "metrics": "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
@@ -66,6 +75,12 @@ class Receiver:
         except MissingCredentialError as error:
             raise ReceiverAwayError(str(error)) from None
         for name, value in found.items():
+            if not _HEADER_NAMES["grpc" if self.protocol == "grpc" else "http"].fullmatch(name):
+                raise ReceiverAwayError(
+                    f"the header {name!r} cannot be sent: a name holds letters, digits, - and _ only"
+                )
+            if value[:1].isspace():
+                raise ReceiverAwayError(f"the header {name} cannot be sent: its value begins with a space")
             if not (value.isascii() and value.isprintable()):
                 raise ReceiverAwayError(
                     f"the header {name} cannot be sent: its value holds a line end or other characters than ASCII"
@@ -106,13 +121,19 @@ class Receiver:
         """Return the content of the certificate file; None where the system's own authorities count.
 
         Raises:
-            ReceiverAwayError: It cannot be read.
+            ReceiverAwayError: It cannot be read, or holds no certificates.
         """
         if not self.certificate_file:
             return None
         try:
             with open(self.certificate_file, "rb") as file:
-                return file.read()
+                content = file.read()
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=self.certificate_file)
+            return content
+        except ssl.SSLError:
+            raise ReceiverAwayError(
+                f"certificate_file {self.certificate_file} is not a PEM file with certificates"
+            ) from None
         except OSError as error:
             raise ReceiverAwayError(
                 f"the certificate file {self.certificate_file} cannot be read: {error.strerror}"
@@ -126,18 +147,23 @@ class HttpSender:
         receiver: Who takes them.
         content_type: Of the body.
         path: Of the endpoint, below the receiver's address.
-        encoded: Records are base64, the body is what they stand for.
+        signal: traces or metrics, of which records are requests of OTLP, base64; None where they are sent as they are.
     """
 
-    def __init__(self, receiver: Receiver, *, content_type: str, path: str, encoded: bool = False) -> None:
+    def __init__(
+        self, receiver: Receiver, *, content_type: str, path: str, signal: str | None = None
+    ) -> None:
         self.receiver = receiver
         self.url = f"{receiver.url.rstrip('/').removesuffix(path.rstrip('/'))}{path}"
         self.content_type = content_type
-        self.encoded = encoded
+        self.signal = signal
         self._session: Any = None
 
-    def __call__(self, records: Sequence[bytes]) -> None:
+    def __call__(self, records: Sequence[bytes]) -> str | None:
         """Send records, one request each.
+
+        Returns:
+            What was rejected of those that were taken, in words.
 
         Raises:
             ReceiverAwayError: It does not answer, or not well.
@@ -146,25 +172,29 @@ class HttpSender:
         if self._session is None:
             self._session = self._open()
         headers = {"Content-Type": self.content_type, **self.receiver.resolved_headers()}
+        rejected = None
         for record in records:
-            self._post(_decoded(record) if self.encoded else record, headers)
+            rejected = self._post(_decoded(record) if self.signal else record, headers) or rejected
+        return rejected
 
     def _open(self) -> Any:
         import requests
         from requests.adapters import HTTPAdapter
+        from requests.utils import get_auth_from_url
 
         address = self.receiver.address()
         self.receiver.authorities()
         session = requests.Session()
         session.mount("http://", HTTPAdapter(max_retries=0))
         session.mount("https://", HTTPAdapter(max_retries=0))
-        # Neither ~/.netrc nor proxy variables decide where events of this machine go.
+        # Proxy variables do not decide where events of this machine go.
         session.trust_env = address.hostname not in ("127.0.0.1", "localhost", "::1")
-        if self.receiver.certificate_file:
-            session.verify = self.receiver.certificate_file
+        user = get_auth_from_url(self.url)
+        # A session without any would look into ~/.netrc, and replace the manifest's headers.
+        session.auth = user if any(user) else _as_it_is
         return session
 
-    def _post(self, body: bytes, headers: Mapping[str, str]) -> None:
+    def _post(self, body: bytes, headers: Mapping[str, str]) -> str | None:
         from requests import RequestException
 
         try:
@@ -174,15 +204,24 @@ class HttpSender:
                 headers=headers,
                 timeout=(CONNECT_SECONDS, self.receiver.answer_seconds),
                 allow_redirects=False,
+                # Where only the session knew it, REQUESTS_CA_BUNDLE would win.
+                verify=self.receiver.certificate_file or None,
             )
         except (RequestException, OSError, ValueError) as error:
             raise self.receiver.away(error) from None
+        content_type = answer.headers.get("Content-Type", "")
         if answer.status_code < 300:
-            return
-        said = _said(answer.content, answer.headers.get("Content-Type", ""))
+            if self.signal and "protobuf" in content_type:
+                return _rejected(self.receiver, self.signal, answer.content)
+            return None
+        said = _said(answer.content, content_type)
         message = f"{self.receiver.shown} answers {answer.status_code}" + (f": {said}" if said else "")
         if answer.status_code in _TRY_AGAIN or answer.status_code < 400:
-            raise ReceiverAwayError(message, _seconds(answer.headers.get("Retry-After")))
+            raise ReceiverAwayError(
+                message,
+                _seconds(answer.headers.get("Retry-After")),
+                answered=answer.status_code not in _BUSY,
+            )
         raise RecordRefusedError(message)
 
 
@@ -196,11 +235,14 @@ class GrpcSender:
 
     def __init__(self, receiver: Receiver, *, signal: str) -> None:
         self.receiver = receiver
-        self.method = _SERVICES[signal]
+        self.signal = signal
         self._export: Any = None
 
-    def __call__(self, records: Sequence[bytes]) -> None:
+    def __call__(self, records: Sequence[bytes]) -> str | None:
         """Send records, one call each.
+
+        Returns:
+            What was rejected of those that were taken, in words.
 
         Raises:
             ReceiverAwayError: It does not answer, or not well.
@@ -211,11 +253,13 @@ class GrpcSender:
         if self._export is None:
             self._export = self._open()
         metadata = [(name.lower(), value) for name, value in self.receiver.resolved_headers().items()]
+        rejected = None
         for record in records:
             try:
-                self._export(
+                answer = self._export(
                     _decoded(record), timeout=self.receiver.answer_seconds, metadata=metadata or None
                 )
+                rejected = _rejected(self.receiver, self.signal, answer) or rejected
             except grpc.RpcError as error:
                 code = error.code().name  # type: ignore[attr-defined]
                 detail = str(error.details() or "")  # type: ignore[attr-defined]
@@ -227,11 +271,19 @@ class GrpcSender:
                     raise self.receiver.away("timed out") from None
                 if code == "UNAVAILABLE":
                     # gRPC's own words for it are others than those of sockets.
+                    if "Failed parsing HTTP/2" in detail:
+                        raise ReceiverAwayError(
+                            f"{self.receiver.shown} does not speak gRPC; where OTLP over HTTP is served there, set protocol: http"
+                        ) from None
                     known = "cannot resolve" if "resolving" in detail else connection_reason(detail)
                     raise self.receiver.away(known or detail[:200]) from None
+                asked_to_wait = _retry_info(error) if code == "RESOURCE_EXHAUSTED" else None
                 raise ReceiverAwayError(
-                    f"{self.receiver.shown} answers {code.lower()}: {detail[:200]}"
+                    f"{self.receiver.shown} answers {code.lower()}: {detail[:200]}",
+                    asked_to_wait,
+                    answered=asked_to_wait is None,
                 ) from None
+        return rejected
 
     def _open(self) -> Any:
         import grpc
@@ -247,7 +299,7 @@ class GrpcSender:
         else:
             channel = grpc.insecure_channel(target, options=options)
         # Bytes in, bytes out: what lies in the outbox is what the wire takes.
-        return channel.unary_unary(self.method)
+        return channel.unary_unary(_SERVICES[self.signal])
 
 
 def otlp_sender(receiver: Receiver, signal: str) -> HttpSender | GrpcSender:
@@ -263,12 +315,58 @@ def otlp_sender(receiver: Receiver, signal: str) -> HttpSender | GrpcSender:
     # The manifest takes host:port as well.
     url = url if "://" in url else f"http://{url}"
     at = replace(receiver, url=url)
-    return HttpSender(at, content_type="application/x-protobuf", path=f"/v1/{signal}", encoded=True)
+    return HttpSender(at, content_type="application/x-protobuf", path=f"/v1/{signal}", signal=signal)
 
 
 def lineage_sender(receiver: Receiver) -> HttpSender:
     """Return what sends OpenLineage events, to the endpoint that Marquez and others have."""
     return HttpSender(receiver, content_type="application/json", path="/api/v1/lineage")
+
+
+def _as_it_is(request: Any) -> Any:
+    return request
+
+
+def _rejected(receiver: Receiver, signal: str, answer: bytes) -> str | None:
+    """Return what a receiver rejected of a request that it took; such a request must not be sent again."""
+    from google.protobuf.message import DecodeError
+    from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+
+    try:
+        if signal == "traces":
+            spans = ExportTraceServiceResponse.FromString(answer).partial_success
+            count, what, message = spans.rejected_spans, "spans", spans.error_message
+        else:
+            points = ExportMetricsServiceResponse.FromString(answer).partial_success
+            count, what, message = points.rejected_data_points, "data points", points.error_message
+    except DecodeError:
+        return None
+    said = _in_one_line(message)
+    if count:
+        return f"{receiver.shown} rejects {count} {what} of a request that it takes" + (
+            f": {said}" if said else ""
+        )
+    return f"{receiver.shown} takes a request and says: {said}" if said else None
+
+
+def _retry_info(error: Any) -> float | None:
+    """Return the seconds that a receiver asks to wait; None where it does not say that it will recover."""
+    from google.protobuf.message import DecodeError
+    from google.rpc.error_details_pb2 import RetryInfo
+    from google.rpc.status_pb2 import Status
+
+    for name, value in error.trailing_metadata() or ():
+        if name == _RETRY_INFO:
+            try:
+                details = Status.FromString(value).details
+            except DecodeError:
+                return None
+            for detail in details:
+                info = RetryInfo()
+                if detail.Unpack(info):
+                    return min(max(info.retry_delay.ToMilliseconds() / 1000, 0.0), 300.0)
+    return None
 
 
 def _said(body: bytes, content_type: str) -> str:
@@ -283,6 +381,10 @@ def _said(body: bytes, content_type: str) -> str:
             text = ""
     else:
         text = body[:2_000].decode(errors="replace")
+    return _in_one_line(text)
+
+
+def _in_one_line(text: str) -> str:
     return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())[:200]
 
 

@@ -12,6 +12,7 @@ from tests.benchmarks.report import Row, machine, table
 MODULES = ("starting", "ticking", "publication", "loading", "compiling", "running")
 GROWTH = "## Growth"
 SERVICES = "## Real services"
+TELEMETRY = "## Telemetry"
 HEAD = """\
 # Benchmarks
 
@@ -26,6 +27,7 @@ def main() -> int:
     parser.add_argument("--only", action="append", choices=MODULES, help="one part; may be repeated")
     parser.add_argument("--growth", action="store_true", help="500, 5,000 and 20,000 models instead")
     parser.add_argument("--services", action="store_true", help="MinIO and a REST catalog instead")
+    parser.add_argument("--telemetry", action="store_true", help="traces, metrics and lineage instead")
     parser.add_argument("--write", type=Path, metavar="FILE", help="keep the result as Markdown")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="floe-bench-") as folder:
@@ -39,6 +41,11 @@ def main() -> int:
 
             rows = services.measure(Path(folder) / "services")
             text, missed = f"{SERVICES}\n\n{table(rows)}\n", not all(row.met for row in rows)
+        elif options.telemetry:
+            from tests.benchmarks import telemetry
+
+            rows = telemetry.measure(Path(folder) / "telemetry")
+            text, missed = f"{TELEMETRY}\n\n{table(rows)}\n", not all(row.met for row in rows)
         else:
             rows = []
             for name in options.only or MODULES:
@@ -48,7 +55,8 @@ def main() -> int:
     text += f"\nMeasured on: {machine()}\n"
     print(text)
     if options.write:
-        part = GROWTH if options.growth else SERVICES if options.services else ""
+        chosen = {GROWTH: options.growth, SERVICES: options.services, TELEMETRY: options.telemetry}
+        part = next((heading for heading, is_chosen in chosen.items() if is_chosen), "")
         options.write.write_text(_merged(options.write, text, part), encoding="utf-8")
     return 1 if missed else 0
 
@@ -62,7 +70,7 @@ def _merged(path: Path, text: str, part: str) -> str:
         part: Its heading; empty for the bars at the top.
     """
     before = path.read_text(encoding="utf-8") if path.exists() else ""
-    parts = {"": "", SERVICES: "", GROWTH: ""}
+    parts = {"": "", SERVICES: "", TELEMETRY: "", GROWTH: ""}
     current = ""
     for line in before.splitlines(keepends=True):
         current = line.strip() if line.strip() in parts and line.strip() else current

@@ -15,14 +15,28 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
 
+from floe_dagster.definitions.observing import process
+from floe_dagster.home import FloeHome
 from floe_dagster.observability import delivery as module
-from floe_dagster.observability.delivery import Delivery, ReceiverAwayError, RecordRefusedError, deliver_now
+from floe_dagster.observability.delivery import (
+    Delivery,
+    ReceiverAwayError,
+    RecordRefusedError,
+    deliver_now,
+    flush_all,
+)
 from floe_dagster.observability.outbox import REFUSED, Outbox
 from floe_dagster.observability.sending import Receiver, lineage_sender, otlp_sender
+from floe_dagster.schemas.artifacts import ObservabilityConfig, TelemetryConfig
 from tests.receivers import FaultMode, LineageReceiver, OtlpReceiver
 
 FIELD = "observability.lineage.endpoint of shop"
@@ -51,6 +65,8 @@ def otlp() -> Iterator[OtlpReceiver]:
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FIRST_PAUSE_SECONDS", 0.05)
     monkeypatch.setattr(module, "LONGEST_PAUSE_SECONDS", 0.2)
+    # So short pauses would make a few attempts of a trouble that lasts.
+    monkeypatch.setattr(module, "ATTEMPTS", 1_000)
 
 
 def event(number: int) -> bytes:
@@ -616,3 +632,386 @@ def test_a_full_outbox_is_told_once_with_the_field(tmp_path: Path, caplog: pytes
     assert len(lost) == 1 and FIELD in lost[0] and str(tmp_path) in lost[0]
     assert delivery.dropped > 0
     assert Outbox(tmp_path).pending() == 30 - delivery.dropped
+
+
+def picky(bad: Sequence[bytes], error: Exception) -> tuple[list[bytes], Callable[[Sequence[bytes]], None]]:
+    """Return what a receiver took that answers some records with an error, and how to send to it."""
+    took: list[bytes] = []
+
+    def send(records: Sequence[bytes]) -> None:
+        for record in records:
+            if record in bad:
+                raise error
+            took.append(record)
+
+    return took, send
+
+
+def answered(said: str = "answers 500") -> ReceiverAwayError:
+    return ReceiverAwayError(said, answered=True)
+
+
+def records_of(folder: Path, count: int) -> list[bytes]:
+    records = [b"%d" % number for number in range(count)]
+    left_behind(folder, records)
+    return records
+
+
+def refused_in(folder: Path) -> list[bytes]:
+    return (folder / REFUSED).read_bytes().splitlines() if (folder / REFUSED).exists() else []
+
+
+@pytest.mark.parametrize("bad", [[b"0"], [b"0", b"1", b"2"], [b"3", b"5"]])
+@pytest.mark.parametrize("batch", [1, 4, 20])
+def test_one_record_that_fails_with_an_answer_blocks_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: list[bytes], batch: int
+) -> None:
+    monkeypatch.setattr(module, "ATTEMPTS", 3)
+    took, send = picky(bad, answered())
+    with delivering(tmp_path, send, batch=batch) as delivery:
+        for number in range(8):
+            delivery.put(b"%d" % number)
+        until(lambda: delivery.outbox.pending() == 0)
+        until(lambda: delivery.problem is None)
+        assert (delivery.delivered, delivery.refused, delivery.lost) == (8 - len(bad), len(bad), 0)
+    assert sorted(took) == [b"%d" % number for number in range(8) if b"%d" % number not in bad]
+    assert refused_in(tmp_path) == bad
+
+
+@pytest.mark.parametrize("error", [ReceiverAwayError("timed out"), answered()])
+def test_where_the_others_fail_as_well_everything_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: ReceiverAwayError
+) -> None:
+    monkeypatch.setattr(module, "ATTEMPTS", 2)
+    records = [b"0", b"1", b"2"]
+    _took, send = picky(records, error)
+    with delivering(tmp_path, send) as delivery:
+        for record in records:
+            delivery.put(record)
+        until(lambda: delivery.problem)
+        time.sleep(1)
+        assert (delivery.outbox.pending(), delivery.refused) == (3, 0)
+
+
+def test_a_record_that_gets_no_answer_is_not_set_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ATTEMPTS", 2)
+    took, send = picky([b"0"], ReceiverAwayError("timed out"))
+    with delivering(tmp_path, send) as delivery:
+        delivery.put(b"0")
+        delivery.put(b"1")
+        until(lambda: delivery.problem)
+        time.sleep(1)
+        assert (delivery.outbox.pending(), took, refused_in(tmp_path)) == (2, [], [])
+
+
+def test_who_comes_back_between_two_records_gets_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ATTEMPTS", 2)
+    took: list[bytes] = []
+    asked: list[bytes] = []
+
+    def send(records: Sequence[bytes]) -> None:
+        asked.extend(records)
+        if asked.count(b"0") < 3 and b"1" not in asked:
+            raise answered()
+        took.extend(records)
+
+    with delivering(tmp_path, send) as delivery:
+        for number in range(3):
+            delivery.put(b"%d" % number)
+        until(lambda: delivery.outbox.pending() == 0)
+    assert (sorted(took), refused_in(tmp_path)) == ([b"0", b"1", b"2"], [])
+
+
+def test_a_replay_sets_aside_what_blocks_without_long_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ATTEMPTS", 5)
+    left_behind(tmp_path, [b"bad"])
+    records_of(tmp_path, 4)
+    took, send = picky([b"bad", b"2"], answered())
+    begun = time.monotonic()
+    assert deliver_now(Outbox(tmp_path), send, batch=20) == (3, 2)
+    assert time.monotonic() - begun < 3
+    assert (sorted(took), refused_in(tmp_path)) == ([b"0", b"1", b"3"], [b"bad", b"2"])
+    assert [path.name for path in tmp_path.iterdir()] == [REFUSED]
+
+
+@pytest.mark.parametrize("record", ["broken", "large"])
+def test_what_a_collector_cannot_read_over_grpc_blocks_nobody(
+    tmp_path: Path, otlp: OtlpReceiver, monkeypatch: pytest.MonkeyPatch, record: str
+) -> None:
+    monkeypatch.setattr(module, "ATTEMPTS", 5)
+    bad = base64.b64encode(b"\x0a\xff\xff" if record == "broken" else b"\0" * 5_000_000)
+    left_behind(tmp_path, [spans(1), bad, spans(2), spans(3)])
+    sender = otlp_sender(Receiver(url=otlp.grpc_endpoint, protocol="grpc"), "traces")
+    assert deliver_now(Outbox(tmp_path), sender, batch=1) == (3, 1)
+    assert sorted(numbers(otlp)) == [1, 2, 3]
+    assert refused_in(tmp_path) == [bad]
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_who_asks_to_wait_has_not_judged_the_record(otlp: OtlpReceiver, protocol: str) -> None:
+    otlp.mode, otlp.retry_after_seconds = FaultMode.TOO_MANY, 7
+    url = otlp.grpc_endpoint if protocol == "grpc" else otlp.http_endpoint
+    with pytest.raises(ReceiverAwayError) as error:
+        otlp_sender(Receiver(url=url, protocol=protocol), "traces")([spans(1)])
+    assert (error.value.retry_after, error.value.answered) == (7, False)
+
+
+class Kept(BaseHTTPRequestHandler):
+    """Keeps the headers of requests."""
+
+    seen: list[dict[str, str]]
+    answer = b""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.seen.append({name.lower(): value for name, value in self.headers.items()} | {"": self.path})
+        self.send_response(200)
+        self.send_header("Content-Type", "application/x-protobuf")
+        self.send_header("Content-Length", str(len(self.answer)))
+        self.end_headers()
+        self.wfile.write(self.answer)
+
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+
+def test_netrc_does_not_replace_the_manifests_credentials_and_proxies_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("default login somebody password else\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    monkeypatch.setenv("LINEAGE_KEY", "s3cret")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    handler = type("Handler", (Kept,), {"seen": []})
+    with serving(handler) as url:
+        monkeypatch.setenv("http_proxy", url)
+        lineage_at("http://lineage.invalid", bearer={"env": "LINEAGE_KEY"})([event(1)])
+        lineage_at("http://lineage.invalid", headers={"Authorization": "Basic abc"})([event(1)])
+        lineage_at("http://me:pass@lineage.invalid")([event(1)])
+    assert [seen["authorization"] for seen in handler.seen] == [
+        "Bearer s3cret",
+        "Basic abc",
+        f"Basic {base64.b64encode(b'me:pass').decode()}",
+    ]
+    assert handler.seen[0][""].startswith("http://lineage.invalid/")
+
+
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_the_manifests_certificate_file_wins_over_the_environments(
+    certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    import certifi
+
+    monkeypatch.setenv(variable, certifi.where())
+    monkeypatch.setenv("no_proxy", "*")
+    # Beyond the loopback address' own names, whose senders do not look at the environment at all.
+    monkeypatch.setattr(Receiver, "address", lambda receiver: urlsplit("https://elsewhere"))
+    handler = type("Handler", (Kept,), {"seen": []})
+    with serving(handler, certificate) as url:
+        lineage_at(url, certificate_file=str(certificate[0]))([event(2)])
+    assert len(handler.seen) == 1
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_a_certificate_file_that_is_none_is_told(tmp_path: Path, protocol: str) -> None:
+    file = tmp_path / "ca.pem"
+    for content in (b"", b"garbage\n", b"-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----\n"):
+        file.write_bytes(content)
+        sender = otlp_sender(
+            Receiver(url="https://127.0.0.1:1", protocol=protocol, certificate_file=str(file)), "traces"
+        )
+        with pytest.raises(
+            ReceiverAwayError, match=r"certificate_file .*ca.pem is not a PEM file with certif"
+        ):
+            sender([spans(1)])
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+@pytest.mark.parametrize("name", ["Bad Header", "a:b", "", "naïve"])
+def test_a_header_name_that_is_not_allowed_is_named(otlp: OtlpReceiver, protocol: str, name: str) -> None:
+    url = otlp.grpc_endpoint if protocol == "grpc" else otlp.http_endpoint
+    with pytest.raises(ReceiverAwayError, match=f"the header {name!r} cannot be sent"):
+        otlp_sender(Receiver(url=url, protocol=protocol, headers={name: "s3cret"}), "traces")([spans(1)])
+
+
+def test_grpc_at_a_port_of_http_gets_a_hint(otlp: OtlpReceiver) -> None:
+    with pytest.raises(ReceiverAwayError, match="set protocol: http") as error:
+        otlp_sender(Receiver(url=otlp.http_endpoint, protocol="grpc"), "traces")([spans(1)])
+    assert "Failed parsing" not in str(error.value)
+
+
+@pytest.mark.parametrize("signal", ["traces", "metrics"])
+def test_what_a_collector_rejects_of_a_request_is_told_once_and_not_sent_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, signal: str
+) -> None:
+    response: Any
+    if signal == "traces":
+        response = ExportTraceServiceResponse()
+        response.partial_success.rejected_spans = 3
+    else:
+        response = ExportMetricsServiceResponse()
+        response.partial_success.rejected_data_points = 3
+    response.partial_success.error_message = "too\nold"
+    handler = type("Handler", (Kept,), {"seen": [], "answer": response.SerializeToString()})
+    with serving(handler) as url:
+        sender = otlp_sender(Receiver(url=url, protocol="http", field=FIELD), signal)
+        with delivering(tmp_path, sender) as delivery:
+            for number in (1, 2, 3):
+                delivery.put(spans(number))
+            assert delivery.flush(10)
+    assert len(handler.seen) == 3
+    (told,) = warnings(caplog)
+    what = "spans" if signal == "traces" else "data points"
+    assert FIELD in told and f"rejects 3 {what}" in told and "too old" in told and url in told
+
+
+def test_what_a_collector_rejects_over_grpc_is_told(
+    otlp: OtlpReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sender = otlp_sender(Receiver(url=otlp.grpc_endpoint, protocol="grpc"), "traces")
+    assert sender([spans(1)]) is None
+    response = ExportTraceServiceResponse()
+    response.partial_success.rejected_spans = 1
+    monkeypatch.setattr(sender, "_export", lambda *arguments, **options: response.SerializeToString())
+    assert "rejects 1 spans" in str(sender([spans(1)]))
+
+
+def test_each_loss_is_told_also_after_a_refusal(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "floe_dagster.observability")
+    _took, send = picky([b"bad"], RecordRefusedError("answers 400"))
+    with delivering(tmp_path, send) as delivery:
+        delivery.put(b"bad")
+        until(lambda: delivery.refused == 1)
+        for _ in range(2):
+            delivery.outbox.limit_bytes = 0
+            delivery.outbox._end_segment()
+            delivery.put(b"1")
+            delivery.put(b"2")
+            delivery.outbox.limit_bytes = 1_000
+            delivery.put(b"3")
+        assert (delivery.lost, delivery.refused, delivery.dropped) == (4, 1, 5)
+        assert delivery.flush(5)
+    assert len([told for told in warnings(caplog) if "are lost from now on" in told]) == 2
+    assert caplog.text.count("lineage events are kept again; 2 were lost") == 2
+
+
+def test_refused_records_that_are_not_kept_are_counted_and_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _took, send = picky([b"%d" % number for number in range(10)], RecordRefusedError("answers 400"))
+    outbox = Outbox(tmp_path, refused_limit_bytes=6)
+    delivery = Delivery(outbox, send, batch=5, name="lineage events", field=FIELD)
+    for number in range(10):
+        delivery.put(b"%d" % number)
+    assert delivery.flush(5)
+    delivery.close(0)
+    assert (delivery.refused, refused_in(tmp_path)) == (10, [b"0", b"1", b"2"])
+    assert len([told for told in warnings(caplog) if "are not kept from now on" in told]) == 1
+
+
+def test_one_problem_of_two_deliveries_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, otlp: OtlpReceiver
+) -> None:
+    receiver = Receiver(url=otlp.http_endpoint, headers={"X": {"env": "FLOE_NOT_SET"}}, field=FIELD)
+    with (
+        delivering(tmp_path / "traces", otlp_sender(receiver, "traces")) as traces,
+        delivering(tmp_path / "metrics", otlp_sender(receiver, "metrics")) as metrics,
+    ):
+        for delivery in (traces, metrics):
+            delivery.put(spans(1))
+        until(lambda: traces.problem and metrics.problem)
+    (told,) = warnings(caplog)
+    assert "FLOE_NOT_SET" in told and "Nothing is lost and no run is held up: " in told
+
+
+def slow(seconds: float) -> Callable[[Sequence[bytes]], None]:
+    return lambda records: time.sleep(seconds)
+
+
+def test_several_deliveries_share_one_deadline(tmp_path: Path) -> None:
+    # Every answer is prompt, there are only many of them.
+    with (
+        delivering(tmp_path / "a", slow(0.1)) as one,
+        delivering(tmp_path / "b", slow(0.1)) as other,
+        delivering(tmp_path / "c", slow(0.1)) as none,
+    ):
+        for delivery in (one, other, none):
+            for number in range(50):
+                delivery.put(b"%d" % number)
+        begun = time.monotonic()
+        assert not flush_all([(one, 0.6), (other, 0.6), (none, 0.0)])
+        assert 0.5 < time.monotonic() - begun < 0.9
+        for delivery in (one, other, none):
+            delivery.end_within(0.5)
+        begun = time.monotonic()
+        for delivery in (one, other, none, one):
+            delivery.close(30)
+        assert time.monotonic() - begun < 0.8
+
+
+def test_a_close_of_a_thread_that_ended_returns_at_once(tmp_path: Path) -> None:
+    with delivering(tmp_path, slow(0)) as delivery:
+        delivery.put(b"1")
+        assert delivery.flush(5) and delivery.close(5)
+        # Nobody is there who would send this one.
+        delivery.put(b"2")
+        begun = time.monotonic()
+        assert not delivery.flush(30) and not delivery.close(30)
+        assert time.monotonic() - begun < 0.5
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Iterator[Callable[[float], process.Observed]]:
+    """Makes what is said of a product whose three receivers answer promptly, and never come to an end."""
+
+    def watch(drain: float) -> process.Observed:
+        home = FloeHome(tmp_path)
+        config = ObservabilityConfig(
+            telemetry=TelemetryConfig(enabled=True, backend="otlp", otlp_endpoint="http://127.0.0.1:1"),
+            lineage_endpoint="http://127.0.0.1:1",
+            lineage_drain_seconds=drain,
+        )
+        telemetry, lineage = process._opened("shop", config, home)
+        for delivery in telemetry.deliveries:
+            delivery._send = slow(0.1)  # type: ignore[assignment]
+            for number in range(100):
+                delivery.put(b"%d" % number)
+        found: Any = process.Observed(
+            "shop", config, {"product": {}}, telemetry, lineage, None, tmp_path, tmp_path
+        )
+        return found
+
+    yield watch
+    process._close_all()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "drain", "least", "most"), [(0.5, 1.0, 0.9, 1.4), (0.5, 0.0, 0.4, 0.9), (0.0, 0.0, 0.0, 0.3)]
+)
+def test_the_end_of_a_run_waits_as_long_as_the_longest_of_its_limits(
+    watched: Callable[[float], process.Observed], seconds: float, drain: float, least: float, most: float
+) -> None:
+    observed = watched(drain)
+    assert [delivery.name for delivery in observed.telemetry.deliveries] == [
+        "traces",
+        "metrics",
+        "lineage events",
+    ]
+    begun = time.monotonic()
+    observed.flush(seconds)
+    assert least <= time.monotonic() - begun < most
+
+
+def test_the_end_of_a_process_is_short_altogether(watched: Callable[[float], process.Observed]) -> None:
+    watched(600.0)
+    begun = time.monotonic()
+    process._close_all()
+    assert time.monotonic() - begun < process.EXIT_SECONDS + 0.4

@@ -178,7 +178,10 @@ class ObservedBuild:
                 outcome=result["status"],
             )
         for key, reason in outcome.withheld.items():
-            self.refused(key, reason)
+            # A log takes the first line of what dbt says; here there is room for all of it.
+            said = str((outcome.results.get(key) or {}).get("message") or "").strip()
+            failed = key not in outcome.built and said
+            self.refused(key, f"{reason.partition(': ')[0]}: {said}" if failed else reason)
         self._tell_tests(outcome)
 
     def _tell_tests(self, outcome: Any) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from floe_dagster.compilation.profiles import duckdb_file
 from floe_dagster.home import FloeHome
+from floe_dagster.observability.delivery import flush_all
 from floe_dagster.observability.lineage.datasets import CatalogNames
 from floe_dagster.observability.lineage.emitter import LineageEmitter
 from floe_dagster.observability.logs import configure_product_logger
@@ -59,9 +60,19 @@ class Observed:
         return self.telemetry.enabled or self.lineage.enabled
 
     def flush(self, seconds: float = FLUSH_SECONDS) -> None:
-        """Hand over everything; waits as long as the receivers answer promptly."""
-        self.telemetry.flush(seconds)
-        self.lineage.flush()
+        """Hand over everything; waits as long as the receivers answer promptly.
+
+        Args:
+            seconds: At most, for traces and metrics; events have their own limit, `lineage_drain_seconds`. All are sent
+                at the same time, so the longer of the two is the limit of both.
+        """
+        # Into the outboxes alone: nobody has to wait for one receiver before the next.
+        self.telemetry.flush(0.0)
+        events = self.lineage.delivery
+        waits = [(delivery, seconds) for delivery in self.telemetry.deliveries if delivery is not events]
+        if events is not None:
+            waits.append((events, self.lineage.drain_seconds))
+        flush_all(waits)
 
 
 def is_observed(config: ObservabilityConfig) -> bool:
@@ -114,6 +125,7 @@ def _opened(slug: str, config: ObservabilityConfig, home: FloeHome) -> tuple[Tel
                 _close(*_open.pop(other), seconds=0.0)
             telemetry, lineage = Telemetry(slug, config.telemetry, home), LineageEmitter(slug, config, home)
             if telemetry.enabled and lineage.delivery is not None:
+                # The metric of what waits counts it, too.
                 telemetry.deliveries.append(lineage.delivery)
             _open[key] = telemetry, lineage
         return _open[key]
@@ -121,14 +133,19 @@ def _opened(slug: str, config: ObservabilityConfig, home: FloeHome) -> tuple[Tel
 
 def _close(telemetry: Telemetry, lineage: LineageEmitter, *, seconds: float) -> None:
     lineage.drain_seconds = seconds
-    lineage.close()
+    # Puts the last spans and points into their outboxes, then closes all deliveries that it knows.
     telemetry.close(seconds)
+    lineage.close()
 
 
 @atexit.register
 def _close_all() -> None:
     deadline = time.monotonic() + EXIT_SECONDS
     with _lock:
+        for telemetry, lineage in _open.values():
+            for delivery in (*telemetry.deliveries, lineage.delivery):
+                if delivery is not None:
+                    delivery.end_within(EXIT_SECONDS)
         while _open:
             _key, opened = _open.popitem()
             _close(*opened, seconds=max(deadline - time.monotonic(), 0.0))

@@ -1,0 +1,219 @@
+"""Receivers that are away, slow or wrong: runs go on, one report each says so, nothing is lost."""
+
+from __future__ import annotations
+
+import gc
+import http.server
+import logging
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from floe_dagster.compilation.stages import compile_product
+from floe_dagster.definitions.observing.process import observe
+from tests.integration.observing.observed import (
+    SECRET,
+    Project,
+    end_process,
+    lineage_to,
+    make_product,
+    project,
+    tracing,
+    tree_of,
+)
+from tests.receivers import FaultMode, LineageReceiver, OtlpReceiver
+
+MORE_SECONDS = 10
+"""What a run may take longer because of a receiver; it is far less, where nobody else needs the machine."""
+FIELDS = ("observability.tracing.endpoint", "observability.lineage.endpoint")
+SPANS = 18
+EVENTS = 12
+
+
+@dataclass
+class Away:
+    """A product whose receivers can be switched."""
+
+    project: Project
+    product: Path
+    job: Any
+    otlp: OtlpReceiver
+    lineage: LineageReceiver
+    seconds: float = 0.0
+
+    def run(self) -> tuple[Any, float]:
+        begun = time.monotonic()
+        ran = self.job.execute_in_process(instance=self.project.instance, raise_on_error=False)
+        return ran, time.monotonic() - begun
+
+    def next_process(self) -> None:
+        """Open the product as the next process does."""
+        end_process()
+        # Its locks go with a process; in this one they go with the last that knows of them.
+        time.sleep(0.3)
+        gc.collect()
+        result = compile_product(self.product, home=self.project.home)
+        assert result.artifact is not None and result.index is not None
+        observe(result.artifact, result.index, self.product, self.project.home)
+
+    def switch(self, mode: FaultMode | None) -> None:
+        for receiver in (self.otlp, self.lineage):
+            if mode is None:
+                receiver.stop_listening()
+            else:
+                receiver.start_listening()
+                receiver.mode = mode
+
+    def events(self, run_id: str) -> list[str]:
+        return [
+            f"{event['job']['name']} {event['eventType']}"
+            for event in self.lineage.events()
+            if run_id in str(event["run"])
+        ]
+
+
+@pytest.fixture(scope="module", params=["grpc", "http"])
+def away(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Away]:
+    folder = tmp_path_factory.mktemp("away")
+    with OtlpReceiver() as otlp, LineageReceiver() as lineage, project(folder) as made:
+        product = make_product(folder, tracing(otlp, request.param), lineage_to(lineage))
+        job = made.definitions(product).resolve_job_def("shop_run")
+        opened = Away(made, product, job, otlp, lineage)
+        ran, opened.seconds = opened.run()
+        assert ran.success and len(tree_of(otlp, ran.run_id).spans) == SPANS
+        assert len(opened.events(ran.run_id)) == EVENTS
+        yield opened
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [None, FaultMode.BLACK_HOLE, FaultMode.STATUS_500, FaultMode.SLOW, FaultMode.UNAUTHORIZED],
+    ids=["down", "black-hole", "500", "slow", "unauthorized"],
+)
+def test_a_run_neither_fails_nor_waits_and_all_of_it_arrives_later(
+    away: Away, mode: FaultMode | None, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    end_process()
+    away.switch(mode)
+    try:
+        with caplog.at_level(logging.INFO):
+            ran, seconds = away.run()
+        assert ran.success
+        assert seconds < away.seconds + MORE_SECONDS
+        told = reports(caplog)
+        if mode in (None, FaultMode.STATUS_500, FaultMode.UNAUTHORIZED):
+            # One for each kind of records.
+            assert len(told) == len(set(told)) <= 3
+            for field in FIELDS:
+                assert any(line.startswith(f"{field} of shop:") for line in told), told
+        waiting = away.project.pending()
+        assert waiting["lineage"] > 0 and waiting["traces"] > 0
+    finally:
+        away.switch(FaultMode.OK)
+    printed = capfd.readouterr()
+    assert "Traceback" not in printed.err + printed.out
+    assert not [record for record in caplog.records if record.exc_info]
+    assert SECRET not in caplog.text + printed.err + printed.out
+
+    away.next_process()
+    away.otlp.wait_until(lambda: not sum(away.project.pending().values()), 30, "an empty outbox")
+    tree = tree_of(away.otlp, ran.run_id)
+    assert len(tree.spans) == SPANS
+    events = away.events(ran.run_id)
+    assert len(events) == len(set(events)) == EVENTS
+
+
+def reports(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [
+        record.getMessage()
+        for record in caplog.records
+        if record.name.startswith("floe_dagster") and record.levelno >= logging.WARNING
+        if any(field in record.getMessage() for field in FIELDS)
+    ]
+
+
+def test_a_host_that_does_not_exist_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with project(tmp_path) as made:
+        ran = made.run(
+            make_product(
+                tmp_path,
+                {"exporter": "otlp", "endpoint": "https://collector.invalid:4317"},
+                {"transport": "http", "endpoint": "https://marquez.invalid:5000"},
+            )
+        )
+        assert ran.success
+        told = reports(caplog)
+        assert any(FIELDS[0] in line and "collector.invalid" in line for line in told), told
+        assert any(FIELDS[1] in line and "marquez.invalid" in line for line in told), told
+        assert len(told) == len(set(told)) <= 3
+        assert made.pending()["lineage"] == EVENTS
+    printed = capfd.readouterr()
+    assert "Traceback" not in printed.err + printed.out
+
+
+@contextmanager
+def self_signed(folder: Path) -> Iterator[str]:
+    """Serve HTTPS with a certificate that nobody knows; gives the address."""
+    command = (
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -keyout key.pem -out cert.pem"
+    )
+    subject = ["-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*command.split(), *subject], cwd=folder, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Accepting)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"https://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+class Accepting(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+
+def test_a_certificate_that_nobody_trusts_is_refused_until_the_manifest_names_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with self_signed(tmp_path) as url, project(tmp_path) as made:
+        traced = {"exporter": "otlp", "endpoint": url, "protocol": "http"}
+        told_of = {"transport": "http", "endpoint": url}
+        product = make_product(tmp_path, traced, told_of)
+        assert made.run(product).success
+        told = reports(caplog)
+        assert all(any(field in line and "certificate" in line for line in told) for field in FIELDS), told
+        assert made.pending()["lineage"] == EVENTS
+        assert "Traceback" not in capfd.readouterr().err
+
+        caplog.clear()
+        certificate = str(tmp_path / "cert.pem")
+        manifest = tmp_path / "manifest-shop.yaml"
+        text = manifest.read_text().replace(
+            f"endpoint: {url}", f"endpoint: {url}\n    certificate_file: {certificate}"
+        )
+        manifest.write_text(text)
+        assert made.run(product).success
+        assert not reports(caplog)
+        assert made.pending() == {"lineage": 0, "traces": 0, "metrics": 0}

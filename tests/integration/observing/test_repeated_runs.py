@@ -1,0 +1,227 @@
+"""Attempts and re-executions, several products, several runs: every id is told once, and what belongs together hangs together."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from floe_dagster.compilation.stages import compile_product
+from floe_dagster.definitions.factory import build_product_definitions
+from floe_dagster.home import FloeHome
+from tests.integration.observing.observed import (
+    Project,
+    lineage_to,
+    make_product,
+    names_below,
+    project,
+    tracing,
+    tree_of,
+)
+from tests.receivers import LineageReceiver, OtlpReceiver
+
+IN_PROCESS: dict[str, Any] = {"execution": {"config": {"in_process": {}}}}
+
+
+@dataclass
+class Seen:
+    project: Project
+    product: Path
+    otlp: OtlpReceiver
+    lineage: LineageReceiver
+
+    def block(self) -> Path:
+        """Put a file where the mart's folder has to be: the disk refuses this one table."""
+        place = self.project.home.warehouse_dir / "shop" / "mart_customers"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text("in the way")
+        return place
+
+    def events(self, job: str, run_id: str) -> list[dict[str, Any]]:
+        wanted = {"key": "dagster_run_id", "value": run_id}
+        return [
+            event
+            for event in self.lineage.events()
+            if event["job"]["name"] == job
+            if any(wanted.items() <= tag.items() for tag in event["run"]["facets"]["tags"]["tags"])
+        ]
+
+
+@pytest.fixture
+def seen(tmp_path: Path) -> Iterator[Seen]:
+    with OtlpReceiver() as otlp, LineageReceiver() as lineage, project(tmp_path) as made:
+        yield Seen(made, make_product(tmp_path, tracing(otlp), lineage_to(lineage)), otlp, lineage)
+
+
+def shop_job() -> Any:
+    """The job, as another process gets it."""
+    product = Path(os.environ["FLOE_TEST_SHOP"])
+    home = FloeHome(product.parent / ".floe")
+    result = compile_product(product, home=home)
+    assert result.bundle is not None
+    return build_product_definitions(result.bundle, product_dir=product, home=home).resolve_job_def(
+        "shop_run"
+    )
+
+
+def test_a_second_attempt_has_a_span_of_its_own_and_the_same_lineage_runs(seen: Seen) -> None:
+    place = seen.block()
+
+    def clear() -> None:
+        while not (place.parent / "stg_orders").exists():
+            time.sleep(0.05)
+        time.sleep(2)
+        place.unlink()
+
+    thread = threading.Thread(target=clear)
+    thread.start()
+    ran = seen.project.run(seen.product)
+    thread.join()
+    assert ran.success and any(event.is_step_up_for_retry for event in ran.all_events)
+    tree = tree_of(seen.otlp, ran.run_id)
+    assert tree.root.attributes["floe.dagster.status"] == "COMPLETE"
+    first = tree.one("step shop_dbt", floe__dagster__attempt=0)
+    second = tree.one("step shop_dbt", floe__dagster__attempt=1)
+    assert first.status == "ERROR" and second.status == "UNSET"
+    assert "model stg_orders" in names_below(tree, first)
+    assert "model stg_orders" not in names_below(tree, second)
+    assert "publish shop.mart_customers" in names_below(tree, second)
+    staging = [event["eventType"] for event in seen.events("shop.stg_orders", ran.run_id)]
+    assert staging == ["START", "COMPLETE"]
+    mart = seen.events("shop.mart_customers", ran.run_id)
+    assert len({event["run"]["runId"] for event in mart}) == 1
+    assert [event["eventType"] for event in mart] == ["START", "FAIL", "START", "COMPLETE"]
+    run = seen.events("shop_run", ran.run_id)
+    assert [event["eventType"] for event in run if event["eventType"] != "START"] == ["COMPLETE"]
+    starts = [event for event in run if event["eventType"] == "START"]
+    assert all(event == starts[0] for event in starts)
+    retries = [p for p in seen.otlp.metrics() if p.name == "floe.retries"]
+    assert {(p.attributes.get("floe.kind"), p.value) for p in retries} == {("step", 1)}
+
+
+def test_a_re_execution_goes_on_in_the_trace_of_the_run_that_failed(
+    seen: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = seen.block()
+    monkeypatch.setenv("FLOE_TEST_SHOP", str(seen.product))
+    instance = seen.project.instance
+    with dg.execute_job(dg.reconstructable(shop_job), instance=instance, run_config=IN_PROCESS) as first:
+        assert not first.success
+    place.unlink()
+    options = dg.ReexecutionOptions.from_failure(first.run_id, instance)
+    with dg.execute_job(
+        dg.reconstructable(shop_job), instance=instance, run_config=IN_PROCESS, reexecution_options=options
+    ) as second:
+        assert second.success
+    tree = tree_of(seen.otlp, second.run_id)
+    assert tree.root.attributes["floe.dagster.run_id"] == first.run_id
+    assert tree.root.attributes["floe.dagster.status"] == "FAIL"
+    again = tree.one("run shop_run", floe__dagster__run_id=second.run_id)
+    assert tree.parent(again) == tree.root
+    assert again.attributes["floe.dagster.status"] == "COMPLETE"
+    attempts = [span for span in tree.named("step shop_dbt") if tree.parent(span) == tree.root]
+    assert [span.attributes["floe.dagster.attempt"] for span in attempts] == [0, 1, 2]
+
+    (ended,) = [e for e in seen.events("shop_run", second.run_id) if e["eventType"] == "COMPLETE"]
+    parent = ended["run"]["facets"]["parent"]
+    assert ended["run"]["runId"] == second.run_id
+    assert parent["run"]["runId"] == parent["root"]["run"]["runId"] == first.run_id
+    (mart,) = [e for e in seen.events("shop.mart_customers", second.run_id) if e["eventType"] == "COMPLETE"]
+    assert mart["run"]["facets"]["parent"]["run"]["runId"] == second.run_id
+    assert mart["run"]["facets"]["parent"]["root"]["run"]["runId"] == first.run_id
+    # Nothing that stands is told again.
+    assert seen.events("shop.stg_orders", second.run_id) == []
+    assert seen.project.snapshot("shop.mart_customers")[1]["floe.trace-id"] == tree.root.trace_id
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """Two products that tell different receivers, run one after the other and then in one run."""
+    folder = tmp_path_factory.mktemp("two")
+    with (
+        OtlpReceiver() as otlp,
+        OtlpReceiver() as other_otlp,
+        LineageReceiver() as lineage,
+        LineageReceiver() as other_lineage,
+        project(folder) as made,
+    ):
+        shop = make_product(folder, tracing(otlp), lineage_to(lineage))
+        store = make_product(folder, tracing(other_otlp, "http"), lineage_to(other_lineage), slug="store")
+        both = dg.Definitions.merge(made.definitions(shop), made.definitions(store))
+        runs = {
+            slug: both.resolve_job_def(f"{slug}_run").execute_in_process(instance=made.instance)
+            for slug in ("shop", "store")
+        }
+        keys = [
+            dg.AssetKey([slug, name])
+            for slug in ("shop", "store")
+            for name in ("raw_orders", "stg_orders", "mart_customers")
+        ]
+        shared = both.resolve_implicit_global_asset_job_def().execute_in_process(
+            instance=made.instance, asset_selection=keys
+        )
+        run = made.instance.get_run_by_id(shared.run_id)
+        assert run is not None
+        end = next(event for event in shared.all_events if event.event_type_value == "PIPELINE_SUCCESS")
+        for slug in ("shop", "store"):
+            sensor = both.get_repository_def().get_sensor_def(f"{slug}_run_success")
+            for _twice in range(2):
+                current = made.instance.get_run_by_id(shared.run_id)
+                assert current is not None
+                sensor(
+                    dg.build_run_status_sensor_context(
+                        sensor_name=sensor.name,
+                        dagster_instance=made.instance,
+                        dagster_run=current,
+                        dagster_event=end,
+                    )
+                )
+        yield {
+            "runs": runs,
+            "shared": shared,
+            "shop": (otlp, lineage),
+            "store": (other_otlp, other_lineage),
+            "project": made,
+        }
+
+
+def test_two_products_in_one_process_stay_apart(two: dict[str, Any]) -> None:
+    for slug, other in (("shop", "store"), ("store", "shop")):
+        otlp, lineage = two[slug]
+        tree = tree_of(otlp, two["runs"][slug].run_id)
+        assert len(tree.spans) == 18
+        assert {span.resource["service.name"] for span in otlp.spans()} == {slug}
+        assert {p.attributes.get("floe.product", slug) for p in otlp.metrics()} == {slug}
+        assert {event["job"]["namespace"] for event in lineage.events()} == {slug}
+        # What both are part of names its job, which is neither's.
+        told = repr((otlp.spans(), [e for e in lineage.events() if two["shared"].run_id not in repr(e)]))
+        assert f"{other}_run" not in told and f"{other}.main" not in told
+
+
+def test_one_run_of_two_products_is_a_tree_and_a_lineage_run_for_each(two: dict[str, Any]) -> None:
+    run_id = two["shared"].run_id
+    for slug in ("shop", "store"):
+        otlp, lineage = two[slug]
+        tree = tree_of(otlp, run_id)
+        assert tree.root.name == f"run {slug}_assets"
+        assert set(names_below(tree, tree.root)) == {"launch", f"step {slug}_dbt"}
+        lineage_id = tree.root.attributes["floe.openlineage.run_id"]
+        assert lineage_id != run_id
+        states = [e["eventType"] for e in lineage.events() if e["run"]["runId"] == lineage_id]
+        assert states == ["START", "COMPLETE"]
+        models = [e for e in lineage.events() if e["job"]["name"] == f"{slug}.mart_customers"]
+        parents = {e["run"]["facets"]["parent"]["run"]["runId"] for e in models}
+        assert parents == {lineage_id, two["runs"][slug].run_id}
+        properties = two["project"].snapshot(f"{slug}.mart_customers")[1]
+        assert properties["floe.dagster-run-id"] == run_id
+        assert properties["floe.openlineage-run-id"] == lineage_id
+        assert properties["floe.trace-id"] == tree.root.trace_id
+    shop, store = (tree_of(two[slug][0], run_id).root for slug in ("shop", "store"))
+    assert shop.span_id != store.span_id
