@@ -98,7 +98,7 @@ def _replay(options: argparse.Namespace, products: list[Waiting]) -> int:
             told.append(one)
             if options.refused:
                 outbox.requeue_refused()
-            before = outbox.pending()
+            before, refused = outbox.pending(), outbox.refused()
             if before and send is None:
                 one["error"] = "the manifest names no receiver for it"
             elif before and send is not None:
@@ -108,8 +108,9 @@ def _replay(options: argparse.Namespace, products: list[Waiting]) -> int:
                     one["error"] = str(error)
             one["waiting"] = outbox.pending()
             if "error" in one:
-                # Some may have gone before the receiver went away.
-                one["delivered"] = before - one["waiting"]
+                # Some may have gone, or been refused, before the receiver went away.
+                one["refused"] = outbox.refused() - refused
+                one["delivered"] = before - one["waiting"] - one["refused"]
     failed = any("error" in one for one in told)
     if options.format == "json":
         print_json({"outboxes": told})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 import dagster as dg
@@ -43,6 +44,7 @@ class ObservedRun:
         self.run = run
         tags = {**(root or {}), **run.tags}
         self.parent, self.trace = _trace_of(observed, tags, self.lineage_id)
+        self._sources: dict[str, tuple[str, str | None, str] | None] = {}
 
     @property
     def is_shared(self) -> bool:
@@ -112,12 +114,17 @@ class ObservedRun:
             engine=("Dagster", dagster.__version__),
         )
 
+    @cached_property
+    def _links(self) -> SourceLinks:
+        return SourceLinks.of_product(self.observed.product.get("repository"), self.observed.product_dir)
+
     def _source(self, file: str) -> tuple[str, str | None, str] | None:
-        repository = self.observed.product.get("repository")
-        links = SourceLinks.of_product(repository, self.observed.product_dir)
-        path = display_path(self.observed.product_dir / file, links.project_root)
-        url = links.url(path)
-        return (url, repository, path) if url else None
+        # Each event of a model asks, and each answer looks for folders on the disk.
+        if file not in self._sources:
+            path = display_path(self.observed.product_dir / file, self._links.project_root)
+            url = self._links.url(path)
+            self._sources[file] = (url, self._links.repository, path) if url else None
+        return self._sources[file]
 
     def close(
         self,
