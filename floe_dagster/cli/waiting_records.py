@@ -12,7 +12,7 @@ from typing import Any
 from floe_dagster.cli.terminal import print_json, product_dirs, table
 from floe_dagster.compilation.bundle import BAKED_BUNDLE, Bundle, BundleError
 from floe_dagster.home import FloeHome
-from floe_dagster.observability.delivery import ReceiverAwayError, Send, deliver_now
+from floe_dagster.observability.delivery import ReplayEndedError, Send, deliver_now
 from floe_dagster.observability.outbox import Outbox
 from floe_dagster.schemas.artifacts import ObservabilityConfig
 
@@ -98,19 +98,15 @@ def _replay(options: argparse.Namespace, products: list[Waiting]) -> int:
             told.append(one)
             if options.refused:
                 outbox.requeue_refused()
-            before, refused = outbox.pending(), outbox.refused()
-            if before and send is None:
+            waits = outbox.pending() > 0
+            if waits and send is None:
                 one["error"] = "the manifest names no receiver for it"
-            elif before and send is not None:
+            elif waits and send is not None:
                 try:
                     one["delivered"], one["refused"] = deliver_now(outbox, send, batch=batch)
-                except ReceiverAwayError as error:
-                    one["error"] = str(error)
+                except ReplayEndedError as error:
+                    one |= {"delivered": error.delivered, "refused": error.refused, "error": str(error)}
             one["waiting"] = outbox.pending()
-            if "error" in one:
-                # Some may have gone, or been refused, before the receiver went away.
-                one["refused"] = outbox.refused() - refused
-                one["delivered"] = before - one["waiting"] - one["refused"]
     failed = any("error" in one for one in told)
     if options.format == "json":
         print_json({"outboxes": told})

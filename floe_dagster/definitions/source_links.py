@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from floe_dagster.home import find_project_root
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SourceLinks:
     """Where the lines of a product's files are shown on the web, where that is known.
 
@@ -38,7 +39,7 @@ class SourceLinks:
         if address.scheme not in ("http", "https") or not address.netloc or os.path.isabs(file):
             return None
         blob = "/-/blob" if "gitlab" in address.netloc else "/blob"
-        path = quote((self._prefix() / file).as_posix())
+        path = quote((self._prefix / file).as_posix())
         anchor = f"#L{line}" if line else ""
         # Without user information: a token in the address is nobody's business.
         host = address.netloc.rpartition("@")[2]
@@ -50,7 +51,9 @@ class SourceLinks:
         address = self.url(file, line)
         return f"[{text}]({address})" if address and text else text
 
+    @cached_property
     def _prefix(self) -> Path:
+        # Looked for on the disk once, and not for every link.
         for folder in (self.project_root, *self.project_root.parents):
             if (folder / ".git").exists():
                 return self.project_root.relative_to(folder)

@@ -50,6 +50,21 @@ class ReceiverAwayError(Exception):
         self.answered = answered
 
 
+class ReplayEndedError(ReceiverAwayError):
+    """The receiver went away during a replay.
+
+    Args:
+        message: What is wrong, for a person.
+        delivered: Records that it took before.
+        refused: Records that it will never take.
+    """
+
+    def __init__(self, message: str, *, delivered: int, refused: int) -> None:
+        super().__init__(message)
+        self.delivered = delivered
+        self.refused = refused
+
+
 class RecordRefusedError(Exception):
     """The receiver will never take this record."""
 
@@ -423,7 +438,7 @@ def deliver_now(outbox: Outbox, send: Send, *, batch: int) -> tuple[int, int]:
         How many were delivered, how many were refused for ever.
 
     Raises:
-        ReceiverAwayError: The receiver does not take them now; the rest stays.
+        ReplayEndedError: The receiver does not take them now; the rest stays.
         OSError: The outbox cannot be read; it names the file.
     """
     delivery = Delivery(outbox, send, batch=batch, name="records", field="replay")
@@ -434,5 +449,7 @@ def deliver_now(outbox: Outbox, send: Send, *, batch: int) -> tuple[int, int]:
                 return delivery.delivered, delivery.refused
             except ReceiverAwayError as error:
                 if not error.answered or delivery._failed >= ATTEMPTS:
-                    raise
+                    raise ReplayEndedError(
+                        str(error), delivered=delivery.delivered, refused=delivery.refused
+                    ) from error
             time.sleep(REPLAY_PAUSE_SECONDS)

@@ -31,6 +31,7 @@ from floe_dagster.observability.delivery import (
     Delivery,
     ReceiverAwayError,
     RecordRefusedError,
+    ReplayEndedError,
     deliver_now,
     flush_all,
 )
@@ -588,12 +589,29 @@ def test_what_cannot_be_delivered_now_stays(
             lineage.mode = FaultMode.STATUS_500
         sender(records)
 
-    with pytest.raises(ReceiverAwayError, match="answers 500"):
+    with pytest.raises(ReplayEndedError, match="answers 500") as ended:
         deliver_now(Outbox(tmp_path), twice, batch=20)
+    assert (ended.value.delivered, ended.value.refused) == (2, 0)
     assert Outbox(tmp_path).pending() == 3
     lineage.mode = FaultMode.OK
     assert deliver_now(Outbox(tmp_path), sender, batch=20) == (3, 0)
     assert numbers(lineage) == [0, 1, 2, 3, 4]
+
+
+def test_a_replay_that_ends_early_tells_what_was_delivered_and_what_was_refused(tmp_path: Path) -> None:
+    left_behind(tmp_path, [b"good", b"bad", b"away"])
+
+    def send(records: Sequence[bytes]) -> None:
+        if b"bad" in records:
+            raise RecordRefusedError("answers 400")
+        if b"away" in records:
+            raise ReceiverAwayError("nothing listens there")
+
+    # What the outbox has no room for is refused as well, and not delivered.
+    with pytest.raises(ReplayEndedError, match="nothing listens there") as ended:
+        deliver_now(Outbox(tmp_path, refused_limit_bytes=1), send, batch=20)
+    assert (ended.value.delivered, ended.value.refused) == (1, 1)
+    assert Outbox(tmp_path).pending() == 1
 
 
 def test_the_next_process_delivers_what_the_last_one_left(tmp_path: Path, lineage: LineageReceiver) -> None:

@@ -44,7 +44,6 @@ class ObservedRun:
         self.run = run
         tags = {**(root or {}), **run.tags}
         self.parent, self.trace = _trace_of(observed, tags, self.lineage_id)
-        self._sources: dict[str, tuple[str, str | None, str] | None] = {}
 
     @property
     def is_shared(self) -> bool:
@@ -116,15 +115,13 @@ class ObservedRun:
 
     @cached_property
     def _links(self) -> SourceLinks:
+        # Each event of a model asks.
         return SourceLinks.of_product(self.observed.product.get("repository"), self.observed.product_dir)
 
     def _source(self, file: str) -> tuple[str, str | None, str] | None:
-        # Each event of a model asks, and each answer looks for folders on the disk.
-        if file not in self._sources:
-            path = display_path(self.observed.product_dir / file, self._links.project_root)
-            url = self._links.url(path)
-            self._sources[file] = (url, self._links.repository, path) if url else None
-        return self._sources[file]
+        path = display_path(self.observed.product_dir / file, self._links.project_root)
+        url = self._links.url(path)
+        return (url, self._links.repository, path) if url else None
 
     def close(
         self,
