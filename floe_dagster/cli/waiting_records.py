@@ -12,8 +12,9 @@ from typing import Any
 from floe_dagster.cli.terminal import print_json, product_dirs, table
 from floe_dagster.compilation.bundle import BAKED_BUNDLE, Bundle, BundleError
 from floe_dagster.home import FloeHome
-from floe_dagster.observability.delivery import ReplayEndedError, Send, deliver_now
+from floe_dagster.observability.answers import Send
 from floe_dagster.observability.outbox import Outbox
+from floe_dagster.observability.replay import ReplayEndedError, deliver_now
 from floe_dagster.schemas.artifacts import ObservabilityConfig
 
 
@@ -76,6 +77,7 @@ def _status(options: argparse.Namespace, products: list[Waiting]) -> int:
             "waiting": outbox.pending(),
             "bytes": outbox.pending_bytes(),
             "refused": outbox.refused(),
+            "unreachable": len(outbox.look_for_unreachable()),
             "receiver": send is not None,
             "folder": str(outbox.folder),
         }
@@ -85,9 +87,22 @@ def _status(options: argparse.Namespace, products: list[Waiting]) -> int:
     if options.format == "json":
         print_json({"outboxes": told})
         return 0
-    columns = ("product", "kind", "waiting", "bytes", "refused", "folder")
-    print(table(columns, [[str(one[column]) for column in columns] for one in told], right=(2, 3, 4)))
+    columns = ("product", "kind", "waiting", "bytes", "refused", "unreachable", "folder")
+    print(table(columns, [[str(one[column]) for column in columns] for one in told], right=(2, 3, 4, 5)))
+    _tell_unreachable(products)
     return 0
+
+
+def _tell_unreachable(products: list[Waiting]) -> None:
+    """Name the files that this user cannot deliver; table and JSON count them."""
+    for product in products:
+        for kind, outbox, _send, _batch in product.outboxes:
+            for path, reason in outbox.look_for_unreachable().items():
+                print(
+                    f"{product.product}, {kind}: {path} cannot be delivered from here: {reason}; replay as the user whose "
+                    "it is, or let this one read and write the file and its .lock",
+                    file=sys.stderr,
+                )
 
 
 def _replay(options: argparse.Namespace, products: list[Waiting]) -> int:
@@ -107,16 +122,18 @@ def _replay(options: argparse.Namespace, products: list[Waiting]) -> int:
                 except ReplayEndedError as error:
                     one |= {"delivered": error.delivered, "refused": error.refused, "error": str(error)}
             one["waiting"] = outbox.pending()
-    failed = any("error" in one for one in told)
+            one["unreachable"] = len(outbox.look_for_unreachable())
+    failed = any("error" in one or one["unreachable"] for one in told)
     if options.format == "json":
         print_json({"outboxes": told})
         return 1 if failed else 0
-    columns = ("product", "kind", "delivered", "refused", "waiting")
-    print(table(columns, [[str(one[column]) for column in columns] for one in told], right=(2, 3, 4)))
+    columns = ("product", "kind", "delivered", "refused", "waiting", "unreachable")
+    print(table(columns, [[str(one[column]) for column in columns] for one in told], right=(2, 3, 4, 5)))
+    _tell_unreachable(products)
     for one in told:
         if "error" in one:
             print(f"error: {one['product']}, {one['kind']}: {one['error']}", file=sys.stderr)
-        elif one["waiting"]:
+        elif one["waiting"] and not one["unreachable"]:
             print(
                 f"{one['product']}, {one['kind']}: {one['waiting']} belong to processes that still run, which send them",
                 file=sys.stderr,

@@ -1,4 +1,8 @@
-"""Log lines with the ids of trace and run, as JSON or text."""
+"""Log lines with the ids of trace and run, as JSON or text.
+
+JSON is what collectors read and keep, so messages of the engine come without the values that they quote; text is for the
+person who looks for the wrong row.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,8 @@ import sys
 import traceback
 from datetime import UTC, datetime
 from typing import Any
+
+from floe_dagster.observability.messages import without_values
 
 
 class FloeFormatter(logging.Formatter):
@@ -41,13 +47,13 @@ class FloeFormatter(logging.Formatter):
             "level": record.levelname,
             "product": self.product,
             "logger": record.name,
-            "message": message,
+            "message": without_values(message),
             **ids,
         }
         if failed:
             line["exception.type"] = failed[0].__name__ if failed[0] else ""
-            line["exception.message"] = str(failed[1])
-            line["exception.stacktrace"] = "".join(traceback.format_exception(*failed))
+            line["exception.message"] = without_values(str(failed[1]))
+            line["exception.stacktrace"] = _stacktrace(failed)
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
@@ -93,6 +99,17 @@ def configure_product_logger(slug: str, level: str, *, as_json: bool) -> None:
     handler.setFormatter(FloeFormatter(slug, as_json=as_json))
     logger.addHandler(handler)
     logger.setLevel(level)
+
+
+def _stacktrace(failed: Any) -> str:
+    told = "".join(traceback.format_exception(*failed))
+    error: BaseException | None = failed[1]
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        told = told.replace(str(error), without_values(str(error))) if str(error) else told
+        error = error.__cause__ or error.__context__
+    return told
 
 
 def _dagster_ids(record: logging.LogRecord) -> dict[str, Any]:

@@ -30,6 +30,8 @@ LIMIT_BYTES = 512 << 20
 REFUSED_LIMIT_BYTES = 64 << 20
 """What is kept for a person to look at."""
 REFUSED = "refused.records"
+LOCK_SECONDS = 5.0
+"""Nobody else knows the name of a new segment, so its lock is free at once, or not to be had."""
 _SUFFIX = ".records"
 
 
@@ -131,8 +133,9 @@ class Outbox:
         self._own: list[Segment] = []
         self._file: Any = None
         self._written = 0
-        self._others = 0
         self._pid = os.getpid()
+        self.unreachable: dict[Path, str] = {}
+        """Segments that this process may not take over, with the reason in words, as of the last look at them."""
 
     def put(self, record: bytes) -> None:
         """Append one record; it is safe once this returns.
@@ -144,9 +147,7 @@ class Outbox:
             OutboxFullError: There is no room for it.
         """
         with self._lock:
-            if self._pid != os.getpid():
-                # A forked child must not write its parent's segment.
-                self._own, self._file, self._pid = [], None, os.getpid()
+            self._leave_to_parent()
             try:
                 if self._file is None or self._written >= self.segment_bytes:
                     self._begin_segment()
@@ -160,6 +161,11 @@ class Outbox:
                 raise OutboxFullError(f"{self.folder} takes no more: {error.strerror or error}") from error
             self._written += len(record) + 1
 
+    def _leave_to_parent(self) -> None:
+        # A forked child must neither write nor remove its parent's segments.
+        if self._pid != os.getpid():
+            self._own, self._file, self._pid = [], None, os.getpid()
+
     def _begin_segment(self) -> None:
         from filelock import FileLock
 
@@ -172,7 +178,7 @@ class Outbox:
         name = f"{time.time_ns()}-{os.getpid()}-{secrets.token_hex(3)}{_SUFFIX}"
         path = self.folder / name
         lock = FileLock(f"{path}.lock", thread_local=False)
-        lock.acquire()
+        lock.acquire(timeout=LOCK_SECONDS)
         # Unbuffered: a record that was put outlives the process.
         self._file = path.open("ab", buffering=0)
         self._own.append(Segment(path, lock))
@@ -192,6 +198,7 @@ class Outbox:
         if others:
             yield from self._left_behind()
         with self._lock:
+            self._leave_to_parent()
             own = list(self._own)
         yield from own
 
@@ -227,6 +234,7 @@ class Outbox:
 
         with self._lock:
             own = {segment.path for segment in self._own}
+        self.unreachable = {}
         busy: set[str] = set()
         for path in sorted(self._files()):
             writer = path.name.split("-")[1:2]
@@ -236,14 +244,30 @@ class Outbox:
             lock = FileLock(f"{path}.lock", thread_local=False)
             try:
                 lock.acquire(timeout=0)
-            except (Timeout, OSError):
+            except Timeout:
                 busy.update(writer)
+                continue
+            except OSError as error:
+                self.unreachable[path] = _denied(path, error)
+                continue
+            if refusal := _refusal(path, os.O_RDONLY):
+                self.unreachable[path] = _denied(path, refusal)
+                lock.release()
                 continue
             segment = Segment(path, lock, _sent(path))
             if path.exists():
                 yield segment
             else:
                 segment.release()
+
+    def look_for_unreachable(self) -> dict[Path, str]:
+        """Return the segments that this process may not take over, with the reason in words; takes none."""
+        found = {}
+        for path in sorted(self._files()):
+            error = _refusal(path.with_name(f"{path.name}.lock"), os.O_RDWR) or _refusal(path, os.O_RDONLY)
+            if error is not None:
+                found[path] = _denied(path, error)
+        return found
 
     def _files(self) -> list[Path]:
         try:
@@ -302,6 +326,7 @@ class Outbox:
     def close(self) -> None:
         """Give back what is not delivered: another process will."""
         with self._lock:
+            self._leave_to_parent()
             self._end_segment()
             own, self._own = self._own, []
             for segment in own:
@@ -309,6 +334,26 @@ class Outbox:
                     segment.remove()
                 else:
                     segment.release()
+
+
+def _refusal(path: Path, flags: int) -> OSError | None:
+    """Return why a file that is there cannot be opened."""
+    try:
+        os.close(os.open(path, flags | os.O_NONBLOCK))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return error
+    return None
+
+
+def _denied(path: Path, error: OSError) -> str:
+    """Say why a segment cannot be taken over, and whose it is."""
+    reason = error.strerror or type(error).__name__
+    try:
+        return f"{reason}; it is {path.owner()}'s"
+    except (KeyError, OSError, NotImplementedError):
+        return reason
 
 
 def _sent(path: Path) -> int:

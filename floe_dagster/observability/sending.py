@@ -8,26 +8,19 @@ from __future__ import annotations
 
 import base64
 import logging
-import re
-import ssl
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
 
 from floe_dagster.connections import connection_reason
-from floe_dagster.credentials import MissingCredentialError, resolve
-from floe_dagster.observability.delivery import ReceiverAwayError, RecordRefusedError
+from floe_dagster.observability.answers import ReceiverAwayError, RecordRefusedError
+from floe_dagster.observability.receiver import Receiver
 
 CONNECT_SECONDS = 5.0
 _TRY_AGAIN = frozenset({401, 403, 404, 405, 408, 425, 429, 500, 501, 502, 503, 504})
 """401 to 405 say that the address or the credentials are wrong: once they are mended, the same record is taken."""
 _BUSY = frozenset({429, 503})
 """These are about the receiver, whatever the record."""
-_HEADER_NAMES = {
-    "http": re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"),
-    "grpc": re.compile(r"[0-9A-Za-z_.-]+"),
-}
 _GRPC_REFUSED = frozenset({"INVALID_ARGUMENT", "OUT_OF_RANGE", "DATA_LOSS"})
 _RETRY_INFO = "grpc-status-details-bin"
 _SERVICES = {
@@ -36,108 +29,6 @@ _SERVICES = {
 }
 
 logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
-
-
-@dataclass(frozen=True, slots=True)
-class Receiver:
-    """Who takes the records.
-
-    Args:
-        url: Its address.
-        protocol: grpc or http.
-        headers: Sent along; secrets as references, looked up when something is sent.
-        bearer: Reference to a token that is sent along.
-        certificate_file: PEM file with the authorities to trust; the system's own when None.
-        answer_seconds: How long one answer may take.
-        field: The setting in the manifest that names it.
-    """
-
-    url: str
-    protocol: str = "http"
-    headers: Mapping[str, Any] = field(default_factory=dict)
-    bearer: Any = None
-    certificate_file: str | None = None
-    answer_seconds: float = 30.0
-    field: str = "observability"
-
-    def resolved_headers(self) -> dict[str, str]:
-        """Return the headers with their secrets.
-
-        Raises:
-            ReceiverAwayError: A reference names something that is not set.
-        """
-        try:
-            found = {
-                name: resolve(value, f"{self.field} ({name})") or "" for name, value in self.headers.items()
-            }
-            if self.bearer is not None:
-                found["Authorization"] = f"Bearer {resolve(self.bearer, f'{self.field} (api_key)')}"
-        except MissingCredentialError as error:
-            raise ReceiverAwayError(str(error)) from None
-        for name, value in found.items():
-            if not _HEADER_NAMES["grpc" if self.protocol == "grpc" else "http"].fullmatch(name):
-                raise ReceiverAwayError(
-                    f"the header {name!r} cannot be sent: a name holds letters, digits, - and _ only"
-                )
-            if value[:1].isspace():
-                raise ReceiverAwayError(f"the header {name} cannot be sent: its value begins with a space")
-            if not (value.isascii() and value.isprintable()):
-                raise ReceiverAwayError(
-                    f"the header {name} cannot be sent: its value holds a line end or other characters than ASCII"
-                )
-        return found
-
-    def away(self, error: BaseException | str) -> ReceiverAwayError:
-        """Return the error that says in a few words why it does not answer."""
-        reason = connection_reason(error) or (
-            type(error).__name__ if isinstance(error, BaseException) else error
-        )
-        return ReceiverAwayError(f"{self.shown} does not answer: {reason}")
-
-    @property
-    def shown(self) -> str:
-        """The address without user information."""
-        scheme, slashes, rest = self.url.partition("://") if "://" in self.url else ("", "", self.url)
-        host, slash, path = rest.partition("/")
-        return f"{scheme}{slashes}{host.rpartition('@')[2]}{slash}{path}"
-
-    def address(self) -> SplitResult:
-        """Return the parts of the address, of which host and port may be host:port alone.
-
-        Raises:
-            ReceiverAwayError: It is none.
-        """
-        try:
-            parts = urlsplit(self.url if "://" in self.url else f"http://{self.url}")
-            if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
-                return parts
-        except ValueError:
-            pass
-        raise ReceiverAwayError(
-            f"{self.shown} is no address: http://host:port or https://host:port is asked for"
-        )
-
-    def authorities(self) -> bytes | None:
-        """Return the content of the certificate file; None where the system's own authorities count.
-
-        Raises:
-            ReceiverAwayError: It cannot be read, or holds no certificates.
-        """
-        if not self.certificate_file:
-            return None
-        try:
-            with open(self.certificate_file, "rb") as file:
-                content = file.read()
-            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=self.certificate_file)
-            return content
-        except ssl.SSLError:
-            raise ReceiverAwayError(
-                f"certificate_file {self.certificate_file} is not a PEM file with certificates"
-            ) from None
-        except OSError as error:
-            raise ReceiverAwayError(
-                f"the certificate file {self.certificate_file} cannot be read: {error.strerror}"
-            ) from None
 
 
 class HttpSender:
@@ -158,6 +49,7 @@ class HttpSender:
         self.content_type = content_type
         self.signal = signal
         self._session: Any = None
+        self._prepared: tuple[Mapping[str, str], Any, dict[str, Any]] | None = None
 
     def __call__(self, records: Sequence[bytes]) -> str | None:
         """Send records, one request each.
@@ -177,6 +69,12 @@ class HttpSender:
             rejected = self._post(_decoded(record) if self.signal else record, headers) or rejected
         return rejected
 
+    def close(self) -> None:
+        """End the connection; what is sent after that opens another one."""
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
+
     def _open(self) -> Any:
         import requests
         from requests.adapters import HTTPAdapter
@@ -194,18 +92,36 @@ class HttpSender:
         session.auth = user if any(user) else _as_it_is
         return session
 
+    def _request(self, body: bytes, headers: Mapping[str, str]) -> tuple[Any, dict[str, Any]]:
+        """Return a request, and what the environment says of its connection.
+
+        Only the body differs from one record to the next. To make all of it anew takes as long as to send it.
+        """
+        import requests
+
+        if self._prepared is None or self._prepared[0] != headers:
+            first = self._session.prepare_request(
+                requests.Request("POST", self.url, headers=headers, data=body)
+            )
+            # Where only the session knew the certificates, REQUESTS_CA_BUNDLE would win.
+            verify = self.receiver.certificate_file or None
+            settings = self._session.merge_environment_settings(first.url, {}, None, verify, None)
+            self._prepared = headers, first, settings
+        _, template, settings = self._prepared
+        request = template.copy()
+        request.prepare_body(body, None)
+        return request, settings
+
     def _post(self, body: bytes, headers: Mapping[str, str]) -> str | None:
         from requests import RequestException
 
         try:
-            answer = self._session.post(
-                self.url,
-                data=body,
-                headers=headers,
+            request, settings = self._request(body, headers)
+            answer = self._session.send(
+                request,
                 timeout=(CONNECT_SECONDS, self.receiver.answer_seconds),
                 allow_redirects=False,
-                # Where only the session knew it, REQUESTS_CA_BUNDLE would win.
-                verify=self.receiver.certificate_file or None,
+                **settings,
             )
         except (RequestException, OSError, ValueError) as error:
             raise self.receiver.away(error) from None
@@ -236,6 +152,7 @@ class GrpcSender:
     def __init__(self, receiver: Receiver, *, signal: str) -> None:
         self.receiver = receiver
         self.signal = signal
+        self._channel: Any = None
         self._export: Any = None
 
     def __call__(self, records: Sequence[bytes]) -> str | None:
@@ -285,6 +202,12 @@ class GrpcSender:
                 ) from None
         return rejected
 
+    def close(self) -> None:
+        """End the connection; what is sent after that opens another one."""
+        channel, self._channel, self._export = self._channel, None, None
+        if channel is not None:
+            channel.close()
+
     def _open(self) -> Any:
         import grpc
 
@@ -295,11 +218,11 @@ class GrpcSender:
         options = [("grpc.max_reconnect_backoff_ms", 5_000), ("grpc.enable_http_proxy", 0)]
         if address.scheme == "https":
             credentials = grpc.ssl_channel_credentials(self.receiver.authorities())
-            channel = grpc.secure_channel(target, credentials, options=options)
+            self._channel = grpc.secure_channel(target, credentials, options=options)
         else:
-            channel = grpc.insecure_channel(target, options=options)
+            self._channel = grpc.insecure_channel(target, options=options)
         # Bytes in, bytes out: what lies in the outbox is what the wire takes.
-        return channel.unary_unary(_SERVICES[self.signal])
+        return self._channel.unary_unary(_SERVICES[self.signal])
 
 
 def otlp_sender(receiver: Receiver, signal: str) -> HttpSender | GrpcSender:

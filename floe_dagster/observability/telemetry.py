@@ -21,7 +21,8 @@ from floe_dagster.observability.environment import Environment, deployment_envir
 from floe_dagster.observability.instruments import Instruments
 from floe_dagster.observability.logs import product_logger
 from floe_dagster.observability.outbox import Outbox
-from floe_dagster.observability.sending import Receiver, otlp_sender
+from floe_dagster.observability.receiver import Receiver
+from floe_dagster.observability.sending import otlp_sender
 from floe_dagster.observability.trace_context import TraceParent
 from floe_dagster.schemas.artifacts import TelemetryConfig
 

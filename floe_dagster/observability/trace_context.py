@@ -14,7 +14,10 @@ from dataclasses import dataclass
 
 TRACEPARENT = "traceparent"
 """Run tag that carries the trace (W3C Trace Context)."""
-_FORM = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
+_FORM = re.compile(
+    r"(?P<version>[0-9a-f]{2})-(?P<trace>[0-9a-f]{32})-(?P<span>[0-9a-f]{16})-(?P<flags>[0-9a-f]{2})(?P<more>-[ -~]*)?"
+)
+"""https://www.w3.org/TR/trace-context/#versioning-of-traceparent: a later version may have more after a dash."""
 _LINEAGE_NAMESPACE = uuid.UUID("6f0f2c3e-6a49-5c0b-9d52-3c1f1f3a7b10")
 
 
@@ -37,14 +40,20 @@ class TraceParent:
 
     @classmethod
     def parse(cls, text: str | None) -> TraceParent | None:
-        """Return what a `traceparent` says; None where it says nothing valid."""
+        """Return what a `traceparent` says; None where it says nothing valid.
+
+        Of a version beyond 00 the four fields count that every later one begins with, as the standard asks.
+
+        Args:
+            text: The header's value.
+        """
         found = _FORM.fullmatch(text or "")
-        if found is None:
+        if found is None or found["version"] == "ff" or (found["version"] == "00" and found["more"]):
             return None
-        trace_id, span_id = int(found.group(1), 16), int(found.group(2), 16)
+        trace_id, span_id = int(found["trace"], 16), int(found["span"], 16)
         if not trace_id or not span_id:
             return None
-        return cls(trace_id, span_id, bool(int(found.group(3), 16) & 1))
+        return cls(trace_id, span_id, bool(int(found["flags"], 16) & 1))
 
 
 def trace_id_of(run_id: str) -> int:

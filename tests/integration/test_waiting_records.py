@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from floe_dagster.home import FloeHome
 from tests.conftest import MANIFEST
 from tests.receivers import FaultMode, LineageReceiver, OtlpReceiver
+from tests.unit.delivering import event, left_behind
 
 Command = Callable[..., tuple[int, str]]
 
@@ -71,6 +73,7 @@ def test_nothing_of_an_outage_is_lost(shop: Path, floe: Command) -> None:
             "delivered": waiting,
             "refused": 0,
             "waiting": 0,
+            "unreachable": 0,
         }
         code, told = outboxes(floe, "telemetry", "replay", shop)
         assert code == 0 and told["traces"]["delivered"] > 0 and told["metrics"]["delivered"] > 0
@@ -109,3 +112,24 @@ def test_a_receiver_that_is_no_longer_named_is_an_error_that_loses_nothing(shop:
         code, text = floe("lineage", "replay", shop)
         assert code == 1 and "names no receiver" in text
         assert outboxes(floe, "lineage", "status", shop)[1]["lineage"]["waiting"] > 0
+
+
+def test_what_this_user_cannot_deliver_is_counted_and_named(
+    shop: Path, floe: Command, home: FloeHome
+) -> None:
+    with OtlpReceiver() as otlp, LineageReceiver() as lineage:
+        observed_by(shop, otlp, lineage)
+        assert floe("compile", shop)[0] == 0
+        outbox = home.outbox_dir("shop", "lineage")
+        left_behind(outbox, [event(1)])
+        (locked,) = outbox.glob("*.records")
+        # What nobody can open as a file, the superuser included.
+        locked.with_name(f"{locked.name}.lock").unlink()
+        locked.with_name(f"{locked.name}.lock").mkdir()
+        left_behind(outbox, [event(2)])
+        assert outboxes(floe, "lineage", "status", shop)[1]["lineage"]["unreachable"] == 1
+        code, text = floe("lineage", "replay", shop)
+        assert code == 1 and str(locked) in text and "Is a directory" in text and ".lock" in text
+        assert "processes that still run" not in text and "Traceback" not in text
+        assert [one["run"]["runId"][-1] for one in lineage.events()] == ["2"]
+        assert locked.exists()

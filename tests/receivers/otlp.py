@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent import futures
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -26,6 +27,7 @@ from tests.receivers.tree import Tree
 
 PROTOBUF = "application/x-protobuf"
 PORT_SECONDS = 5
+STOP_SECONDS = 30
 # Requests that a black hole holds take one each.
 WORKERS = 64
 CODES = {
@@ -97,10 +99,17 @@ class OtlpReceiver(Receiver, Telemetry):
 
     Args:
         on_kept: Called with every span, point and record before the sender has its answer.
+        certificate: PEM files of a certificate and its key; gRPC is spoken over TLS then.
     """
 
-    def __init__(self, on_kept: Callable[[Span | Metric | Log], None] | None = None) -> None:
+    def __init__(
+        self,
+        on_kept: Callable[[Span | Metric | Log], None] | None = None,
+        *,
+        certificate: tuple[Path, Path] | None = None,
+    ) -> None:
         super().__init__()
+        self._certificate = certificate
         self._spans: list[Span] = []
         self._metrics: list[Metric] = []
         self._logs: list[Log] = []
@@ -114,7 +123,7 @@ class OtlpReceiver(Receiver, Telemetry):
     @property
     def grpc_endpoint(self) -> str:
         """Where gRPC is spoken."""
-        return f"http://127.0.0.1:{self._grpc_port}"
+        return f"{'https' if self._certificate else 'http'}://127.0.0.1:{self._grpc_port}"
 
     @property
     def http_endpoint(self) -> str:
@@ -174,15 +183,17 @@ class OtlpReceiver(Receiver, Telemetry):
         self._server = grpc.server(self._workers, options=[("grpc.so_reuseport", 0)])
         for path, (_, response, servicer, add) in SERVICES.items():
             add(_servicer(self, path, response, servicer), self._server)
-        self._grpc_port = _bind(self._server, self._grpc_port)
+        self._grpc_port = _bind(self._server, self._grpc_port, self._certificate)
         self._server.start()
         self._http.start()
 
     def _unlisten(self) -> None:
         self._http.stop()
         if self._server and self._workers:
-            self._server.stop(None).wait()
-            self._workers.shutdown(wait=False)
+            # Without a grace period `stop` itself would wait, for as long as it takes.
+            stopped = self._server.stop(0).wait(STOP_SECONDS)
+            self._workers.shutdown(wait=False, cancel_futures=True)
+            assert stopped, f"the gRPC server did not stop within {STOP_SECONDS} seconds"
 
 
 def _servicer(receiver: OtlpReceiver, path: str, response: Any, base: type) -> Any:
@@ -213,12 +224,22 @@ def _refusal(status: int, message: str) -> Answer:
     return Answer(status, Status(message=message).SerializeToString(), {"Content-Type": PROTOBUF})
 
 
-def _bind(server: grpc.Server, port: int) -> int:
+def _bind(server: grpc.Server, port: int, certificate: tuple[Path, Path] | None) -> int:
     """Bind a port; one that was just given back may take a moment."""
     deadline = time.monotonic() + PORT_SECONDS
+    credentials = None
+    if certificate:
+        chain, key = (file.read_bytes() for file in certificate)
+        credentials = grpc.ssl_server_credentials([(key, chain)])
     while True:
         try:
-            if bound := server.add_insecure_port(f"127.0.0.1:{port}"):
+            address = f"127.0.0.1:{port}"
+            bound = (
+                server.add_secure_port(address, credentials)
+                if credentials
+                else server.add_insecure_port(address)
+            )
+            if bound:
                 return int(bound)
         except RuntimeError:
             if time.monotonic() > deadline:

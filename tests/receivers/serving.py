@@ -7,16 +7,20 @@ import gzip
 import os
 import select
 import socket
+import ssl
 import struct
+import subprocess
 import threading
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 from tests.receivers.faults import FaultMode, Receiver
 
+STOP_SECONDS = 30
 STATUSES = {
     FaultMode.STATUS_500: 500,
     FaultMode.TOO_MANY: 429,
@@ -66,15 +70,61 @@ class HttpListener:
     def stop(self) -> None:
         """Close the port and every connection."""
         if self._server:
-            self._server.shutdown()
-            self._server.server_close()
-            self._server.sever()
-            self._server = None
+            server, self._server = self._server, None
+            stop_serving(server)
+            server.sever()
 
 
-class _Server(ThreadingHTTPServer):
+def stop_serving(server: ThreadingHTTPServer) -> None:
+    """End a server that serves in a thread, and close its port.
+
+    Raises:
+        AssertionError: Its thread does not end; `shutdown` itself would wait for it for ever.
+    """
+    ending = threading.Thread(target=server.shutdown, daemon=True)
+    ending.start()
+    ending.join(STOP_SECONDS)
+    server.server_close()
+    assert not ending.is_alive(), f"the HTTP server did not stop within {STOP_SECONDS} seconds"
+
+
+def self_signed(folder: Path) -> tuple[Path, Path]:
+    """Make a certificate of localhost that nobody signed but itself; returns it and its key."""
+    made = (
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -keyout key.pem -out cert.pem"
+    )
+    subject = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    subprocess.run([*made.split(), *subject], cwd=folder, check=True, capture_output=True, timeout=60)
+    return folder / "cert.pem", folder / "key.pem"
+
+
+@contextlib.contextmanager
+def serving(
+    handler: type[BaseHTTPRequestHandler], certificate: tuple[Path, Path] | None = None
+) -> Iterator[str]:
+    """Serve HTTP, or HTTPS with a certificate and its key; gives the address."""
+    server = _Quiet(("127.0.0.1", 0), handler)
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*certificate)
+        # Who does not finish a handshake while accepting would stop the thread that accepts, and with it `shutdown`.
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    try:
+        yield f"{'https' if certificate else 'http'}://localhost:{server.server_address[1]}"
+    finally:
+        stop_serving(server)
+
+
+class _Quiet(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing: clients that give up are part of the tests."""
+
+
+class _Server(_Quiet):
     request_queue_size = 128
 
     def __init__(self, address: tuple[str, int], listener: HttpListener) -> None:
@@ -99,9 +149,6 @@ class _Server(ThreadingHTTPServer):
             for connection in self._connections:
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: clients that give up are part of the tests."""
 
 
 class _Handler(BaseHTTPRequestHandler):

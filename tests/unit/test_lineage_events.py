@@ -34,6 +34,7 @@ from floe_dagster.observability.lineage.datasets import (
 from floe_dagster.observability.lineage.emitter import LineageEmitter
 from floe_dagster.observability.lineage.events import ABORT, COMPLETE, FAIL, START, LineageRun, ProductLineage
 from floe_dagster.observability.lineage.facets import Assertion, TableState, input_dataset, output_dataset
+from floe_dagster.observability.lineage.serialization import encode_event
 from floe_dagster.observability.trace_context import lineage_run_id
 from floe_dagster.schemas.artifacts import ObservabilityConfig, PluginRef, ResolvedPlugins
 from tests.conftest import ROOT
@@ -476,3 +477,15 @@ def test_events_wait_while_the_backend_is_away_and_two_products_stay_apart(
     assert time.monotonic() - begun < 4
     assert {path.name for path in (home.path / "outbox").iterdir()} == {"shop", "bank"}
     lineage.stop_listening()
+
+
+@pytest.mark.parametrize("name", sorted(every_event()))
+def test_an_event_is_written_as_the_openlineage_client_writes_it(name: str) -> None:
+    event = every_event()[name]
+    assert json.loads(encode_event(event)) == json.loads(Serde.to_json(event))
+
+
+@pytest.mark.parametrize("text", ["half \ud800 of a pair", "\x00", "line\u2028separator", "ümläut"])
+def test_no_text_keeps_an_event_from_being_written(text: str) -> None:
+    event = product().run_event(FAIL, WHEN, error=text)
+    assert json.loads(encode_event(event)) == json.loads(Serde.to_json(event))

@@ -162,3 +162,32 @@ def test_where_the_process_has_set_up_logging_it_decides(
     monkeypatch.setattr(logging.getLogger(), "handlers", [Handler()])
     product_logger(product).warning("one")
     assert (got, capsys.readouterr().err) == (["one"], "")
+
+
+QUOTING = "Conversion Error: Could not convert string 'Marker Person\nof two lines' to INT32"
+TOLD = "Conversion Error: Could not convert string … to INT32"
+
+
+def quoting() -> logging.LogRecord:
+    try:
+        try:
+            raise ValueError(QUOTING)
+        except ValueError as error:
+            raise RuntimeError(f"not published: {QUOTING}") from error
+    except RuntimeError:
+        return record("model stg: %s", QUOTING, exc_info=sys.exc_info())
+
+
+def test_json_leaves_out_the_values_that_the_engine_quotes() -> None:
+    line = FloeFormatter("shop", as_json=True).format(quoting())
+    told = json.loads(line)
+    assert "Marker" not in line and "two lines" not in line
+    assert told["message"] == f"model stg: {TOLD}"
+    assert told["exception.message"] == f"not published: {TOLD}"
+    assert told["exception.stacktrace"].count(TOLD) == 2
+    assert told["exception.stacktrace"].count('File "') == 2, "the places stay"
+
+
+def test_text_is_for_who_looks_for_the_wrong_row() -> None:
+    text = FloeFormatter("shop", as_json=False).format(quoting())
+    assert text.count(QUOTING) == 3

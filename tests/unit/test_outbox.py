@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -205,6 +207,80 @@ def test_nobody_takes_from_a_process_that_lives(tmp_path: Path) -> None:
     assert files(tmp_path) == []
 
 
+def ended(child: int, seconds: float = 30) -> int:
+    """Wait for a forked child; one that hangs is killed."""
+    deadline = time.monotonic() + seconds
+    while (found := os.waitpid(child, os.WNOHANG)) == (0, 0):
+        if time.monotonic() > deadline:
+            os.kill(child, signal.SIGKILL)
+            found = os.waitpid(child, 0)
+            break
+        time.sleep(0.01)
+    return os.waitstatus_to_exitcode(found[1])
+
+
+def test_a_forked_child_that_closes_takes_nothing_of_its_parents_along(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path)
+    outbox.put(b"parent 0")
+    assert take(outbox) == [b"parent 0"]
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            # All that is there is delivered, so the owner of the file would remove it.
+            outbox.close()
+            code = 0
+        finally:
+            os._exit(code)
+    assert ended(child) == 0
+    outbox.put(b"parent 1")
+    assert take(Outbox(tmp_path)) == []
+    assert take(outbox) == [b"parent 1"]
+
+
+ANOTHER = """
+import os, sys, tempfile
+from pathlib import Path
+from floe_dagster.observability.outbox import Outbox
+
+with tempfile.TemporaryDirectory() as warm:
+    # Loads what another user may not be able to read any more.
+    outbox = Outbox(Path(warm))
+    outbox.put(b"1")
+    outbox.close()
+    for segment in outbox.segments():
+        segment.path.owner()
+        segment.remove()
+if os.getuid() == 0:
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+outbox = Outbox(Path(sys.argv[1]))
+print(list(outbox.segments()), *outbox.unreachable.items(), *outbox.look_for_unreachable().items())
+"""
+
+
+@pytest.mark.parametrize("closed", [".records.lock", ".records"])
+def test_a_segment_that_another_user_may_not_open_is_named_and_left_alone(closed: str) -> None:
+    # Below a folder that others may enter, which those of pytest are not.
+    folder = Path(tempfile.mkdtemp(dir="/tmp"))
+    try:
+        outbox = Outbox(folder)
+        outbox.put(b"1")
+        outbox.close()
+        folder.chmod(0o777)
+        (path,) = folder.glob("*.records")
+        for entry in folder.iterdir():
+            entry.chmod(0 if entry.name.endswith(closed) else 0o666)
+        told = run(ANOTHER, folder)
+        assert told.startswith("[] ") and told.count("Permission denied") == 2
+        assert told.count(f"{path.owner()}'s") == 2 and told.count(path.name) == 2
+        path.chmod(0o600)
+        assert path.read_bytes() == b"1\n"
+    finally:
+        shutil.rmtree(folder)
+
+
 def test_a_forked_child_writes_its_own_and_leaves_its_parents_alone(tmp_path: Path) -> None:
     outbox = Outbox(tmp_path)
     outbox.put(b"parent 0")
@@ -217,7 +293,7 @@ def test_a_forked_child_writes_its_own_and_leaves_its_parents_alone(tmp_path: Pa
             code = 0
         finally:
             os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert ended(child) == 0
     # The parent's is still its own: a third one gets the child's only.
     assert take(Outbox(tmp_path)) == [b"child 0", b"child 1"]
     outbox.put(b"parent 1")

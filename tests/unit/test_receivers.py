@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import threading
 import time
 import urllib.error
@@ -14,8 +15,10 @@ import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import grpc
 import pytest
@@ -40,21 +43,10 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 
 from tests.receivers import FaultMode, KeptReceivers, LineageReceiver, OtlpReceiver, Span, Tree
+from tests.receivers.serving import serving
 
 RESOURCE = Resource({"service.name": "shop"})
 CLOSE_SECONDS = 2
-
-
-@pytest.fixture
-def otlp() -> Iterator[OtlpReceiver]:
-    with OtlpReceiver() as receiver:
-        yield receiver
-
-
-@pytest.fixture
-def lineage() -> Iterator[LineageReceiver]:
-    with LineageReceiver() as receiver:
-        yield receiver
 
 
 def span_exporter(receiver: Any, transport: str, seconds: float = 5) -> Any:
@@ -568,3 +560,22 @@ def test_a_process_of_its_own_ends_with_the_tests(tmp_path: Path) -> None:
         assert receivers.process.stdin
         receivers.process.stdin.close()
         assert receivers.process.wait(5) == 0
+
+
+def test_a_client_that_is_silent_holds_up_neither_others_over_tls_nor_the_end(
+    certificate: tuple[Path, Path],
+) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    with socket.socket() as silent:
+        with serving(Handler, certificate) as url:
+            silent.connect(("127.0.0.1", urlsplit(url).port))
+            assert requests.get(url, verify=str(certificate[0]), timeout=5).status_code == 204
+            begun = time.monotonic()
+        assert time.monotonic() - begun < CLOSE_SECONDS

@@ -21,6 +21,9 @@ from floe_dagster.observability.trace_context import (
 TRACE_IDS, SPAN_IDS = st.integers(1, (1 << 128) - 1), st.integers(1, (1 << 64) - 1)
 GOOD = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 FORM = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+LATER = re.compile(r"(?!00|ff)[0-9a-f]{2}" + FORM.pattern[2:] + r"(-[ -~]*)?")
+LATER_VERSIONS = st.integers(1, 254).map(lambda version: f"{version:02x}")
+PRINTABLE = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=40)
 
 
 @given(st.builds(TraceParent, TRACE_IDS, SPAN_IDS, st.booleans()))
@@ -65,6 +68,10 @@ INVALID = [
     GOOD[:-1],
     GOOD + "-00",
     "ff" + GOOD[2:],
+    "ff" + GOOD[2:] + "-00",
+    "FE" + GOOD[2:],
+    "0" + GOOD[2:],
+    "000" + GOOD[2:],
     GOOD.replace("-", "_"),
     f"00-{'0' * 32}-00f067aa0ba902b7-01",
     f"00-4bf92f3577b34da6a3ce929d0e0e4736-{'0' * 16}-01",
@@ -83,8 +90,35 @@ def test_what_the_standard_forbids_says_nothing(text: str | None) -> None:
 def test_no_text_is_more_than_the_standard_allows(text: str) -> None:
     parent = TraceParent.parse(text)
     if parent is not None:
-        assert FORM.fullmatch(text)
-        assert str(parent)[:-2] == text[:-2]
+        assert FORM.fullmatch(text) or LATER.fullmatch(text)
+        assert str(parent)[2:-2] == text[2:53]
+
+
+@given(st.builds(TraceParent, TRACE_IDS, SPAN_IDS, st.booleans()), LATER_VERSIONS, st.none() | PRINTABLE)
+def test_a_later_version_is_read_as_far_as_it_is_known(
+    parent: TraceParent, version: str, more: str | None
+) -> None:
+    text = version + str(parent)[2:] + ("" if more is None else f"-{more}")
+    assert TraceParent.parse(text) == parent
+    # What is handed on is of the version that is spoken here.
+    assert str(TraceParent.parse(text)).startswith("00-")
+
+
+@given(LATER_VERSIONS, PRINTABLE.filter(lambda more: not more.startswith("-")).filter(bool))
+def test_a_later_version_with_more_but_no_dash_says_nothing(version: str, more: str) -> None:
+    assert TraceParent.parse(version + GOOD[2:] + more) is None
+
+
+@given(LATER_VERSIONS, st.integers(0, len(GOOD) - 1))
+def test_a_later_version_that_is_too_short_says_nothing(version: str, length: int) -> None:
+    assert TraceParent.parse((version + GOOD[2:])[:length]) is None
+
+
+@given(LATER_VERSIONS)
+def test_what_is_invalid_stays_so_in_later_versions(version: str) -> None:
+    for text in INVALID:
+        if text is not None and text.startswith("00-") and text != f"{GOOD}-00":
+            assert TraceParent.parse(version + text[2:]) is None
 
 
 @given(st.data())
@@ -93,7 +127,7 @@ def test_one_changed_letter_is_another_position_or_none(data: st.DataObject) -> 
     letter = data.draw(st.characters(codec="utf-8").filter(lambda letter: letter != GOOD[at]))
     parent = TraceParent.parse(GOOD[:at] + letter + GOOD[at + 1 :])
     if parent is not None:
-        assert letter in "0123456789abcdef" and (str(parent) != GOOD or at >= len(GOOD) - 2)
+        assert letter in "0123456789abcdef" and (str(parent) != GOOD or at < 2 or at >= len(GOOD) - 2)
 
 
 @given(st.text(), st.text(), st.integers(0, 5))

@@ -6,14 +6,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
 
+from floe_dagster.definitions.observing.assertions import TableTests
 from floe_dagster.definitions.observing.harmless import harmless
-from floe_dagster.definitions.observing.runs import nanoseconds
+from floe_dagster.definitions.observing.nodes import DbtNodes
 from floe_dagster.definitions.observing.step import ObservedStep
+from floe_dagster.definitions.observing.times import nanoseconds, seconds_of, when
 from floe_dagster.iceberg.publication import PublicationResult
 from floe_dagster.observability.lineage.datasets import (
     DatasetName,
@@ -23,14 +24,7 @@ from floe_dagster.observability.lineage.datasets import (
 )
 from floe_dagster.observability.logs import product_logger
 from floe_dagster.observability.messages import without_values
-from floe_dagster.observability.telemetry import fail
 from floe_dagster.observability.trace_context import lineage_run_id
-
-_RESULTS = frozenset(
-    {"LogModelResult", "LogTestResult", "LogSeedResult", "LogSnapshotResult", "LogNodeResult"}
-)
-_FINE = frozenset({"success", "pass", "warn", "skipped", "no-op"})
-_LIVE = "LogStartLine"
 
 
 class ObservedBuild:
@@ -54,17 +48,22 @@ class ObservedBuild:
         self.observed = step.observed
         self.assets = {asset["id"]: asset for asset in index["assets"]}
         self.tests = {check["id"]: check for check in index["checks"]}
-        self.policies = policies
         self._location_of = location_of
         self._open: dict[str, float] = {}
-        self._late: list[Mapping[str, Any]] = []
         self._names: dict[str, tuple[DatasetName, str | None]] = {}
         self._catalog_is_away = False
-        self._tested: dict[str, dict[str, Any]] = {}
-        self._starts: dict[str, str | None] = {}
-        self._test_times: dict[str, tuple[float, float]] = {}
         self._lock = threading.Lock()
         self._lineage = step.run.lineage() if self.observed.lineage.enabled else None
+        self._nodes = DbtNodes(step, self.assets, self.tests)
+        self._tested = TableTests(
+            self.observed.lineage,
+            self._lineage,
+            self.assets,
+            self.tests,
+            policies,
+            self._nodes.test_times,
+            self.dataset,
+        )
 
     @property
     def enabled(self) -> bool:
@@ -78,80 +77,11 @@ class ObservedBuild:
         Args:
             event: dbt's structured log event.
         """
-        if not self.enabled:
-            return
-        name = event.get("info", {}).get("name")
-        node = event.get("data", {}).get("node_info") or {}
-        if name == _LIVE:
-            self._starts[str(node.get("unique_id"))] = node.get("node_started_at")
-            asset = self.assets.get(node.get("unique_id"))
-            if asset is not None:
-                self._begun(asset, _seconds(node.get("node_started_at")))
-        elif name in _RESULTS and (node := self._finished_node(node, event["data"])):
-            if node.get("node_status") in _FINE:
-                self._node_span(node, None)
-            else:
-                # The message comes with dbt's results.
-                self._late.append(node)
-
-    def _finished_node(self, node: Mapping[str, Any], data: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return what dbt says of a node with its times; of a unit test it gives the beginning and the duration."""
-        if node.get("node_started_at") and node.get("node_finished_at"):
-            return node
-        started = self._starts.get(str(node.get("unique_id")))
-        if not started:
-            return {}
-        ended = _when(_seconds(started) + float(data.get("execution_time") or 0)).isoformat()
-        return {
-            **node,
-            "node_started_at": started,
-            "node_finished_at": ended,
-            "node_status": str(data.get("status")),
-        }
-
-    def _begun(self, asset: Mapping[str, Any], begun: float) -> None:
-        self._open[asset["id"]] = begun
-        if self._lineage is not None:
-            self.observed.lineage.emit(self._lineage.asset_event("START", _when(begun), asset))
-
-    def _node_span(self, node: Mapping[str, Any], message: str | None) -> None:
-        begun, ended = _seconds(node["node_started_at"]), _seconds(node["node_finished_at"])
-        kind, status = str(node.get("resource_type")), str(node.get("node_status"))
-        relation = node.get("node_relation") or {}
-        is_test = kind in ("test", "unit_test")
-        if is_test:
-            self._test_times[str(node.get("unique_id"))] = (begun, ended)
-        known = self.tests if is_test else self.assets
-        entry = known.get(str(node.get("unique_id"))) or {}
-        span = self.observed.telemetry.start_span(
-            f"{kind} {node.get('node_name')}",
-            self.step.span,
-            start=nanoseconds(begun),
-            attributes={
-                **self.step.run.attributes(),
-                "db.system.name": "duckdb",
-                "db.namespace": relation.get("schema"),
-                "db.collection.name": None if is_test else relation.get("alias"),
-                "db.operation.name": node.get("materialized"),
-                "code.file.path": entry.get("file"),
-                "floe.dbt.unique_id": node.get("unique_id"),
-                "floe.dbt.status": status,
-                "floe.openlineage.node_run_id": None
-                if is_test
-                else lineage_run_id(self.step.run.lineage_id, str(node.get("unique_id"))),
-            },
-        )
-        if message is not None and self.observed.telemetry.enabled:
-            fail(span, message, f"dbt_{status}")
-        span.end(nanoseconds(ended))
-        self.observed.telemetry.instruments.record(
-            "model",
-            ended - begun,
-            product=self.observed.slug,
-            node=None if is_test else node.get("node_name"),
-            kind=kind,
-            status=status,
-        )
+        if self.enabled and (begun := self._nodes.event(event)):
+            asset, at = begun
+            self._open[asset["id"]] = at
+            if self._lineage is not None:
+                self.observed.lineage.emit(self._lineage.asset_event("START", when(at), asset))
 
     @harmless
     def audited(self, outcome: Any) -> None:
@@ -162,11 +92,7 @@ class ObservedBuild:
         """
         if not self.enabled:
             return
-        results = {**outcome.tests, **outcome.results}
-        for node in self._late:
-            said = str((results.get(node.get("unique_id")) or {}).get("message") or node.get("node_status"))
-            self._node_span(node, without_values(said.strip()))
-        self._late.clear()
+        self._nodes.failed({**outcome.tests, **outcome.results})
         for key, result in outcome.tests.items():
             check = self.tests[key]
             self.observed.telemetry.instruments.add(
@@ -186,45 +112,10 @@ class ObservedBuild:
 
     def _tell_tests(self, outcome: Any) -> None:
         """Tell of the tests: at once of tables that stay as they are, of others when they are published."""
-        for key, result in outcome.tests.items():
-            if result["status"] != "skipped":
-                self._tested.setdefault(self.tests[key]["asset"], {})[key] = result
+        self._tested.add(outcome.tests)
         waiting = {key for key in self._open if self.assets[key]["published"]}
-        for asset_id in self._tested.keys() - waiting:
-            self._tell_tests_of(asset_id)
-
-    def _tell_tests_of(self, asset_id: str) -> None:
-        results = self._tested.pop(asset_id, None)
-        if results is None or self._lineage is None:
-            return
-        from floe_dagster.observability.lineage.facets import Assertion, input_dataset
-
-        asset = self.assets[asset_id]
-        assertions = [_assertion(self.tests[key], result) for key, result in results.items()]
-        governed = [
-            Assertion(
-                name=name,
-                kind=f"policy:{name}",
-                success=not (found := _findings(policy, asset["name"])),
-                severity="error" if policy["status"] == "failed" else "warn",
-                description=f"governance, level {policy['level']}",
-                actual=str(found),
-            )
-            for name, policy in self.policies.items()
-            if policy.get("status") != "off"
-        ]
-        name, snapshot = self.dataset(asset)
-        tested = [input_dataset(name, snapshot=snapshot, assertions=[*assertions, *governed])]
-        times = [self._test_times[key] for key in results if key in self._test_times]
-        now = time.time()
-        begun = min((time[0] for time in times), default=now)
-        ended = max((time[1] for time in times), default=now)
-        failed = [one for one in assertions if not one.success and one.severity == "error"]
-        error = f"failed: {', '.join(one.name for one in failed)}" if failed else None
-        emit, lineage = self.observed.lineage.emit, self._lineage
-        emit(lineage.tests_event("START", _when(begun), asset, []))
-        state = "FAIL" if failed else "COMPLETE"
-        emit(lineage.tests_event(state, _when(ended), asset, assertions, inputs=tested, error=error))
+        for asset_id in self._tested.waiting() - waiting:
+            self._tested.tell(asset_id)
 
     @contextmanager
     def publishing(self, asset: Mapping[str, Any]) -> Iterator[list[PublicationResult]]:
@@ -305,10 +196,10 @@ class ObservedBuild:
                 asset, self.observed.slug, published.location, self.observed.catalog, self.observed.duckdb
             )
             self._names[asset["id"]] = name, str(published.snapshot_id)
-            when = published.committed_at or time.time()
+            at = published.committed_at or time.time()
         else:
             name = relation_name(asset, self.observed.duckdb)
-            when = _finished(dbt_result)
+            at = _finished(dbt_result)
         inputs = {self.assets[key]["name"]: self.dataset(self.assets[key]) for key in asset["deps"]}
         names = {key: dataset for key, (dataset, _snapshot) in inputs.items()}
         state = TableState(
@@ -334,14 +225,14 @@ class ObservedBuild:
         )
         event = self._lineage.asset_event(
             "COMPLETE",
-            _when(when),
+            when(at),
             asset,
             sql=dbt_result.get("compiled_code"),
             inputs=[input_dataset(dataset, snapshot=snapshot) for dataset, snapshot in inputs.values()],
             outputs=[output],
         )
         self.observed.lineage.emit(event)
-        self._tell_tests_of(asset["id"])
+        self._tested.tell(asset["id"])
 
     @harmless
     def refused(self, key: str, reason: str) -> None:
@@ -354,24 +245,24 @@ class ObservedBuild:
         if self._open.pop(key, None) is not None and self._lineage is not None:
             self.observed.lineage.emit(
                 self._lineage.asset_event(
-                    "FAIL", _when(time.time()), self.assets[key], error=without_values(reason)
+                    "FAIL", when(time.time()), self.assets[key], error=without_values(reason)
                 )
             )
-        self._tell_tests_of(key)
+        self._tested.tell(key)
 
     @harmless
     def ended(self, error: BaseException | None) -> None:
         """Tell of everything that began and came to no end of its own."""
         is_failure = isinstance(error, dg.Failure)
-        for key in list(self._tested):
-            self._tell_tests_of(key)
+        for key in self._tested.waiting():
+            self._tested.tell(key)
         for key in list(self._open):
             self._open.pop(key)
             if self._lineage is not None:
                 self.observed.lineage.emit(
                     self._lineage.asset_event(
                         "FAIL" if is_failure else "ABORT",
-                        _when(time.time()),
+                        when(time.time()),
                         self.assets[key],
                         error="the run ended before it was published",
                     )
@@ -438,25 +329,6 @@ class ObservedBuild:
         return found
 
 
-def _assertion(check: Mapping[str, Any], result: Mapping[str, Any]) -> Any:
-    from floe_dagster.observability.lineage.facets import Assertion
-
-    failures = result.get("failures")
-    return Assertion(
-        name=check["name"],
-        kind=check.get("kind") or "custom_sql",
-        success=result["status"] == "pass",
-        severity=check["severity"],
-        column=check.get("column"),
-        description=check["description"] or None,
-        actual=None if failures is None else str(failures),
-    )
-
-
-def _findings(policy: Mapping[str, Any], model: str) -> int:
-    return sum(finding.get("model") == model for finding in policy.get("findings", ()))
-
-
 def _tags(asset: Mapping[str, Any]) -> list[tuple[str, str, str | None]]:
     tags: list[tuple[str, str, str | None]] = [(tag, "", None) for tag in asset["tags"]]
     for column in asset["columns"]:
@@ -475,16 +347,4 @@ def _column_lineage(lineage: Any) -> dict[str, Sequence[tuple[str, str]]]:
 
 def _finished(dbt_result: Mapping[str, Any]) -> float:
     times = [timing.get("completed_at") for timing in dbt_result.get("timing") or ()]
-    return _seconds(times[-1]) if times and times[-1] else time.time()
-
-
-def _seconds(text: str | None) -> float:
-    """Return a time of dbt's as seconds since the epoch: UTC, whether or not it says so."""
-    if not text:
-        return time.time()
-    when = datetime.fromisoformat(text)
-    return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
-
-
-def _when(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
+    return seconds_of(times[-1]) if times and times[-1] else time.time()

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from floe_dagster.observability.logs import FloeFormatter
+from floe_dagster.observability.messages import without_values
 from floe_dagster.schemas.artifacts import TelemetryLogging
 
 
@@ -67,7 +68,9 @@ class _Lines(io.TextIOBase):
         self._rest = ""
 
     def write(self, text: str) -> int:
-        *lines, self._rest = (self._rest + text).split("\n")
+        # dbt's message comes in one piece; a value that it quotes may be of several lines.
+        told = without_values(text.removesuffix("\n")) + ("\n" if text.endswith("\n") else "")
+        *lines, self._rest = (self._rest + told).split("\n")
         for line in filter(str.strip, lines):
             record = logging.LogRecord(self._name, logging.INFO, __file__, 0, line, None, None)
             if record.levelno >= self._handler.level:

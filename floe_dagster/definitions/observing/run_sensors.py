@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
 
 from floe_dagster.definitions.observing.process import Observed
-from floe_dagster.definitions.observing.runs import (
-    ObservedRun,
-    belongs_to,
-    closed_mark,
-    ended_state,
-    nanoseconds,
-)
+from floe_dagster.definitions.observing.products import belongs_to, steps_of
+from floe_dagster.definitions.observing.runs import ObservedRun, closed_mark, ended_state
+from floe_dagster.definitions.observing.times import nanoseconds, when
 from floe_dagster.observability.telemetry import fail
 from floe_dagster.observability.trace_context import step_span_id
 
@@ -26,7 +21,6 @@ _STATUSES = {
     "failure": dg.DagsterRunStatus.FAILURE,
     "canceled": dg.DagsterRunStatus.CANCELED,
 }
-_OWN_JOBS = ("run", "compile", "maintenance", "platform_check")
 
 
 def build_run_sensors(slug: str, observed: Callable[[], Observed]) -> list[dg.SensorDefinition]:
@@ -36,16 +30,11 @@ def build_run_sensors(slug: str, observed: Callable[[], Observed]) -> list[dg.Se
         slug: Of the product.
         observed: Opens who is told, once something is to be told.
     """
-    jobs = frozenset(f"{slug}_{name}" for name in _OWN_JOBS)
-    return [_sensor(slug, jobs, name, status, observed) for name, status in _STATUSES.items()]
+    return [_sensor(slug, name, status, observed) for name, status in _STATUSES.items()]
 
 
 def _sensor(
-    slug: str,
-    jobs: frozenset[str],
-    name: str,
-    status: dg.DagsterRunStatus,
-    observed: Callable[[], Observed],
+    slug: str, name: str, status: dg.DagsterRunStatus, observed: Callable[[], Observed]
 ) -> dg.SensorDefinition:
     @dg.run_status_sensor(
         run_status=status,
@@ -56,7 +45,7 @@ def _sensor(
     )
     def run_ended(context: dg.RunStatusSensorContext) -> dg.SkipReason | None:
         run = context.dagster_run
-        if not belongs_to(run, slug, jobs):
+        if not belongs_to(run, slug, context.instance):
             return dg.SkipReason("a run of another product")
         if closed_mark(run, slug, ended_state(run.status.value)).items() <= run.tags.items():
             return dg.SkipReason("the run has told of its end itself")
@@ -78,11 +67,15 @@ def close_run(observed: Observed, instance: dg.DagsterInstance, run: dg.DagsterR
     record = instance.get_run_record_by_id(run.run_id)
     if state is None or record is None:
         return
-    of_run = ObservedRun(observed, run)
+    of_run = ObservedRun(observed, run, instance)
     ended = record.end_time or time.time()
     events = _events(instance, run.run_id)
     message = _failure(events) if state == "FAIL" else None
     unfinished = _unfinished_steps(events)
+    if of_run.is_shared:
+        steps = steps_of(run, instance)
+        # Those of other products are in their own traces.
+        unfinished = [step for step in unfinished if observed.slug in steps.get(step[0], ())]
     for step, attempt, begun in unfinished:
         span = observed.telemetry.start_span(
             f"step {step}",
@@ -164,11 +157,13 @@ def _abort_models(run: ObservedRun, events: list[Any], ended: float) -> None:
             made.add(tuple(key.path))
         elif entry.dagster_event.event_type == dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED:
             planned[tuple(key.path)] = None
-    lineage, when = run.lineage(), datetime.fromtimestamp(ended, UTC)
+    lineage = run.lineage()
     assets = {asset["name"]: asset for asset in run.observed.index["assets"]}
     for path in planned:
         asset = assets.get(path[-1])
         if path not in made and asset is not None:
             run.observed.lineage.emit(
-                lineage.asset_event("ABORT", when, asset, error="the run ended before it was published")
+                lineage.asset_event(
+                    "ABORT", when(ended), asset, error="the run ended before it was published"
+                )
             )

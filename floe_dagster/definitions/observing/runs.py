@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
 import dagster as dg
 
 from floe_dagster.definitions.observing.process import Observed
+from floe_dagster.definitions.observing.products import is_own, products_of
+from floe_dagster.definitions.observing.times import nanoseconds, when
 from floe_dagster.definitions.source_links import SourceLinks
 from floe_dagster.home import display_path
 from floe_dagster.observability.lineage.events import LineageRun, ProductLineage
@@ -36,19 +37,35 @@ class ObservedRun:
     Args:
         observed: The product.
         run: The run.
+        instance: That knows it.
         root: Tags of the run that it re-executes, whose trace goes on.
     """
 
-    def __init__(self, observed: Observed, run: dg.DagsterRun, root: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        observed: Observed,
+        run: dg.DagsterRun,
+        instance: dg.DagsterInstance,
+        root: Mapping[str, str] | None = None,
+    ) -> None:
         self.observed = observed
         self.run = run
+        self._instance = instance
         tags = {**(root or {}), **run.tags}
         self.parent, self.trace = _trace_of(observed, tags, self.lineage_id)
 
-    @property
+    @cached_property
     def is_shared(self) -> bool:
         """Whether other products have a part in the run."""
-        return any(key.path[0] != self.observed.slug for key in self.run.asset_selection or ())
+        return self._is_shared(self.run)
+
+    def _is_shared(self, run: dg.DagsterRun) -> bool:
+        if is_own(run, self.observed.slug):
+            return False
+        try:
+            return not products_of(run, self._instance) <= {self.observed.slug}
+        except Exception:  # Dagster's storage is away, which is for the run to say
+            return False
 
     @property
     def lineage_id(self) -> str:
@@ -93,8 +110,6 @@ class ObservedRun:
         if observed.telemetry.enabled:
             tags["trace_id"] = f"{self.trace.trace_id:032x}"
             tags["span_id"] = f"{self.trace.span_id:016x}"
-        root = self.run.root_run_id or self.run.run_id
-        root_id = lineage_run_id(root, observed.slug) if self.is_shared else root
         return ProductLineage(
             slug=observed.slug,
             namespace=observed.config.lineage_namespace or observed.slug,
@@ -106,12 +121,26 @@ class ObservedRun:
             run=LineageRun(
                 run_id=self.lineage_id,
                 job=self.job,
-                root_run_id=root_id,
+                root_run_id=self._root_id,
                 nominal_time=self.run.tags.get(_SCHEDULED),
                 tags=tags,
             ),
             engine=("Dagster", dagster.__version__),
         )
+
+    @cached_property
+    def _root_id(self) -> str:
+        """The OpenLineage run of the first of the runs that continue each other."""
+        root = self.run.root_run_id
+        if root is None:
+            return self.lineage_id
+        try:
+            # It may have been about more products than a run that repeats some of its steps.
+            found = self._instance.get_run_by_id(root)
+        except Exception:  # Dagster's storage is away, which is for the run to say
+            found = None
+        is_shared = self._is_shared(found) if found else self.is_shared
+        return lineage_run_id(root, self.observed.slug) if is_shared else root
 
     @cached_property
     def _links(self) -> SourceLinks:
@@ -163,9 +192,7 @@ class ObservedRun:
             fail(span, error or "the run was canceled", "canceled" if state == "ABORT" else "run_failed")
         span.end(nanoseconds(max(ended, begun)))
         if observed.lineage.enabled:
-            event = self.lineage().run_event(
-                state, datetime.fromtimestamp(ended, UTC), error=error, assertions=assertions
-            )
+            event = self.lineage().run_event(state, when(ended), error=error, assertions=assertions)
             observed.lineage.emit(event)
 
 
@@ -185,11 +212,6 @@ def ended_state(status: str) -> str | None:
     return _ENDED.get(status)
 
 
-def nanoseconds(seconds: float) -> int:
-    """Return a time of Dagster's as OpenTelemetry counts it."""
-    return int(seconds * 1_000_000) * 1_000
-
-
 def _trace_of(
     observed: Observed, tags: Mapping[str, str], base: str
 ) -> tuple[TraceParent | None, TraceParent]:
@@ -202,18 +224,3 @@ def _trace_of(
         return TraceParent.parse(tags.get(PARENT)), carried
     trace_id = trace_id_of(base)
     return None, TraceParent(trace_id, own, observed.telemetry.is_sampled(trace_id))
-
-
-def belongs_to(run: dg.DagsterRun, slug: str, jobs: Mapping[str, Any] | frozenset[str]) -> bool:
-    """Tell whether a run is one of a product.
-
-    Args:
-        run: Any run of the location.
-        slug: Of the product.
-        jobs: Names of the product's jobs.
-    """
-    if run.job_name in jobs:
-        return True
-    keys = {key.path[0] for key in run.asset_selection or ()}
-    keys |= {key.asset_key.path[0] for key in run.asset_check_selection or ()}
-    return slug in keys

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
@@ -13,7 +12,8 @@ import dagster as dg
 from floe_dagster.definitions.observing.harmless import harmless
 from floe_dagster.definitions.observing.logs import shape_console
 from floe_dagster.definitions.observing.process import Observed
-from floe_dagster.definitions.observing.runs import ObservedRun, closed_mark, nanoseconds
+from floe_dagster.definitions.observing.runs import ObservedRun, closed_mark
+from floe_dagster.definitions.observing.times import nanoseconds, when
 from floe_dagster.observability.telemetry import fail
 from floe_dagster.observability.trace_context import TRACEPARENT, step_span_id
 
@@ -29,7 +29,7 @@ class ObservedStep:
     def __init__(self, observed: Observed, context: Any) -> None:
         self.observed = observed
         self.context = context
-        self.run = ObservedRun(observed, context.run, _root_tags(context))
+        self.run = ObservedRun(observed, context.run, context.instance, _root_tags(context))
         self.span: Any = None
         self.assertions: list[Any] = []
 
@@ -100,8 +100,7 @@ class ObservedStep:
         # Every step of the run says the same: the second START is the first one again.
         record = self.context.instance.get_run_record_by_id(self.context.run.run_id)
         started = record.start_time if record and record.start_time else time.time()
-        when = datetime.fromtimestamp(started, UTC)
-        lineage.emit(self.run.lineage().run_event("START", when))
+        lineage.emit(self.run.lineage().run_event("START", when(started)))
 
     @harmless
     def _ended(self, begun: float, error: BaseException | None) -> None:
@@ -131,8 +130,7 @@ class ObservedStep:
             self._tag(closed_mark(self.context.run, self.observed.slug, state))
         elif self.assertions and self.observed.lineage.enabled:
             # Who ends the run does not know them.
-            when = datetime.fromtimestamp(ended, UTC)
-            event = self.run.lineage().run_event("RUNNING", when, assertions=self.assertions)
+            event = self.run.lineage().run_event("RUNNING", when(ended), assertions=self.assertions)
             self.observed.lineage.emit(event)
         self.observed.flush()
 

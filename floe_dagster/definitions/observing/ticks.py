@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from floe_dagster.definitions.observing.process import Observed
-from floe_dagster.definitions.observing.runs import nanoseconds
+from floe_dagster.definitions.observing.times import nanoseconds
 from floe_dagster.observability.telemetry import trace_parent
 from floe_dagster.observability.trace_context import TRACEPARENT
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import sys
 import threading
@@ -12,9 +11,11 @@ from typing import Any
 
 from floe_dagster.home import FloeHome
 from floe_dagster.observability.delivery import Delivery
+from floe_dagster.observability.lineage.serialization import encode_event
 from floe_dagster.observability.logs import product_logger
 from floe_dagster.observability.outbox import Outbox
-from floe_dagster.observability.sending import Receiver, lineage_sender
+from floe_dagster.observability.receiver import Receiver
+from floe_dagster.observability.sending import lineage_sender
 from floe_dagster.schemas.artifacts import ObservabilityConfig
 
 LINEAGE_FIELD = "observability.lineage.endpoint"
@@ -76,9 +77,7 @@ class LineageEmitter:
         """
         if not self.enabled:
             return
-        from openlineage.client.serde import Serde
-
-        record = json.dumps(Serde.to_dict(event), sort_keys=True, separators=(",", ":")).encode()
+        record = encode_event(event)
         if self.delivery is not None:
             self.delivery.put(record)
         elif self._file is not None:

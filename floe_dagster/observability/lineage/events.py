@@ -61,6 +61,9 @@ class ProductLineage:
     source: Callable[[str], tuple[str, str | None, str] | None]
     run: LineageRun
     engine: tuple[str, str]
+    _made: dict[tuple[str, Any], dict[str, Any]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def run_event(
         self,
@@ -126,16 +129,7 @@ class ProductLineage:
             when,
             lineage_run_id(self.run.run_id, asset["id"]),
             f"{self.slug}.{asset['name']}",
-            facets.job_facets(
-                integration="DBT",
-                job_type=str(asset["type"]).upper(),
-                owners=asset["owners"],
-                tags=dict.fromkeys(asset["tags"], ""),
-                description=asset["description"] or None,
-                source=self.source(asset["file"]),
-                sql=sql,
-                dialect=self.dialect,
-            ),
+            {**self._facets_of_model(asset), **facets.query_facets(sql, self.dialect)},
             parent=(self.run.run_id, self.namespace, self.run.job),
             error=error,
             inputs=inputs,
@@ -167,13 +161,7 @@ class ProductLineage:
             when,
             lineage_run_id(self.run.run_id, f"tests of {asset['id']}"),
             f"{self.slug}.{asset['name']}.tests",
-            facets.job_facets(
-                integration="DBT",
-                job_type="TEST",
-                owners=asset["owners"],
-                source=self.source(asset["file"]),
-                description=f"dbt tests of {asset['name']}",
-            ),
+            self._facets_of_tests(asset),
             parent=(self.run.run_id, self.namespace, self.run.job),
             error=error,
             assertions=assertions,
@@ -194,24 +182,59 @@ class ProductLineage:
         inputs: Sequence[ol.InputDataset] = (),
         outputs: Sequence[ol.OutputDataset] = (),
     ) -> ol.RunEvent:
-        run = self.run
         return ol.RunEvent(
             eventTime=when.astimezone(UTC).isoformat(),
             producer=PRODUCER,
             eventType=ol.RunState[state],
             run=ol.Run(
                 runId=run_id,
-                facets=facets.run_facets(
-                    parent=parent,
-                    root=(run.root_run_id, self.namespace, run.job) if parent else None,
-                    nominal_time=run.nominal_time,
-                    tags=run.tags,
-                    engine=self.engine,
-                    error=error,
-                    assertions=assertions,
-                ),
+                facets={**self._facets_of_run(parent), **facets.outcome_facets(error, assertions)},
             ),
             job=ol.Job(namespace=self.namespace, name=job, facets=dict(job_facets)),
             inputs=list(inputs),
             outputs=list(outputs),
         )
+
+    def _facets_of_run(self, parent: tuple[str, str, str] | None) -> dict[str, Any]:
+        run = self.run
+        return self._once(
+            ("run", parent),
+            lambda: facets.run_facets(
+                parent=parent,
+                root=(run.root_run_id, self.namespace, run.job) if parent else None,
+                nominal_time=run.nominal_time,
+                tags=run.tags,
+                engine=self.engine,
+            ),
+        )
+
+    def _facets_of_model(self, asset: Mapping[str, Any]) -> dict[str, Any]:
+        return self._once(
+            ("model", asset["id"]),
+            lambda: facets.job_facets(
+                integration="DBT",
+                job_type=str(asset["type"]).upper(),
+                owners=asset["owners"],
+                tags=dict.fromkeys(asset["tags"], ""),
+                description=asset["description"] or None,
+                source=self.source(asset["file"]),
+            ),
+        )
+
+    def _facets_of_tests(self, asset: Mapping[str, Any]) -> dict[str, Any]:
+        return self._once(
+            ("tests", asset["id"]),
+            lambda: facets.job_facets(
+                integration="DBT",
+                job_type="TEST",
+                owners=asset["owners"],
+                source=self.source(asset["file"]),
+                description=f"dbt tests of {asset['name']}",
+            ),
+        )
+
+    def _once(self, key: tuple[str, Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        # What stays the same from START to COMPLETE is made once: a facet checks its addresses whenever it is made.
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]

@@ -72,10 +72,8 @@ def job_facets(
     tags: Mapping[str, str] | None = None,
     description: str | None = None,
     source: tuple[str, str | None, str] | None = None,
-    sql: str | None = None,
-    dialect: str | None = None,
 ) -> dict[str, Any]:
-    """Return the facets of a job.
+    """Return the facets of a job that stay the same from its beginning to its end.
 
     Args:
         integration: DAGSTER or DBT.
@@ -84,8 +82,6 @@ def job_facets(
         tags: By key.
         description: For people.
         source: Address of the file, of the repository, and its path in it.
-        sql: Compiled query.
-        dialect: Of the query.
     """
     facets: dict[str, Any] = {
         "jobType": facet.job_type_job.JobTypeJobFacet(
@@ -108,9 +104,19 @@ def job_facets(
         facets["sourceCodeLocation"] = facet.source_code_location_job.SourceCodeLocationJobFacet(
             type="git", url=url, repoUrl=repository, path=path
         )
-    if sql:
-        facets["sql"] = facet.sql_job.SQLJobFacet(query=sql[:_SQL_LIMIT], dialect=dialect)
     return facets
+
+
+def query_facets(sql: str | None, dialect: str | None) -> dict[str, Any]:
+    """Return the facet of a job's query, where there is one.
+
+    Args:
+        sql: Compiled query.
+        dialect: Of the query.
+    """
+    if not sql:
+        return {}
+    return {"sql": facet.sql_job.SQLJobFacet(query=sql[:_SQL_LIMIT], dialect=dialect)}
 
 
 def run_facets(
@@ -120,10 +126,8 @@ def run_facets(
     nominal_time: str | None,
     tags: Mapping[str, str],
     engine: tuple[str, str],
-    error: str | None = None,
-    assertions: Sequence[Assertion] = (),
 ) -> dict[str, Any]:
-    """Return the facets of a run.
+    """Return the facets of a run that stay the same as long as it runs.
 
     Args:
         parent: Run id, job namespace and job name of the run that this one is part of.
@@ -131,8 +135,6 @@ def run_facets(
         nominal_time: ISO 8601, when it was due.
         tags: Ids of the same run elsewhere.
         engine: Name and version.
-        error: What a user would want to read.
-        assertions: Tests that ran.
     """
     name, version = engine
     facets: dict[str, Any] = {
@@ -157,6 +159,17 @@ def run_facets(
         )
     if nominal_time:
         facets["nominalTime"] = facet.nominal_time_run.NominalTimeRunFacet(nominalStartTime=nominal_time)
+    return facets
+
+
+def outcome_facets(error: str | None = None, assertions: Sequence[Assertion] = ()) -> dict[str, Any]:
+    """Return the facets of a run that tell how it went.
+
+    Args:
+        error: What a user would want to read.
+        assertions: Tests that ran.
+    """
+    facets: dict[str, Any] = {}
     if error:
         facets["errorMessage"] = facet.error_message_run.ErrorMessageRunFacet(
             message=error[:_MESSAGE_LIMIT], programmingLanguage="python"

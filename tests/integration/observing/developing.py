@@ -14,12 +14,16 @@ import tests.dagster_dev
 from tests.conftest import ROOT
 from tests.dagster_dev import DagsterDev
 
-LAUNCH = """mutation ($job: String!, $location: String!, $assets: [AssetKeyInput!], $config: RunConfigData) {
-    launchRun(executionParams: {runConfigData: $config, selector: {jobName: $job, assetSelection: $assets,
+LAUNCH = """mutation ($job: String!, $location: String!, $assets: [AssetKeyInput!], $config: RunConfigData,
+        $tags: [ExecutionTag!]) {
+    launchRun(executionParams: {runConfigData: $config, executionMetadata: {tags: $tags},
+        selector: {jobName: $job, assetSelection: $assets,
         repositoryName: "__repository__", repositoryLocationName: $location}}) {
         __typename ... on LaunchRunSuccess { run { id } } ... on PythonError { message } } }"""
 STATUS = "query ($id: ID!) { runOrError(runId: $id) { ... on Run { status tags { key value } } } }"
 TERMINATE = "mutation ($id: String!) { terminateRun(runId: $id) { __typename } }"
+HELD = {"test/held": "yes"}
+"""Tags of a run that the queue lets nobody begin."""
 ENDED = {"SUCCESS", "FAILURE", "CANCELED"}
 
 
@@ -36,6 +40,8 @@ def start(project: Path, home: Path, patch: pytest.MonkeyPatch, **monitoring: An
     local.mkdir(parents=True)
     settings = yaml.safe_load((ROOT / "deploy" / "local" / "dagster.yaml").read_text())
     settings["run_monitoring"] |= monitoring
+    limits = [{"key": key, "value": value, "limit": 0} for key, value in HELD.items()]
+    settings["concurrency"]["runs"] = {"tag_concurrency_limits": limits}
     (local / "dagster.yaml").write_text(yaml.safe_dump(settings))
     with patch.context() as while_it_starts:
         while_it_starts.setattr(tests.dagster_dev, "ROOT", home / "root")
@@ -48,7 +54,14 @@ def loaded(dev: DagsterDev, *locations: str) -> None:
     dev.until("the code locations", lambda: dev.locations() == wanted, 120)
 
 
-def launch(dev: DagsterDev, location: str, job: str, assets: list[str] | None = None, **config: Any) -> str:
+def launch(
+    dev: DagsterDev,
+    location: str,
+    job: str,
+    assets: list[str] | None = None,
+    tags: Mapping[str, str] | None = None,
+    **config: Any,
+) -> str:
     """Ask for a run and return its id.
 
     Args:
@@ -56,10 +69,13 @@ def launch(dev: DagsterDev, location: str, job: str, assets: list[str] | None = 
         location: Of the job.
         job: Its name.
         assets: Keys with slashes; all of the job when None.
+        tags: Of the run.
         config: Run config.
     """
     keys = None if assets is None else [{"path": key.split("/")} for key in assets]
-    answer = dev.graphql(LAUNCH, job=job, location=location, assets=keys, config=config)["launchRun"]
+    named = [{"key": key, "value": value} for key, value in (tags or {}).items()]
+    variables = {"job": job, "location": location, "assets": keys, "config": config, "tags": named}
+    answer = dev.graphql(LAUNCH, **variables)["launchRun"]
     assert answer["__typename"] == "LaunchRunSuccess", answer
     run_id: str = answer["run"]["id"]
     return run_id

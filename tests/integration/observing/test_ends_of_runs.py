@@ -18,7 +18,17 @@ from floe_dagster.compilation.bundle import BAKED_BUNDLE
 from floe_dagster.compilation.stages import compile_product
 from floe_dagster.home import FloeHome
 from tests.dagster_dev import DagsterDev
-from tests.integration.observing.developing import ended, launch, loaded, start, tags, until
+from tests.integration.observing.developing import (
+    HELD,
+    TERMINATE,
+    ended,
+    launch,
+    loaded,
+    start,
+    status,
+    tags,
+    until,
+)
 from tests.integration.observing.observed import (
     SECRET,
     SECRET_VARIABLE,
@@ -28,6 +38,7 @@ from tests.integration.observing.observed import (
     tracing,
     tree_of,
 )
+from tests.processes import dbt_below, family, parent_of, runs, wait_for
 from tests.receivers import LineageReceiver, OtlpReceiver
 
 WORKSPACE = """\
@@ -113,13 +124,17 @@ def developed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Developed]:
 @pytest.fixture(scope="module")
 def killed(developed: Developed) -> str:
     run_id = developed.slow_run()
-    # The end of the container: the worker, its step, and dbt.
     step = until(developed.dev, "the step's process", lambda: process_of(developed, run_id))
     # What is delivered and not yet noted as such would be delivered again.
     time.sleep(2)
+    dbt = dbt_below(step)
+    assert dbt is not None
+    # The worker and its step; dbt is left to notice.
     for pid in family(parent_of(step)):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+        if pid != dbt:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    wait_for("the end of dbt", lambda: not runs(dbt), 5)
     assert ended(developed.dev, run_id) == "FAILURE"
     developed.end_of(run_id, "FAIL")
     return run_id
@@ -132,31 +147,25 @@ def process_of(developed: Developed, run_id: str) -> int | None:
     return None
 
 
-def parent_of(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-
-
-def family(pid: int) -> list[int]:
-    """Return a process and all below it."""
-    children: dict[int, list[int]] = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError, ValueError):
-            children.setdefault(parent_of(int(entry.name)), []).append(int(entry.name))
-    found, todo = [], [pid]
-    while todo:
-        found.append(todo.pop())
-        todo += children.get(found[-1], ())
-    return found
-
-
 @pytest.fixture(scope="module")
 def canceled(developed: Developed, killed: str) -> str:
     run_id = developed.slow_run()
-    developed.dev.graphql("mutation ($id: String!) { terminateRun(runId: $id) { __typename } }", id=run_id)
-    # dbt is told to end while it waits for the FIFO, and notices once that is closed.
-    time.sleep(5)
-    with contextlib.suppress(OSError):
-        os.close(os.open(developed.fifo, os.O_WRONLY | os.O_NONBLOCK))
+    step = until(developed.dev, "the step's process", lambda: process_of(developed, run_id))
+    dbt = dbt_below(step)
+    assert dbt is not None
+    developed.dev.graphql(TERMINATE, id=run_id)
+    # It waits for the FIFO, so it does not notice that it is asked to end.
+    assert ended(developed.dev, run_id) == "CANCELED"
+    assert not runs(dbt)
+    developed.end_of(run_id, "ABORT")
+    return run_id
+
+
+@pytest.fixture(scope="module")
+def canceled_early(developed: Developed) -> str:
+    run_id = launch(developed.dev, "shop", "shop_run", tags=HELD)
+    until(developed.dev, "the queue", lambda: status(developed.dev, run_id) == "QUEUED")
+    developed.dev.graphql(TERMINATE, id=run_id)
     assert ended(developed.dev, run_id) == "CANCELED"
     developed.end_of(run_id, "ABORT")
     return run_id
@@ -211,6 +220,18 @@ def test_a_canceled_run_is_one_tree_that_says_so(developed: Developed, canceled:
     assert states["shop_run"] == ["START", "ABORT"]
     assert states["shop.mart_slow"] == ["START", "ABORT"]
     assert all(seen[-1] != "START" for seen in states.values()), states
+
+
+def test_a_run_that_is_canceled_in_the_queue_has_an_end_and_nothing_else(
+    developed: Developed, canceled_early: str
+) -> None:
+    tree = tree_of(developed.otlp, canceled_early)
+    assert [span.name for span in tree.spans] == ["run shop_run"]
+    assert tree.root.attributes["floe.dagster.status"] == "ABORT"
+    assert tree.root.attributes["error.type"] == "canceled"
+    assert tree.root.start < tree.root.end
+    assert developed.states(canceled_early) == {"shop_run": ["ABORT"]}
+    assert any(key.startswith("floe/observed") for key in tags(developed.dev, canceled_early))
 
 
 def test_a_run_of_several_steps_is_one_tree(developed: Developed, several_steps: str) -> None:

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import http.server
 import logging
-import ssl
-import subprocess
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +25,7 @@ from tests.integration.observing.observed import (
     tree_of,
 )
 from tests.receivers import FaultMode, LineageReceiver, OtlpReceiver
+from tests.receivers.serving import self_signed, serving
 
 MORE_SECONDS = 10
 """What a run may take longer because of a receiver; it is far less, where nobody else needs the machine."""
@@ -57,9 +53,6 @@ class Away:
     def next_process(self) -> None:
         """Open the product as the next process does."""
         end_process()
-        # Its locks go with a process; in this one they go with the last that knows of them.
-        time.sleep(0.3)
-        gc.collect()
         result = compile_product(self.product, home=self.project.home)
         assert result.artifact is not None and result.index is not None
         observe(result.artifact, result.index, self.product, self.project.home)
@@ -161,26 +154,6 @@ def test_a_host_that_does_not_exist_is_named(
     assert "Traceback" not in printed.err + printed.out
 
 
-@contextmanager
-def self_signed(folder: Path) -> Iterator[str]:
-    """Serve HTTPS with a certificate that nobody knows; gives the address."""
-    command = (
-        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -keyout key.pem -out cert.pem"
-    )
-    subject = ["-addext", "subjectAltName=IP:127.0.0.1"]
-    subprocess.run([*command.split(), *subject], cwd=folder, check=True, capture_output=True)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Accepting)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"https://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
 class Accepting(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
@@ -197,7 +170,8 @@ class Accepting(http.server.BaseHTTPRequestHandler):
 def test_a_certificate_that_nobody_trusts_is_refused_until_the_manifest_names_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with self_signed(tmp_path) as url, project(tmp_path) as made:
+    certificate = self_signed(tmp_path)
+    with serving(Accepting, certificate) as url, project(tmp_path) as made:
         traced = {"exporter": "otlp", "endpoint": url, "protocol": "http"}
         told_of = {"transport": "http", "endpoint": url}
         product = make_product(tmp_path, traced, told_of)
@@ -208,12 +182,73 @@ def test_a_certificate_that_nobody_trusts_is_refused_until_the_manifest_names_it
         assert "Traceback" not in capfd.readouterr().err
 
         caplog.clear()
-        certificate = str(tmp_path / "cert.pem")
         manifest = tmp_path / "manifest-shop.yaml"
         text = manifest.read_text().replace(
-            f"endpoint: {url}", f"endpoint: {url}\n    certificate_file: {certificate}"
+            f"endpoint: {url}", f"endpoint: {url}\n    certificate_file: {certificate[0]}"
         )
         manifest.write_text(text)
         assert made.run(product).success
         assert not reports(caplog)
         assert made.pending() == {"lineage": 0, "traces": 0, "metrics": 0}
+
+
+def test_a_certificate_that_nobody_trusts_is_told_once_over_grpc(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    certificate = self_signed(tmp_path)
+    with OtlpReceiver(certificate=certificate) as otlp, project(tmp_path) as made:
+        product = make_product(tmp_path, tracing(otlp), None)
+        assert made.run(product).success
+        # Traces and metrics share the setting, so one of them tells.
+        (told,) = reports(caplog)
+        assert told.startswith(f"{FIELDS[0]} of shop:") and "certificate is not trusted" in told
+        assert otlp.grpc_endpoint in told
+        assert made.pending()["traces"] > 0 and otlp.requests() == []
+        printed = capfd.readouterr()
+        assert "Traceback" not in printed.err + printed.out
+
+        caplog.clear()
+        manifest = tmp_path / "manifest-shop.yaml"
+        named = f"endpoint: {otlp.grpc_endpoint}\n    certificate_file: {certificate[0]}"
+        manifest.write_text(manifest.read_text().replace(f"endpoint: {otlp.grpc_endpoint}", named))
+        ran = made.run(product)
+        assert ran.success and not reports(caplog)
+        otlp.wait_until(lambda: not sum(made.pending().values()), 30, "an empty outbox")
+        assert len(tree_of(otlp, ran.run_id).spans) == SPANS
+        assert len(otlp.trace_ids()) == 2
+
+
+@pytest.mark.parametrize("mode", [None, FaultMode.BLACK_HOLE], ids=["down", "black-hole"])
+def test_what_waits_goes_to_the_receiver_that_the_manifest_names_now(
+    tmp_path: Path, mode: FaultMode | None
+) -> None:
+    with (
+        OtlpReceiver() as gone,
+        LineageReceiver() as gone_too,
+        OtlpReceiver() as otlp,
+        LineageReceiver() as lineage,
+        project(tmp_path) as made,
+    ):
+        for receiver in (gone, gone_too):
+            if mode is None:
+                receiver.stop_listening()
+            else:
+                receiver.mode = mode
+        product = make_product(tmp_path, tracing(gone), lineage_to(gone_too))
+        first = made.run(product)
+        assert first.success
+        waiting = made.pending()
+        assert waiting["lineage"] == EVENTS and waiting["traces"] > 0
+        manifest = tmp_path / "manifest-shop.yaml"
+        text = manifest.read_text().replace(gone.grpc_endpoint, otlp.grpc_endpoint)
+        manifest.write_text(text.replace(gone_too.url, lineage.url))
+        second = made.run(product)
+        assert second.success
+        # What an old request still holds is free as soon as that ends.
+        for receiver in (gone, gone_too):
+            receiver.stop_listening()
+        otlp.wait_until(lambda: not sum(made.pending().values()), 40, "an empty outbox")
+        for ran in (first, second):
+            assert len(tree_of(otlp, ran.run_id).spans) == SPANS
+            assert len([event for event in lineage.events() if ran.run_id in str(event["run"])]) == EVENTS
+        assert gone.spans() == [] and gone_too.events() == []

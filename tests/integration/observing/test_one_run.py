@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -140,10 +141,50 @@ def test_a_run_is_one_tree_of_spans(transport: str, request: pytest.FixtureReque
 def test_a_compilation_is_one_tree_of_spans(seen: Seen) -> None:
     tree = tree_of(seen.otlp, seen.compiled.run_id)
     assert set(names_below(tree, tree.root)) == {"launch", "step shop_compile_step"}
-    stages = names_below(tree, tree.one("step shop_compile_step"))
+    assert names_below(tree, tree.one("step shop_compile_step")) == ["compile"]
+    compilation = tree.one("compile", floe__cache="miss")
+    stages = names_below(tree, compilation)
     assert [*dict.fromkeys(stages)] == [
         f"stage {name}" for name in ("LOAD", "VALIDATE", "RESOLVE", "ENFORCE", "COMPILE", "GENERATE")
     ]
+    for stage in tree.children(compilation):
+        assert compilation.start <= stage.start and stage.end <= compilation.end
+
+
+def compilation_of(otlp: OtlpReceiver, run_id: str) -> tuple[Span, list[str]]:
+    """Return the span of a compilation and the names below it; a sensor that ends the run is not there."""
+    spans = [span for span in otlp.spans() if span.attributes.get("floe.dagster.run_id") == run_id]
+    (found,) = [span for span in spans if span.name == "compile"]
+    (step,) = [span for span in spans if span.name == "step shop_compile_step"]
+    assert found.parent_id == step.span_id and step.start <= found.start <= found.end <= step.end
+    return found, [span.name for span in spans if span.parent_id == found.span_id]
+
+
+def test_a_compilation_of_what_has_not_changed_says_so(tmp_path: Path) -> None:
+    with OtlpReceiver() as otlp, project(tmp_path) as made:
+        product = make_product(tmp_path, tracing(otlp), None)
+        runs = [made.compile(product) for _twice in range(2)]
+        assert all(ran.success for ran in runs)
+        (first, stages), (second, none) = (compilation_of(otlp, ran.run_id) for ran in runs)
+        assert (first.attributes["floe.cache"], second.attributes["floe.cache"]) == ("miss", "hit")
+        assert stages and none == [] and second.start < second.end
+        assert first.attributes["floe.source_digest"] == second.attributes["floe.source_digest"]
+        points = [point for point in otlp.metrics() if point.name == "floe.compilations"]
+        assert {point.attributes["floe.cache"]: point.value for point in points} == {"miss": 1, "hit": 1}
+
+
+def test_a_compilation_that_is_blocked_says_why(tmp_path: Path) -> None:
+    with OtlpReceiver() as otlp, project(tmp_path) as made:
+        product = make_product(tmp_path, tracing(otlp), None)
+        assert made.compile(product).success
+        (product / "models" / "marts" / "mart_customers.sql").write_text(
+            "select * from {{ ref('nobody') }}\n"
+        )
+        ran = made.compile(product)
+        assert not ran.success
+        compilation, _stages = compilation_of(otlp, ran.run_id)
+        assert compilation.status == "ERROR" and "nobody" in compilation.status_message
+        assert compilation.attributes["error.type"] and compilation.attributes["floe.cache"] == "miss"
 
 
 def test_spans_lie_in_their_parents_and_nodes_have_the_times_of_dbt(seen: Seen) -> None:

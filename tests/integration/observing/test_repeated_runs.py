@@ -75,15 +75,17 @@ def test_a_second_attempt_has_a_span_of_its_own_and_the_same_lineage_runs(seen: 
     place = seen.block()
 
     def clear() -> None:
-        while not (place.parent / "stg_orders").exists():
+        # A run that fails before it publishes anything must not keep the test waiting for ever.
+        deadline = time.monotonic() + 120
+        while not (place.parent / "stg_orders").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
         time.sleep(2)
         place.unlink()
 
-    thread = threading.Thread(target=clear)
+    thread = threading.Thread(target=clear, daemon=True)
     thread.start()
     ran = seen.project.run(seen.product)
-    thread.join()
+    thread.join(150)
     assert ran.success and any(event.is_step_up_for_retry for event in ran.all_events)
     tree = tree_of(seen.otlp, ran.run_id)
     assert tree.root.attributes["floe.dagster.status"] == "COMPLETE"
@@ -154,7 +156,11 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     ):
         shop = make_product(folder, tracing(otlp), lineage_to(lineage))
         store = make_product(folder, tracing(other_otlp, "http"), lineage_to(other_lineage), slug="store")
-        both = dg.Definitions.merge(made.definitions(shop), made.definitions(store))
+        # Somebody else's job, that says nothing of assets when it is asked for as a whole.
+        nightly = dg.define_asset_job("nightly", selection=dg.AssetSelection.all())
+        both = dg.Definitions.merge(
+            made.definitions(shop), made.definitions(store), dg.Definitions(jobs=[nightly])
+        )
         runs = {
             slug: both.resolve_job_def(f"{slug}_run").execute_in_process(instance=made.instance)
             for slug in ("shop", "store")
@@ -167,29 +173,35 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
         shared = both.resolve_implicit_global_asset_job_def().execute_in_process(
             instance=made.instance, asset_selection=keys
         )
-        run = made.instance.get_run_by_id(shared.run_id)
-        assert run is not None
-        end = next(event for event in shared.all_events if event.event_type_value == "PIPELINE_SUCCESS")
-        for slug in ("shop", "store"):
-            sensor = both.get_repository_def().get_sensor_def(f"{slug}_run_success")
-            for _twice in range(2):
-                current = made.instance.get_run_by_id(shared.run_id)
-                assert current is not None
-                sensor(
-                    dg.build_run_status_sensor_context(
-                        sensor_name=sensor.name,
-                        dagster_instance=made.instance,
-                        dagster_run=current,
-                        dagster_event=end,
-                    )
-                )
+        whole = both.resolve_job_def("nightly").execute_in_process(instance=made.instance)
+        for ran in (shared, whole):
+            run_sensors(both, made.instance, ran)
         yield {
             "runs": runs,
             "shared": shared,
+            "whole": whole,
             "shop": (otlp, lineage),
             "store": (other_otlp, other_lineage),
             "project": made,
         }
+
+
+def run_sensors(definitions: dg.Definitions, instance: dg.DagsterInstance, ran: Any) -> None:
+    """Let the sensors of both products see a run that succeeded, twice."""
+    end = next(event for event in ran.all_events if event.event_type_value == "PIPELINE_SUCCESS")
+    for slug in ("shop", "store"):
+        sensor = definitions.get_repository_def().get_sensor_def(f"{slug}_run_success")
+        for _twice in range(2):
+            run = instance.get_run_by_id(ran.run_id)
+            assert run is not None
+            sensor(
+                dg.build_run_status_sensor_context(
+                    sensor_name=sensor.name,
+                    dagster_instance=instance,
+                    dagster_run=run,
+                    dagster_event=end,
+                )
+            )
 
 
 def test_two_products_in_one_process_stay_apart(two: dict[str, Any]) -> None:
@@ -201,27 +213,47 @@ def test_two_products_in_one_process_stay_apart(two: dict[str, Any]) -> None:
         assert {p.attributes.get("floe.product", slug) for p in otlp.metrics()} == {slug}
         assert {event["job"]["namespace"] for event in lineage.events()} == {slug}
         # What both are part of names its job, which is neither's.
-        told = repr((otlp.spans(), [e for e in lineage.events() if two["shared"].run_id not in repr(e)]))
+        of_both = (two["shared"].run_id, two["whole"].run_id)
+        own = [e for e in lineage.events() if not any(run_id in repr(e) for run_id in of_both)]
+        told = repr((otlp.spans(), own))
         assert f"{other}_run" not in told and f"{other}.main" not in told
 
 
-def test_one_run_of_two_products_is_a_tree_and_a_lineage_run_for_each(two: dict[str, Any]) -> None:
-    run_id = two["shared"].run_id
+@pytest.mark.parametrize("asked_for", ["shared", "whole"])
+def test_one_run_of_two_products_is_a_tree_and_a_lineage_run_for_each(
+    two: dict[str, Any], asked_for: str
+) -> None:
+    run_id = two[asked_for].run_id
+    run = two["project"].instance.get_run_by_id(run_id)
+    assert bool(run.asset_selection) == (asked_for == "shared")
     for slug in ("shop", "store"):
         otlp, lineage = two[slug]
         tree = tree_of(otlp, run_id)
-        assert tree.root.name == f"run {slug}_assets"
+        name = f"{slug}_assets" if asked_for == "shared" else "nightly"
+        assert tree.root.name == f"run {name}"
         assert set(names_below(tree, tree.root)) == {"launch", f"step {slug}_dbt"}
         lineage_id = tree.root.attributes["floe.openlineage.run_id"]
         assert lineage_id != run_id
         states = [e["eventType"] for e in lineage.events() if e["run"]["runId"] == lineage_id]
         assert states == ["START", "COMPLETE"]
-        models = [e for e in lineage.events() if e["job"]["name"] == f"{slug}.mart_customers"]
-        parents = {e["run"]["facets"]["parent"]["run"]["runId"] for e in models}
-        assert parents == {lineage_id, two["runs"][slug].run_id}
-        properties = two["project"].snapshot(f"{slug}.mart_customers")[1]
-        assert properties["floe.dagster-run-id"] == run_id
-        assert properties["floe.openlineage-run-id"] == lineage_id
-        assert properties["floe.trace-id"] == tree.root.trace_id
+        (mart,) = [
+            e
+            for e in lineage.events()
+            if e["job"]["name"] == f"{slug}.mart_customers"
+            if e["eventType"] == "COMPLETE" and run_id in repr(e)
+        ]
+        parent = mart["run"]["facets"]["parent"]
+        assert parent["run"]["runId"] == parent["root"]["run"]["runId"] == lineage_id
+        assert parent["job"]["name"] == name
     shop, store = (tree_of(two[slug][0], run_id).root for slug in ("shop", "store"))
     assert shop.span_id != store.span_id
+
+
+def test_what_two_products_publish_in_one_run_names_the_run_of_each(two: dict[str, Any]) -> None:
+    run_id = two["whole"].run_id
+    for slug in ("shop", "store"):
+        root = tree_of(two[slug][0], run_id).root
+        properties = two["project"].snapshot(f"{slug}.mart_customers")[1]
+        assert properties["floe.dagster-run-id"] == run_id
+        assert properties["floe.openlineage-run-id"] == root.attributes["floe.openlineage.run_id"]
+        assert properties["floe.trace-id"] == root.trace_id
