@@ -13,9 +13,10 @@ from dagster_shared.serdes.objects.models.defs_state_info import DefsStateManage
 from floe_dagster.compilation.sources import source_state
 from floe_dagster.definitions.compile_assets import build_compile_definitions
 from floe_dagster.definitions.factory import build_product_definitions
+from floe_dagster.definitions.kubernetes import kubernetes_tags
 from floe_dagster.definitions.observing.process import observe
 from floe_dagster.definitions.sensors import INTERVAL_SECONDS, build_sources_sensor
-from floe_dagster.definitions.state import served_bundle, state_key
+from floe_dagster.definitions.state import bundles_to_serve, state_key
 from floe_dagster.home import FloeHome
 
 _log = logging.getLogger("floe_dagster")
@@ -80,13 +81,16 @@ class FloeProduct(dg.StateBackedComponent, dg.Resolvable):
         home = FloeHome.locate(product_dir)
         slug = self.slug
         digest = source_state(product_dir, manifest=manifest, home=home).digest
-        bundle, problems = served_bundle(state_path, product_dir, digest, home)
-        product = None
-        if bundle is not None:
+        problems: list[str] = []
+        bundle = product = None
+        for bundle in bundles_to_serve(state_path, product_dir, slug, digest, home, problems):
             try:
                 product = build_product_definitions(bundle, product_dir=product_dir, home=home)
+                break
             except Exception as error:  # a broken state must not take the location down
                 problems.append(f"the state {bundle.digest[7:19]} cannot be served: {error}")
+        if bundle is not None and product is not None and problems:
+            problems.append(f"{slug} serves the state {bundle.digest[7:19]} instead")
         note = None
         if product is None:
             note = (
@@ -98,10 +102,12 @@ class FloeProduct(dg.StateBackedComponent, dg.Resolvable):
             _log.warning(problem)
         served = bundle.digest if bundle is not None and product is not None else None
         observed = None
+        pod = kubernetes_tags({"name": slug}, None, "compile")
         if bundle is not None and product is not None:
             observed = partial(observe, bundle.artifact(), bundle.index(), product_dir, home)
+            pod = kubernetes_tags(bundle.index()["product"], bundle.artifact(), "compile")
         parts = [
-            build_compile_definitions(slug, product_dir, manifest, home, note, served, observed),
+            build_compile_definitions(slug, product_dir, manifest, home, note, served, observed, pod),
             dg.Definitions(
                 sensors=[
                     build_sources_sensor(

@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +23,23 @@ def state_key(slug: str) -> str:
     return f"FloeProduct[{slug}]"
 
 
-def served_bundle(
-    stored: Path | None, product_dir: Path, digest: str, home: FloeHome
-) -> tuple[Bundle | None, list[str]]:
-    """Choose the bundle to serve: the one that fits the sources, else the stored, else the baked one.
+def bundles_to_serve(
+    stored: Path | None, product_dir: Path, slug: str, digest: str, home: FloeHome, problems: list[str]
+) -> Iterator[Bundle]:
+    """Yield what a location may serve, best first: what fits the sources, else the stored, else the baked bundle.
+
+    Whoever cannot make use of one takes the next. Where the newest stored state does not fit, as after a rollback to an
+    older image, or where the storage forgot which is the newest, one that was stored under the digest of these very
+    sources is fetched and pinned: the location's runs then load it, too.
 
     Args:
         stored: File from Dagster's state storage; None where there is none.
         product_dir: A baked bundle lies in its `target/`.
+        slug: The product's slug.
         digest: Of the sources present.
-        home: The bundle is kept here, because the stored file may be temporary.
-
-    Returns:
-        The bundle, or None, and what was wrong with those that cannot be read.
+        home: Bundles are kept here, because the stored file may be temporary.
+        problems: What is wrong with those that cannot be read is added here.
     """
-    problems: list[str] = []
     candidates: list[Bundle] = []
     for path in (stored, product_dir / "target" / BAKED_BUNDLE):
         if path is None or not path.is_file():
@@ -46,12 +49,33 @@ def served_bundle(
         except BundleError as error:
             problems.append(str(error))
     fitting = [bundle for bundle in candidates if bundle.digest == digest]
+    if not fitting:
+        fitting = _stored_before(slug, digest, home)
     for bundle in [*fitting, *candidates]:
         try:
-            return _kept(bundle, home), problems
+            yield _kept(bundle, home)
         except (OSError, BundleError) as error:
             problems.append(str(error))
-    return None, problems
+
+
+def _stored_before(slug: str, digest: str, home: FloeHome) -> list[Bundle]:
+    """Return the state of these sources where the storage still holds it though another one is the newest."""
+    from dagster._core.definitions.definitions_load_context import DefinitionsLoadContext, DefinitionsLoadType
+    from dagster._core.storage.defs_state.base import DefsStateStorage
+
+    storage, load = DefsStateStorage.get(), DefinitionsLoadContext.get()
+    # A run loads what was pinned when it was launched.
+    if storage is None or load.load_type is not DefinitionsLoadType.INITIALIZATION:
+        return []
+    key, version = state_key(slug), digest.removeprefix("sha256:")
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            storage.download_state_to_path(key, version, Path(folder) / "state")
+            bundle = _kept(Bundle.open(Path(folder) / "state"), home)
+        except Exception:  # it is not there, or cannot be had: each storage says so in its own way
+            return []
+    load.add_defs_state_info(key, version)
+    return [bundle]
 
 
 def store_bundle(instance: Any, slug: str, bundle: Bundle, home: FloeHome) -> bool:

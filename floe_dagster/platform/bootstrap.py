@@ -15,10 +15,11 @@ from typing import Any
 from floe_dagster.credentials import MissingCredentialError, resolve
 from floe_dagster.iceberg.catalogs import is_vended
 from floe_dagster.iceberg.errors import CatalogError
-from floe_dagster.iceberg.rest import ClientCredentials, bounded_session
-from floe_dagster.platform.object_store import ObjectStore, bucket_policy, same_policy
+from floe_dagster.iceberg.rest import ClientCredentials
+from floe_dagster.platform.object_store import ObjectStore, bucket_policy, own_keys, same_policy
 from floe_dagster.platform.polaris import PolarisManagement, credentials_of
-from floe_dagster.platform.waiting import PlatformError, wait_for
+from floe_dagster.platform.readiness import wait_for_catalog, wait_for_store
+from floe_dagster.platform.waiting import PlatformError
 from floe_dagster.schemas.manifest import PlatformManifest
 
 WAIT_SECONDS = 60.0
@@ -85,9 +86,12 @@ class Bootstrap:
         """
         try:
             store = self._store()
-            self._wait(store)
+            # The bucket first: a catalog may itself wait for it.
             if store is not None:
+                wait_for_store(store, self.wait_seconds)
                 self._bootstrap_store(store)
+            if self.catalog is not None and self.catalog.type != "sql":
+                wait_for_catalog(str(self.catalog.config.uri).rstrip("/"), self.wait_seconds)
             if self.catalog is not None and self.catalog.type == "polaris":
                 self._bootstrap_polaris()
             elif self.catalog is not None:
@@ -95,20 +99,6 @@ class Bootstrap:
         except MissingCredentialError as error:
             raise PlatformError(str(error)) from None
         return self.steps
-
-    def _wait(self, store: ObjectStore | None) -> None:
-        if store is not None:
-            wait_for("the store", store.address, store.answers, self.wait_seconds)
-        if self.catalog is not None and self.catalog.type != "sql":
-            uri = str(self.catalog.config.uri).rstrip("/")
-            session = bounded_session(10.0, repeats=0)
-            # Any answer but a server error will do: without a token it is 401.
-            wait_for(
-                "the catalog",
-                uri,
-                lambda: session.get(f"{uri}/v1/config").status_code < 500,
-                self.wait_seconds,
-            )
 
     def _store(self) -> ObjectStore | None:
         if self.storage is None or self.storage.type == "local":
@@ -121,10 +111,7 @@ class Bootstrap:
 
     def _own_keys(self) -> tuple[str | None, str | None]:
         assert self.storage is not None and self.storage.type != "local"
-        config = self.storage.config
-        key = resolve(config.access_key_id, "plugins.storage.config.access_key_id", self.environ)
-        reference = config.secret_access_key.model_dump() if config.secret_access_key else None
-        return key, resolve(reference, "plugins.storage.config.secret_access_key", self.environ)
+        return own_keys(self.storage, self.environ)
 
     def _bootstrap_store(self, store: ObjectStore) -> None:
         assert self.storage is not None

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from floe_dagster.credentials import resolve
 from floe_dagster.platform.waiting import PlatformError, no_answer_reason
 
 _ANSWER_SECONDS = 20.0
@@ -143,6 +144,22 @@ class ObjectStore:
             raise PlatformError(
                 f"the store at {self.address} does not answer: {no_answer_reason(error)}"
             ) from None
+
+
+def own_keys(storage: Any, environ: Mapping[str, str]) -> tuple[str | None, str | None]:
+    """Return the keys that `plugins.storage` of a manifest names; None where it names none.
+
+    Args:
+        storage: A plugin of type s3 or minio.
+        environ: Where its references are looked up.
+
+    Raises:
+        MissingCredentialError: A variable that is referred to is not set.
+    """
+    config = storage.config
+    key = resolve(config.access_key_id, "plugins.storage.config.access_key_id", environ)
+    reference = config.secret_access_key.model_dump() if config.secret_access_key else None
+    return key, resolve(reference, "plugins.storage.config.secret_access_key", environ)
 
 
 def bucket_policy(bucket: str) -> dict[str, Any]:

@@ -15,32 +15,45 @@ class PlatformError(Exception):
     """A service is not there, or refuses; the message says which, and what to do."""
 
 
-def wait_for(name: str, address: str, answers: Callable[[], bool], seconds: float) -> None:
+NOT_READY = "it says that it is not ready"
+START_IT = "Start it, correct its address in the manifest, or wait longer with --wait"
+
+
+def wait_for(
+    name: str,
+    address: str,
+    answers: Callable[[], bool],
+    seconds: float,
+    *,
+    not_ready: str = NOT_READY,
+    fix: str = START_IT,
+) -> None:
     """Wait until a service answers.
 
     Args:
         name: Of the service, for people.
         address: Where it should be.
-        answers: Tells whether it does; an OSError means that it does not.
+        answers: Tells whether it does; an OSError or a PlatformError means that it does not.
         seconds: How long to wait at most.
+        not_ready: What it means where it answers with no.
+        fix: What to do where it never does.
 
     Raises:
         PlatformError: It did not answer in time.
     """
     deadline = time.monotonic() + seconds
     pause = FIRST_PAUSE_SECONDS
-    reason = "it says that it is not ready"
     while True:
+        reason = not_ready
         try:
             if answers():
                 return
+        except PlatformError as error:
+            reason = str(error)
         except OSError as error:
             reason = no_answer_reason(error)
         if time.monotonic() + pause > deadline:
-            raise PlatformError(
-                f"{name} at {address} did not answer within {seconds:.0f} s: {reason}. Start it, correct its address in "
-                "the manifest, or wait longer with --wait"
-            )
+            raise PlatformError(f"{name} at {address} did not answer within {seconds:.0f} s: {reason}. {fix}")
         time.sleep(pause)
         pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 

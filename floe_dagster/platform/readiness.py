@@ -1,0 +1,72 @@
+"""Holds back what needs bucket or catalog until they are there: an init container of a pod, a step of a pipeline."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+from floe_dagster.credentials import MissingCredentialError
+from floe_dagster.iceberg.rest import bounded_session
+from floe_dagster.platform.object_store import ObjectStore, own_keys
+from floe_dagster.platform.waiting import PlatformError, wait_for
+from floe_dagster.schemas.manifest import PlatformManifest
+
+Part = Literal["storage", "catalog"]
+PARTS: tuple[Part, ...] = ("storage", "catalog")
+
+
+def wait_until_ready(
+    manifest: PlatformManifest,
+    *,
+    parts: tuple[Part, ...] = PARTS,
+    seconds: float,
+    environ: Mapping[str, str],
+    say: Callable[[str], None] = lambda line: None,
+) -> None:
+    """Wait until the bucket exists and may be used, and until the catalog answers.
+
+    Nothing is made or changed. Embedded catalogs and local storage are always ready.
+
+    Args:
+        manifest: Merged over its parents.
+        parts: What is waited for.
+        seconds: How long at most, for all of it.
+        environ: Where secrets are looked up.
+        say: Called with a line for each thing that is ready.
+
+    Raises:
+        PlatformError: It was not ready in time, or a secret is not set.
+    """
+    deadline = time.monotonic() + seconds
+    storage, catalog = manifest.plugins.storage, manifest.plugins.catalog
+    if "storage" in parts and storage is not None and storage.type != "local":
+        try:
+            store = ObjectStore(storage.config.model_dump(), *own_keys(storage, environ))
+        except MissingCredentialError as error:
+            raise PlatformError(str(error)) from None
+        wait_for_store(store, deadline - time.monotonic())
+        wait_for(
+            f"bucket {store.bucket}",
+            store.address,
+            store.is_usable,
+            max(deadline - time.monotonic(), 1.0),
+            not_ready="it does not exist, or these keys may not list it",
+            fix="See what `floe-dagster platform bootstrap` said, which makes bucket and user; or wait longer with --wait",
+        )
+        say(f"bucket {store.bucket} at {store.address} exists and answers")
+    if "catalog" in parts and catalog is not None and catalog.type != "sql":
+        uri = str(catalog.config.uri).rstrip("/")
+        wait_for_catalog(uri, max(deadline - time.monotonic(), 1.0))
+        say(f"the catalog at {uri} answers")
+
+
+def wait_for_store(store: ObjectStore, seconds: float) -> None:
+    """Wait until a store answers, whoever asks; see `wait_for`."""
+    wait_for("the store", store.address, store.answers, seconds)
+
+
+def wait_for_catalog(uri: str, seconds: float) -> None:
+    """Wait until a catalog answers; see `wait_for`. Any answer but a server error will do: without a token it is 401."""
+    session = bounded_session(10.0, repeats=0)
+    wait_for("the catalog", uri, lambda: session.get(f"{uri}/v1/config").status_code < 500, seconds)

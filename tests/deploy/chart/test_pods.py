@@ -1,0 +1,187 @@
+"""Every pod that the chart, or a run, starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import yaml
+
+from floe_dagster.schemas.resources import ResourcePreset
+from tests.conftest import ROOT
+from tests.deploy.chart import pods
+from tests.deploy.chart.rendering import MANIFEST, RELEASE, VALUE_FILES, Document, rendered
+from tests.deploy.chart.runs import run_job, run_pod
+
+Rule = Callable[[Document], Iterator[str]]
+
+NOT_OURS = {f"Deployment/{RELEASE}-minio", f"Deployment/{RELEASE}-polaris"}
+"""Servers of others that write beside their programs."""
+
+
+def all_pods(values: str) -> dict[str, Document]:
+    made = dict(rendered(values).pods())
+    for location in ("customer-360", "iot-telemetry", "financial-risk"):
+        made[f"run of {location}"] = run_pod(values, location)
+    return made
+
+
+def broken(values: str, rule: Rule, apart: set[str] = frozenset()) -> dict[str, list[str]]:  # type: ignore[assignment]
+    found = {name: list(rule(pod)) for name, pod in all_pods(values).items() if name not in apart}
+    return {name: what for name, what in found.items() if what}
+
+
+@pytest.mark.parametrize("values", VALUE_FILES)
+def test_every_pod_is_restricted(values: str) -> None:
+    assert len(all_pods(values)) >= 9
+    assert broken(values, pods.insecure) == {}
+
+
+@pytest.mark.parametrize("values", VALUE_FILES)
+def test_no_pod_writes_its_image(values: str) -> None:
+    assert broken(values, pods.writable_roots, NOT_OURS) == {}
+
+
+@pytest.mark.parametrize("values", VALUE_FILES)
+@pytest.mark.parametrize(
+    "rule", [pods.without_bounds, pods.moving_images, pods.plain_secrets], ids=lambda rule: rule.__name__
+)
+def test_every_pod_has_bounds_one_image_and_no_secret_in_the_open(values: str, rule: Rule) -> None:
+    assert broken(values, rule) == {}
+
+
+@pytest.mark.parametrize("values", VALUE_FILES)
+def test_what_runs_for_ever_is_looked_at(values: str) -> None:
+    once = {name for name in all_pods(values) if not name.startswith(("Deployment/", "StatefulSet/"))}
+    # The official chart of MinIO has none, and no value for them.
+    assert broken(values, pods.without_probes, once | {f"Deployment/{RELEASE}-minio"}) == {}
+
+
+@pytest.mark.parametrize("values", VALUE_FILES)
+def test_only_who_talks_to_kubernetes_has_a_token_that_may_do_something(values: str) -> None:
+    chart = rendered(values)
+    bindings = chart.of("RoleBinding", "ClusterRoleBinding")
+    able = {subject["name"] for binding in bindings for subject in binding["subjects"]}
+    assert able == {f"{RELEASE}-dagster"}
+    holders = {
+        name for name, pod in all_pods(values).items() if pod["spec"].get("serviceAccountName") in able
+    }
+    assert holders == {f"Deployment/{RELEASE}-dagster-webserver", f"Deployment/{RELEASE}-dagster-daemon"}
+    # The official chart gives code servers and their runs a token whatever the values say: of an account without rights.
+    fixed = {name for name in all_pods(values) if "user-deployments" in name or name.startswith("run of")}
+    ours = (
+        set(all_pods(values))
+        - holders
+        - fixed
+        - {f"Deployment/{RELEASE}-{n}" for n in ("minio", "polaris", "otel-collector")}
+    )
+    assert {
+        name: all_pods(values)[name]["spec"].get("automountServiceAccountToken") for name in ours
+    } == dict.fromkeys(ours, False)
+
+
+def test_the_launcher_may_do_what_it_does_and_nothing_else() -> None:
+    (role,) = rendered("values.yaml").of("Role", "ClusterRole")
+    allowed = {
+        (resource, verb) for rule in role["rules"] for resource in rule["resources"] for verb in rule["verbs"]
+    }
+    assert allowed == {
+        *{("jobs", verb) for verb in ("create", "get", "list", "delete")},
+        ("jobs/status", "get"),
+        *{("pods", verb) for verb in ("get", "list", "delete")},
+        ("pods/log", "get"),
+        ("events", "list"),
+    }
+
+
+@pytest.mark.parametrize("values", VALUE_FILES)
+def test_secrets_reach_only_who_needs_them(values: str) -> None:
+    storage, runs, database = {"floe-storage"}, {"floe-runs"}, {"floe-postgresql"}
+    needed = {name: pods.needed_secrets(pod) for name, pod in all_pods(values).items()}
+    bucket_waits = runs if values != "values.yaml" else set()
+    for name, secrets in needed.items():
+        if name.startswith("run of"):
+            assert secrets == storage | runs | database, name
+        elif "user-deployments" in name:
+            # Its init container alone looks at the bucket as a run would.
+            assert secrets == storage | database | bucket_waits, name
+        elif name.endswith(("-webserver", "-daemon")):
+            assert secrets == storage | database | bucket_waits, name
+        elif "bootstrap" in name:
+            administrators = {"floe-store-admin", "floe-catalog-admin"} if bucket_waits else set()
+            assert secrets == runs | administrators, name
+
+
+def test_the_check_after_the_bootstrap_has_no_administrator_s_secret() -> None:
+    pod = rendered("values-demo.yaml").pod(f"Job/{RELEASE}-bootstrap-1")
+    assert pods.needed_secrets({"spec": {"containers": pod["spec"]["containers"]}}) == {"floe-runs"}
+
+
+@pytest.mark.parametrize("values", VALUE_FILES)
+def test_code_servers_and_runs_see_the_manifest_and_the_instance_as_folders(values: str) -> None:
+    expected = {"/etc/floe/manifests": f"{RELEASE}-manifests", "/etc/dagster": f"{RELEASE}-dagster-instance"}
+    seen = {
+        name: pods.mounted_config_maps(pod)
+        for name, pod in all_pods(values).items()
+        if "user-deployments" in name or name.startswith("run of")
+    }
+    assert len(seen) == 6
+    assert seen == dict.fromkeys(seen, expected)
+
+
+@pytest.mark.parametrize("values", VALUE_FILES)
+def test_no_two_volumes_share_a_place(values: str) -> None:
+    for name, pod in all_pods(values).items():
+        for container in pods.containers(pod):
+            places = [mount["mountPath"] for mount in container.get("volumeMounts") or []]
+            assert len(places) == len(set(places)), (name, container["name"])
+
+
+def test_a_run_is_one_pod_that_nobody_starts_again_but_dagster() -> None:
+    job = run_job(rendered("values.yaml"), "customer-360")
+    assert job["spec"]["backoffLimit"] == 0
+    assert job["spec"]["ttlSecondsAfterFinished"] == 86400
+    pod = job["spec"]["template"]["spec"]
+    assert pod["restartPolicy"] == "Never"
+    (container,) = pod["containers"]
+    env = {entry["name"]: entry.get("value") for entry in container["env"]}
+    # Of two values with one name the last one counts.
+    assert env["DAGSTER_HOME"] == "/etc/dagster"
+    assert env["FLOE_MANIFEST"] == "/etc/floe/manifests/manifest.yaml"
+    assert pod["securityContext"]["fsGroup"] == 10001
+    assert {m["mountPath"]: m.get("subPath") for m in container["volumeMounts"] if m["name"] == "floe"} == {
+        "/var/lib/floe": "home",
+        "/tmp": "tmp",
+    }
+    (cache,) = [volume for volume in pod["volumes"] if volume["name"] == "floe"]
+    assert cache["emptyDir"] == {"sizeLimit": "20Gi"}
+
+
+def presets() -> dict[str, Document]:
+    """Return the resources of each product's preset, as its jobs' pods get them."""
+    known = yaml.safe_load(MANIFEST.read_text())["resource_presets"]
+    found = {}
+    for spec in sorted((ROOT / "products").glob("*/floe.yaml")):
+        product = yaml.safe_load(spec.read_text())
+        found[product["metadata"]["name"]] = ResourcePreset.model_validate(
+            known[product["resources"]]
+        ).to_kubernetes()
+    return found
+
+
+@pytest.mark.parametrize("values", VALUE_FILES)
+def test_what_is_started_from_the_pages_may_use_what_its_product_s_preset_says(values: str) -> None:
+    assert set(presets()) == {"customer-360", "iot-telemetry", "financial-risk"}
+    for location, preset in presets().items():
+        resources = run_pod(values, location)["spec"]["containers"][0]["resources"]
+        assert resources["limits"] == preset["limits"], location
+        if values == "values.yaml":
+            assert resources["requests"] == preset["requests"], location
+
+
+def test_a_preset_of_the_job_wins_over_the_location_s_resources() -> None:
+    resources = {"requests": {"cpu": "2", "memory": "4Gi"}, "limits": {"cpu": "4", "memory": "16Gi"}}
+    plain = run_pod("values-demo.yaml")["spec"]["containers"][0]["resources"]
+    preset = run_pod("values-demo.yaml", tags={"container_config": {"resources": resources}})
+    assert plain != resources
+    assert preset["spec"]["containers"][0]["resources"] == resources
