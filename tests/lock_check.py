@@ -13,24 +13,37 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-FILES = {"requirements.txt": [], "requirements-dev.txt": ["--extra", "dev"]}
+PROJECT = "pyproject.toml"
+IMAGE = "docker/dagster-demo/requirements-build"
+BASE = "tests/deploy/image/official"
+FILES = {
+    "requirements.txt": [PROJECT],
+    "requirements-image.txt": [PROJECT, "--extra", "cluster", "--constraint", "requirements.txt"],
+    "requirements-dev.txt": [
+        *(PROJECT, "--extra", "cluster", "--extra", "dev", "--constraint", "requirements-image.txt"),
+    ],
+    "requirements-plus.txt": [
+        *(PROJECT, "--extra", "cluster", "--extra", "plus", "--constraint", "requirements-image.txt"),
+    ],
+    f"{IMAGE}.txt": [f"{IMAGE}.in"],
+    f"{BASE}.txt": [f"{BASE}.in"],
+}
+"""What `make lock` resolves each requirement file from, relative to the repository's root."""
 
 
-def stale_lines(name: str, pyproject: Path = ROOT / "pyproject.toml") -> list[str]:
+def stale_lines(name: str, pyproject: Path = ROOT / PROJECT) -> list[str]:
     """Return the lines in which a fresh resolution, that prefers the locked versions, differs."""
     with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder) / name
+        target = Path(folder) / "requirements.txt"
         shutil.copy(ROOT / name, target)
         command = [
             *_uv(),
             *("pip", "compile", "--quiet", "--universal", "--generate-hashes", "--no-emit-index-url"),
             *("--no-emit-find-links", "--no-header", "--no-annotate", "--python-version", "3.11"),
-            *FILES[name],
-            str(pyproject),
-            "-o",
-            str(target),
+            *(str(pyproject) if argument == PROJECT else argument for argument in FILES[name]),
+            *("-o", str(target)),
         ]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         if done.returncode != 0:
             return [done.stderr.strip()]
         locked = [line for line in (ROOT / name).read_text().splitlines() if "--hash" not in line]
@@ -47,7 +60,7 @@ def _uv() -> list[str]:
 
 
 def main() -> int:
-    """Check both files; returns the exit code."""
+    """Check every file; returns the exit code."""
     stale = [line for name in FILES for line in stale_lines(name)]
     if stale:
         print("\n".join([*stale, "", "the lock is stale: run `make lock` and commit the result"]))

@@ -27,9 +27,7 @@ def run(options: argparse.Namespace) -> int:
             if not outputs_current(output_dir, result.digest, home):
                 write_outputs(result.bundle_path, output_dir, home)
             if options.generate_definitions:
-                from floe_dagster.cli.scaffold import write_definitions
-
-                write_definitions(product_dir)
+                _generate_definitions(product_dir)
         exit_code = max(exit_code, result.exit_code)
         if options.format == "json":
             reports.append(_report(result))
@@ -38,6 +36,16 @@ def run(options: argparse.Namespace) -> int:
     if options.format == "json":
         print_json(reports)
     return exit_code
+
+
+def _generate_definitions(product_dir: Path) -> None:
+    from floe_dagster.cli.scaffold import write_definitions
+
+    written, kept = write_definitions(product_dir)
+    for path in written:
+        print(f"wrote {path}", file=sys.stderr)
+    for path in kept:
+        print(f"{path} holds something of its own and was left as it is", file=sys.stderr)
 
 
 def _report(result: CompileResult) -> dict[str, object]:

@@ -241,6 +241,16 @@ environment:
         help="look at everything that publication needs; exit code 1 where something is wrong",
         description="Look at everything that publication needs, with the fix for what is wrong.",
     )
+    wait = actions.add_parser(
+        "wait",
+        help="wait until the bucket exists and the catalog answers; exit code 1 where they do not in time",
+        description="Wait until the bucket exists and may be used, and until the catalog answers. Nothing is made.",
+    )
+    _manifest(wait)
+    wait.add_argument(
+        "--wait", type=_seconds, default=300.0, metavar="SECONDS", help="for all of it at most (default 300)"
+    )
+    wait.add_argument("--only", choices=("storage", "catalog"), help="wait for one of the two")
     for parser in (bootstrap, check):
         _manifest(parser)
         parser.add_argument(

@@ -1,4 +1,4 @@
-"""`floe-dagster platform bootstrap` and `floe-dagster platform check`."""
+"""`floe-dagster platform bootstrap`, `platform check` and `platform wait`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DEFAULT_MANIFEST = Path("manifests/local.yaml")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run one of the two."""
+    """Run one of the three."""
     from floe_dagster.compilation.inheritance import load_manifest_chain
     from floe_dagster.findings import InputError
 
@@ -32,6 +32,8 @@ def run(options: argparse.Namespace) -> int:
         return 2
     if options.action == "bootstrap":
         return _bootstrap(options, chain.merged)
+    if options.action == "wait":
+        return _wait(options, chain.merged)
     return _check(options, chain.merged, path)
 
 
@@ -69,6 +71,24 @@ def _bootstrap(options: argparse.Namespace, manifest: Any) -> int:
         made = sum(step.outcome in ("made", "changed") for step in bootstrap.steps)
         would = sum(step.outcome.startswith("would") for step in bootstrap.steps)
         print(f"{would} to do" if options.dry_run else f"{made} done, the rest was there")
+    return 0
+
+
+def _wait(options: argparse.Namespace, manifest: Any) -> int:
+    from floe_dagster.platform.readiness import PARTS, wait_until_ready
+    from floe_dagster.platform.waiting import PlatformError
+
+    try:
+        wait_until_ready(
+            manifest,
+            parts=(options.only,) if options.only else PARTS,
+            seconds=options.wait,
+            environ=os.environ,
+            say=lambda line: print(line, flush=True),
+        )
+    except PlatformError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

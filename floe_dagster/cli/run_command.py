@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import logging
 import os
 import re
@@ -38,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
             rows.append({"product": result.name, "failed": "not compiled"})
             continue
         if not outputs_current(product_dir / "target", result.digest, home):
-            write_outputs(result.bundle_path, product_dir / "target", home)
+            _write_outputs(result.bundle_path, product_dir / "target", home)
         summary, published = _run_product(result, product_dir, home, options.full_refresh)
         rows.append(summary)
         tables += published
@@ -58,6 +59,16 @@ def run(options: argparse.Namespace) -> int:
         print(f"\nlook at the rows:   {_program()} show {example}{where}")
         print("look at the graph:  make dev, then open http://127.0.0.1:3000")
     return exit_code
+
+
+def _write_outputs(bundle_path: Path, output_dir: Path, home: FloeHome) -> None:
+    try:
+        write_outputs(bundle_path, output_dir, home)
+    except OSError as error:
+        # In an image the product's folder is read-only, and a run needs nothing of what lies in `target/`.
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        _say(f"{output_dir} cannot be written, so it stays as it is")
 
 
 def _program() -> str:

@@ -14,17 +14,23 @@ defs = load_product_definitions(__file__)
 '''
 
 
-def write_definitions(product_dir: Path) -> list[Path]:
-    """Write `definitions.py`, and an `__init__.py` where there is none, into a product's folder.
+def write_definitions(product_dir: Path) -> tuple[list[Path], list[Path]]:
+    """Write `definitions.py` and `__init__.py` into a product's folder, where they are not there yet.
+
+    A `definitions.py` that somebody has written stays as it is.
 
     Returns:
-        The files that hold something new.
+        The files that were written, and those that hold something else and were left alone.
     """
-    written = []
-    if write_atomically(product_dir / "definitions.py", DEFINITIONS.encode()):
-        written.append(product_dir / "definitions.py")
+    written, kept = [], []
+    module = product_dir / "definitions.py"
+    if not module.exists():
+        write_atomically(module, DEFINITIONS.encode())
+        written.append(module)
+    elif module.read_bytes() != DEFINITIONS.encode():
+        kept.append(module)
     package = product_dir / "__init__.py"
     if not package.exists():
         write_atomically(package, b"")
         written.append(package)
-    return written
+    return written, kept

@@ -80,6 +80,21 @@ def write_profiles(dbt_profiles: Mapping[str, Any], folder: Path, home: FloeHome
     return folder
 
 
+def configured_memory_limit(dbt_profiles: Mapping[str, Any], slug: str) -> str | None:
+    """Return the `memory_limit` that the manifest gives DuckDB; None where it gives none."""
+    settings = dbt_profiles[slug]["outputs"][TARGET].get("settings") or {}
+    limit = settings.get("memory_limit")
+    return None if limit is None else str(limit)
+
+
+def with_memory_limit(dbt_profiles: Mapping[str, Any], slug: str, limit: str) -> dict[str, Any]:
+    """Return the profiles with another `memory_limit` for DuckDB: what this machine or container has room for."""
+    profile = dbt_profiles[slug]
+    output = profile["outputs"][TARGET]
+    output = {**output, "settings": {**(output.get("settings") or {}), "memory_limit": limit}}
+    return {**dbt_profiles, slug: {**profile, "outputs": {**profile["outputs"], TARGET: output}}}
+
+
 def _here(value: Any, home: str) -> Any:
     if isinstance(value, dict):
         return {key: _here(item, home) for key, item in value.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping
 from datetime import timedelta
@@ -12,6 +13,8 @@ import dagster as dg
 
 from floe_dagster.definitions.source_links import SourceLinks
 from floe_dagster.home import display_path
+
+_NOT_IN_TAGS = re.compile(r"[^A-Za-z0-9_.-]")
 
 
 def asset_specs(index: Mapping[str, Any], product_dir: Path) -> dict[str, dg.AssetSpec]:
@@ -24,7 +27,7 @@ def asset_specs(index: Mapping[str, Any], product_dir: Path) -> dict[str, dg.Ass
     product = index["product"]
     slug = product["slug"]
     keys = {asset["id"]: asset_key(slug, asset["name"]) for asset in index["assets"]}
-    labels = {_tag(f"floe/{name}"): _tag(value) for name, value in product["labels"].items()}
+    labels = {_tag(f"floe/{name}"): _tag_part(value) for name, value in product["labels"].items()}
     freshness = _freshness(product["freshness"])
     links = SourceLinks.of_product(product.get("repository"), product_dir)
     specs = {}
@@ -117,4 +120,9 @@ def _freshness(window: Mapping[str, Any] | None) -> Any:
 
 
 def _tag(text: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "._-/" else "_" for letter in str(text))[:63]
+    """Return a key of a tag as Dagster takes it: a name, or a namespace and a name."""
+    return "/".join(_tag_part(part) or "_" for part in text.split("/", 1))
+
+
+def _tag_part(text: str) -> str:
+    return _NOT_IN_TAGS.sub("_", text)[:63]

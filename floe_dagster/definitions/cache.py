@@ -37,19 +37,28 @@ class DuckDBCache:
 
     Args:
         file: The DuckDB file; it may be missing.
+        memory_limit: DuckDB's; its own default when None.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, memory_limit: str | None = None) -> None:
         self.file = file
+        self.memory_limit = memory_limit
         self._record = file.with_suffix(".snapshots.json")
+
+    def open(self, *, read_only: bool = False) -> Any:
+        """Return a connection to the file, within the limit of memory."""
+        import duckdb
+
+        con = duckdb.connect(str(self.file), read_only=read_only)
+        if self.memory_limit is not None:
+            con.execute(f"set memory_limit = '{self.memory_limit}'")
+        return con
 
     def relations(self) -> set[tuple[str, str]]:
         """Return schema and name of every relation in the file, in lower case."""
-        import duckdb
-
         if not self.file.exists():
             return set()
-        with duckdb.connect(str(self.file), read_only=True) as con:
+        with self.open(read_only=True) as con:
             rows = con.execute("select table_schema, table_name from information_schema.tables").fetchall()
         return {(schema.lower(), name.lower()) for schema, name in rows}
 
@@ -94,8 +103,6 @@ class DuckDBCache:
             namespace: Of the product.
             log: A logger.
         """
-        import duckdb
-
         present, known = self.relations(), self._snapshots()
         for asset in assets:
             if asset["materialized"] not in STATEFUL or not asset["published"]:
@@ -113,7 +120,7 @@ class DuckDBCache:
                 continue
             relation = RelationName(*asset["relation"])
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            with duckdb.connect(str(self.file)) as con:
+            with self.open() as con:
                 con.execute(f"drop table if exists {relation.sql()}")
                 if snapshot is None:
                     continue
@@ -132,13 +139,11 @@ class DuckDBCache:
         Returns:
             What was noted, by the asset's unique id.
         """
-        import duckdb
-
         noted: dict[str, Before] = {}
         if not self.file.exists():
             return noted
         present, known = self.relations(), self._snapshots()
-        with duckdb.connect(str(self.file)) as con:
+        with self.open() as con:
             con.execute(f"drop schema if exists {BEFORE_SCHEMA} cascade")
             for asset in assets:
                 if asset["materialized"] not in STATEFUL or not asset["published"]:

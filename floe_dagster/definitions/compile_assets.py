@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from floe_dagster.definitions.observing.compilation import tell_compilation
 from floe_dagster.definitions.observing.process import Observed, observe
 from floe_dagster.definitions.observing.step import ObservedStep
 from floe_dagster.definitions.reload import reload_and_verify
+from floe_dagster.definitions.run_retries import run_retry_tags
 from floe_dagster.definitions.source_links import SourceLinks
 from floe_dagster.definitions.state import store_bundle
 from floe_dagster.home import FloeHome
@@ -40,6 +41,7 @@ def build_compile_definitions(
     note: str | None = None,
     served: str | None = None,
     observed: Callable[[], Observed] | None = None,
+    tags: Mapping[str, Any] | None = None,
 ) -> dg.Definitions:
     """Return the compile assets of one product and the job that runs them.
 
@@ -51,6 +53,7 @@ def build_compile_definitions(
         note: Shown with the assets, for example that nothing is compiled yet.
         served: Digest of the state that the location serves: what a new one is compared with.
         observed: Who is told of a compilation that gives no state; nobody before the first one.
+        tags: `dagster-k8s/config` of the product.
     """
     keys = {name: asset_key(slug, name) for name in COMPILE_ASSETS}
     upstream: dict[str, list[str]] = {
@@ -82,6 +85,7 @@ def build_compile_definitions(
         specs=specs,
         check_specs=list(checks.values()),
         pool="floe_defs_state",
+        op_tags=tags,
         can_subset=False,
     )
     def compile_step(context: dg.AssetExecutionContext) -> Iterator[Any]:
@@ -102,7 +106,7 @@ def build_compile_definitions(
             return
         step = ObservedStep(told, context)
         with step.observing(begun):
-            tell_compilation(step, result, stages)
+            tell_compilation(step, result, begun, stages)
             yield from _report(context, result)
 
     def _report(context: dg.AssetExecutionContext, result: CompileResult) -> Iterator[Any]:
@@ -137,6 +141,7 @@ def build_compile_definitions(
         f"{slug}_compile",
         selection=dg.AssetSelection.assets(compile_step) | dg.AssetSelection.checks_for_assets(compile_step),
         description="Compile the product and store its state.",
+        tags={**(tags or {}), **run_retry_tags()},
     )
     return dg.Definitions(assets=[compile_step], jobs=[job])
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+import signal
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -15,7 +18,9 @@ from dagster_dbt import DagsterDbtTranslator, DbtCliInvocation, DbtCliResource
 from packaging.version import Version
 
 from floe_dagster.compilation.bundle import Bundle
-from floe_dagster.compilation.profiles import TARGET, dbt_environment, write_profiles
+from floe_dagster.compilation.profiles import TARGET, dbt_environment, duckdb_file, write_profiles
+from floe_dagster.definitions.dbt_process import INTERRUPT_SECONDS, ending_with_parent, owning
+from floe_dagster.definitions.duckdb_lock import lock_problem
 from floe_dagster.definitions.observing.logs import shaped_output
 from floe_dagster.definitions.progress import ProgressLog
 from floe_dagster.home import FloeHome
@@ -34,6 +39,10 @@ PROGRESS_EVENTS = frozenset(
     }
 )
 _INFRASTRUCTURE = re.compile(r"\bIO Error\b|Could not set lock|No space left on device")
+KILLED = (
+    "dbt was killed, most likely because the memory ran out: give the product a preset with a higher memory limit "
+    "(resources in floe.yaml), or DuckDB a lower plugins.compute.config.memory_limit"
+)
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -89,11 +98,12 @@ class DbtBuild:
             on_event: Called with each of dbt's structured log events as it comes.
 
         Raises:
-            dg.Failure: dbt ended before it ran a node.
+            dg.Failure: dbt ended before it ran a node; the folder of the DuckDB file cannot be made.
         """
         slug = self.bundle.slug
         unpacked = self.bundle.unpack(self.home)
         profiles_dir = write_profiles(profiles, self.home.profiles_dir(slug), self.home)
+        self._make_folder(duckdb_file(profiles, slug, self.home))
         target = self.home.dbt_target_dir(slug)
         results = target / "run_results.json"
         results.unlink(missing_ok=True)
@@ -111,7 +121,7 @@ class DbtBuild:
         # `DbtCliResource.cli` would first ask dbt for its version and open an adapter, seconds that serve
         # what is not needed here: row counts and columns are read from DuckDB directly.
         invocation = DbtCliInvocation.run(
-            args=command,
+            args=ending_with_parent(command),
             env=self._environment(unpacked.project_dir, target, self.home.logs_dir(slug)),
             manifest={},
             dagster_dbt_translator=DagsterDbtTranslator(),
@@ -124,6 +134,7 @@ class DbtBuild:
         )
         logging = self.bundle.artifact().observability.telemetry.logging
         with (
+            self._ended(invocation),
             shaped_output(slug, logging, {"run_id": self.context.run.run_id}),
             ProgressLog(self.context.log) as progress,
         ):
@@ -132,7 +143,30 @@ class DbtBuild:
                 on_event(event.raw_event)
                 if message := self._log(event.raw_event, progress):
                     errors.append(message)
-        return self._read(results, errors)
+        return self._read(results, errors, invocation.process.returncode)
+
+    @contextmanager
+    def _ended(self, invocation: DbtCliInvocation) -> Iterator[None]:
+        """Leave no dbt behind, however the step ends: it would keep the lock of the DuckDB file."""
+        invocation.termination_timeout_seconds = INTERRUPT_SECONDS
+        with owning(invocation.process):
+            try:
+                yield
+            except subprocess.TimeoutExpired as error:
+                # It did not end when the run was canceled, which is what this is about.
+                raise error.__context__ or error from None
+
+    def _make_folder(self, file: Path) -> None:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            message = (
+                f"the folder of the DuckDB file {file} cannot be made: {error.strerror}. Name one that can be written in "
+                "plugins.compute.config.path, or leave it out: the file lies under FLOE_HOME then"
+            )
+            # The command line shows what is logged.
+            self.context.log.error(message)
+            raise dg.Failure(message, allow_retries=False) from error
 
     def _environment(self, project_dir: Path, target: Path, logs: Path) -> dict[str, str]:
         return {
@@ -157,11 +191,15 @@ class DbtBuild:
             progress.line(message)
         return None
 
-    def _read(self, results: Path, errors: list[str]) -> dict[str, Any]:
+    def _read(self, results: Path, errors: list[str], returncode: int | None) -> dict[str, Any]:
         try:
             loaded: dict[str, Any] = json.loads(results.read_bytes())
         except FileNotFoundError:
+            if returncode == -signal.SIGKILL:
+                raise dg.Failure(KILLED, allow_retries=False) from None
             said = "\n".join(errors[-5:]) or "it said nothing; see this run's log"
+            if locked := lock_problem(said):
+                raise dg.Failure(locked, allow_retries=True) from None
             raise dg.Failure(
                 f"dbt ended before it ran a model:\n{said}",
                 allow_retries=is_infrastructure(said),

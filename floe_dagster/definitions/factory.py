@@ -10,18 +10,18 @@ import dagster as dg
 from dagster_dbt import DbtCliResource
 
 from floe_dagster.compilation.bundle import Bundle
-from floe_dagster.credentials import kubernetes_references
 from floe_dagster.definitions.asset_specs import asset_specs, check_specs
 from floe_dagster.definitions.dbt_build import RunOptions
 from floe_dagster.definitions.health import build_health_definitions
+from floe_dagster.definitions.kubernetes import kubernetes_tags
 from floe_dagster.definitions.maintenance import build_maintenance_definitions
 from floe_dagster.definitions.observing.process import Observed, is_observed, observe
 from floe_dagster.definitions.observing.run_sensors import build_run_sensors
 from floe_dagster.definitions.observing.ticks import trace_tick
 from floe_dagster.definitions.resources import build_resources, catalog_key, storage_key
 from floe_dagster.definitions.run import ProductRun
+from floe_dagster.definitions.run_retries import run_retry_tags
 from floe_dagster.home import FloeHome
-from floe_dagster.schemas.artifacts import CompiledArtifacts
 
 
 class ProductRunConfig(dg.Config):
@@ -50,7 +50,7 @@ def build_product_definitions(bundle: Bundle, *, product_dir: Path, home: FloeHo
     specs, checks = asset_specs(index, product_dir), check_specs(index)
     artifact = bundle.artifact()
     plugins = artifact.plugins
-    kubernetes = kubernetes_tags(product["resources"], _secret_variables(artifact))
+    pods = partial(kubernetes_tags, product, artifact)
     resources = build_resources(slug, plugins)
     observed_here = partial(observe, artifact, index, product_dir, home)
     # Keyed by product, so that several products fit into one location.
@@ -63,7 +63,7 @@ def build_product_definitions(bundle: Bundle, *, product_dir: Path, home: FloeHo
         check_specs=list(checks.values()),
         can_subset=True,
         pool=f"{slug}_duckdb",
-        op_tags=kubernetes,
+        op_tags=pods("run"),
         required_resource_keys={dbt_key, *resources},
         # Infrastructure failures only: a failed test or model forbids its retry.
         retry_policy=dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL),
@@ -82,7 +82,7 @@ def build_product_definitions(bundle: Bundle, *, product_dir: Path, home: FloeHo
         f"{slug}_run",
         selection=dg.AssetSelection.assets(dbt_models) | dg.AssetSelection.checks_for_assets(dbt_models),
         description=f"Compute, check and publish {product['name']}.",
-        tags=kubernetes,
+        tags={**pods("run"), **run_retry_tags()},
     )
     own = dg.Definitions(
         assets=[dbt_models],
@@ -93,8 +93,8 @@ def build_product_definitions(bundle: Bundle, *, product_dir: Path, home: FloeHo
     )
     return dg.Definitions.merge(
         own,
-        build_maintenance_definitions(index, home, resources, kubernetes, observed_here),
-        build_health_definitions(slug, plugins, home, kubernetes, observed_here),
+        build_maintenance_definitions(index, home, resources, pods("maintenance"), observed_here),
+        build_health_definitions(slug, plugins, home, pods("health"), observed_here),
     )
 
 
@@ -103,35 +103,6 @@ def dbt_executable() -> Path:
     import sys
 
     return Path(sys.executable).with_name("dbt")
-
-
-def kubernetes_tags(
-    resources: dict[str, Any] | None, secrets: Mapping[str, tuple[str, str]] | None = None
-) -> dict[str, Any]:
-    """Return `dagster-k8s/config` for a preset and for secrets; job tags do not reach step pods, so ops carry them too.
-
-    Args:
-        resources: Requests and limits of the container.
-        secrets: Name and key of a Kubernetes Secret, by environment variable.
-    """
-    container: dict[str, Any] = {"resources": resources} if resources else {}
-    if secrets:
-        container["env"] = [
-            {"name": variable, "value_from": {"secret_key_ref": {"name": name, "key": key}}}
-            for variable, (name, key) in sorted(secrets.items())
-        ]
-    return {"dagster-k8s/config": {"container_config": container}} if container else {}
-
-
-def _secret_variables(artifact: CompiledArtifacts) -> dict[str, tuple[str, str]]:
-    plugins, observability = artifact.plugins, artifact.observability
-    holders: list[Any] = (
-        [plugin.config for plugin in (plugins.catalog, plugins.storage) if plugin] if plugins else []
-    )
-    holders += [observability.telemetry.authentication, observability.lineage_api_key]
-    return {
-        variable: (name, key) for holder in holders for variable, name, key in kubernetes_references(holder)
-    }
 
 
 def _schedules(

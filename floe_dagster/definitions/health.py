@@ -35,6 +35,7 @@ def build_health_definitions(
         name="platform_health",
         description="Catalog reachable, credentials accepted, namespace and bucket writable, clocks, versions.",
         compute_kind="floe",
+        op_tags=tags,
     )
     def platform_health(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         with ObservedStep(observed(), context.op_execution_context).observing():

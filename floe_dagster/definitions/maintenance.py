@@ -14,6 +14,7 @@ from floe_dagster.definitions.asset_specs import asset_key
 from floe_dagster.definitions.observing.process import Observed
 from floe_dagster.definitions.observing.step import ObservedStep
 from floe_dagster.definitions.resources import catalog_key, storage_key
+from floe_dagster.definitions.run_retries import run_retry_tags
 from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.errors import CatalogError, PublicationError
 from floe_dagster.iceberg.maintenance import Rules, TableMaintenance, drop_retired, retired_tables
@@ -100,7 +101,7 @@ def build_maintenance_definitions(
     @dg.job(
         name=f"{slug}_maintenance",
         description=f"Look after the tables of {product['name']}. With dry_run it reports and changes nothing.",
-        tags=tags,
+        tags={**tags, **run_retry_tags()},
     )
     def maintenance() -> None:
         maintain()

@@ -12,10 +12,11 @@ import dagster as dg
 from dagster_dbt import DbtCliResource
 
 from floe_dagster.compilation.bundle import Bundle
-from floe_dagster.compilation.profiles import duckdb_file
+from floe_dagster.compilation.profiles import configured_memory_limit, duckdb_file, with_memory_limit
 from floe_dagster.definitions.audit import Audit, audit, in_order
 from floe_dagster.definitions.cache import STATEFUL, Before, DuckDBCache, place
 from floe_dagster.definitions.dbt_build import DbtBuild, RunOptions, is_infrastructure
+from floe_dagster.definitions.duckdb_lock import lock_problem
 from floe_dagster.definitions.observing.build import ObservedBuild
 from floe_dagster.definitions.observing.process import Observed
 from floe_dagster.definitions.observing.step import ObservedStep
@@ -36,6 +37,7 @@ from floe_dagster.iceberg.errors import (
 from floe_dagster.iceberg.layout import TableLayout
 from floe_dagster.iceberg.publication import PublicationOptions, PublicationResult, publish_relation
 from floe_dagster.iceberg.relation import RelationName, relation_columns
+from floe_dagster.memory import duckdb_memory_limit
 
 LOCK_TIMEOUT_SECONDS = 1800.0
 GIVE_UP_AFTER = 3
@@ -86,7 +88,15 @@ class ProductRun:
         self.artifact = bundle.artifact()
         self.profiles = self.artifact.dbt_profiles or {}
         self.file = duckdb_file(self.profiles, self.slug, home)
-        self.cache = DuckDBCache(self.file)
+        configured = configured_memory_limit(self.profiles, self.slug)
+        limit = duckdb_memory_limit(configured)
+        if configured is not None and limit != configured:
+            context.log.info(
+                f"memory_limit {configured} does not fit beside the run's processes: DuckDB takes {limit}"
+            )
+        if limit is not None:
+            self.profiles = with_memory_limit(self.profiles, self.slug, limit)
+        self.cache = DuckDBCache(self.file, limit)
         self.build = DbtBuild(context, bundle, home, dbt, options)
         self.mark = run_mark(context, bundle.digest)
         self.progress = ProgressLog(context.log)
@@ -132,6 +142,8 @@ class ProductRun:
             # The message says all; a traceback of a library would hide it.
             raise dg.Failure(str(error), allow_retries=not isinstance(error, NotUsableError)) from error
         except Exception as error:
+            if isinstance(error, _duckdb_errors()) and (locked := lock_problem(str(error))):
+                raise dg.Failure(locked, allow_retries=True) from error
             if not is_remote_failure(error):
                 raise
             told = catalog_error(error, f"the tables of {self.slug} cannot be looked at")
@@ -284,14 +296,12 @@ class ProductRun:
         yield from earlier.checks.values()
 
     def _publish(self, catalog: Any, outcome: Audit, wanted: set[str]) -> Iterator[Any]:
-        import duckdb
-
         refused: dict[str, str] = {}
         lost = 0
         forbidden = False
         results = self._check_results(outcome)
         todo = [key for key in self.assets if key in outcome.clean and key in wanted]
-        with duckdb.connect(str(self.file), read_only=True) as con, self.progress:
+        with self.cache.open(read_only=True) as con, self.progress:
             relations = RelationMetadata(con, self.assets, self.slug)
             with Publications(con, partial(self._publish_one, catalog)) as publications:
                 for key, published in self._published_in_order(publications, todo, refused):
@@ -466,3 +476,9 @@ class ProductRun:
 def _policies(bundle: Bundle) -> Mapping[str, Any]:
     results: Mapping[str, Any] = bundle.report().get("policies", {}).get("results", {})
     return results
+
+
+def _duckdb_errors() -> type[Exception]:
+    import duckdb
+
+    return duckdb.Error

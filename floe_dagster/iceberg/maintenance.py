@@ -28,6 +28,7 @@ from floe_dagster.iceberg.layout import TableLayout
 from floe_dagster.iceberg.reading import read_tasks
 from floe_dagster.iceberg.staging import Staging
 from floe_dagster.iceberg.types import quoted
+from floe_dagster.memory import duckdb_memory_limit
 from floe_dagster.schemas.table_layout import SortField
 
 if TYPE_CHECKING:
@@ -280,6 +281,8 @@ class TableMaintenance:
             from floe_dagster.iceberg.overwriting import overwrite
 
             with duckdb.connect() as con:
+                if (limit := duckdb_memory_limit(None)) is not None:
+                    con.execute(f"set memory_limit = '{limit}'")
                 if self.scratch is not None:
                     self.scratch.mkdir(parents=True, exist_ok=True)
                     con.execute("set temp_directory = $1", [str(self.scratch / f"duckdb-{identity}")])

@@ -83,15 +83,17 @@ def test_a_retry_after_an_infrastructure_failure_publishes_only_what_is_missing(
 
     def clear() -> None:
         # The first attempt has failed as soon as its neighbours' tables are there and 5 seconds pass.
-        while not (home.warehouse_dir / "shop" / "history").exists():
+        # A run that fails before that must not keep the test waiting for ever.
+        deadline = time.monotonic() + 120
+        while not (home.warehouse_dir / "shop" / "history").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
         time.sleep(2)
         place.unlink()
 
-    thread = threading.Thread(target=clear)
+    thread = threading.Thread(target=clear, daemon=True)
     thread.start()
     outcome = job.execute_in_process(instance=instance, raise_on_error=False)
-    thread.join()
+    thread.join(150)
     assert outcome.success
     assert any(event.is_step_up_for_retry for event in outcome.all_events)
     assert materialized(outcome) == {"orders", "daily", "history", "other"}

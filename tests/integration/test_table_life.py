@@ -12,7 +12,7 @@ import pytest
 from dagster_k8s.job import DagsterK8sJobConfig, construct_dagster_k8s_job, get_user_defined_k8s_config
 
 from floe_dagster.compilation.stages import compile_product
-from floe_dagster.definitions.factory import build_product_definitions, kubernetes_tags
+from floe_dagster.definitions.factory import build_product_definitions
 from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.catalogs import open_catalog
 from tests.conftest import SPEC
@@ -303,7 +303,6 @@ plugins:
     assert env["S3_SECRET"]["key"] == "k"
     [node] = job.nodes
     assert get_user_defined_k8s_config(node.definition.tags).container_config["env"]
-    assert kubernetes_tags(None) == {}
     outcome = job.execute_in_process(instance=product.instance, raise_on_error=False)
     # Who runs it elsewhere is told what is missing, and nobody tries again.
     said = str(outcome.failure_data_for_node("shop_dbt"))

@@ -1,0 +1,108 @@
+"""What Kubernetes is told of a product's runs: resources, secrets by reference, labels.
+
+Tags of a job reach the run's pod, tags of an op reach the pod of its step where an executor starts one; so both carry them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from floe_dagster.credentials import kubernetes_references
+from floe_dagster.schemas.artifacts import CompiledArtifacts
+
+Task = Literal["compile", "run", "maintenance", "health"]
+CONFIG = "dagster-k8s/config"
+PREFIX = "floe.dev"
+"""Of labels and annotations: those of `app.kubernetes.io` are Dagster's, and the chart's selectors count on them."""
+LABEL_LENGTH = 63
+
+
+def kubernetes_tags(
+    product: Mapping[str, Any], artifact: CompiledArtifacts | None, task: Task
+) -> dict[str, Any]:
+    """Return the tags of a job, and of its ops, by which their pods get what they need.
+
+    Args:
+        product: `product` of the asset index; its `name` alone where nothing is compiled yet.
+        artifact: What was compiled: it names the secrets.
+        task: What the pod is for.
+    """
+    container: dict[str, Any] = {}
+    if product.get("resources"):
+        container["resources"] = product["resources"]
+    env = [
+        {
+            "name": variable,
+            "value_from": {
+                "secret_key_ref": {
+                    "name": name,
+                    "key": key,
+                    # A pod waits for a Secret that is not there; the compilation that mends its name must not.
+                    **({"optional": True} if task == "compile" else {}),
+                }
+            },
+        }
+        for variable, (name, key) in sorted(_secret_variables(artifact).items())
+    ]
+    if env:
+        container["env"] = env
+    labels = _labels(product, task)
+    config: dict[str, Any] = {
+        "pod_template_spec_metadata": {"labels": labels, "annotations": _annotations(product)},
+        "job_metadata": {"labels": labels},
+    }
+    if container:
+        config["container_config"] = container
+    return {CONFIG: config}
+
+
+def _labels(product: Mapping[str, Any], task: Task) -> dict[str, str]:
+    """Return labels to select pods by: policies of the network, cost reports, `kubectl get pods -l`."""
+    own = {
+        "product": product["name"],
+        "task": task,
+        "version": product.get("version"),
+        "preset": product.get("preset"),
+    }
+    free = {f"label-{name}": value for name, value in (product.get("labels") or {}).items()}
+    return {
+        f"{PREFIX}/{_label(name)}": label
+        for name, value in {**free, **own}.items()
+        if value and (label := _label(str(value)))
+    }
+
+
+def _annotations(product: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        # A node that is emptied to save money waits for the run to end.
+        "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+        "karpenter.sh/do-not-disrupt": "true",
+        **({f"{PREFIX}/owner": product["owner"]} if product.get("owner") else {}),
+    }
+
+
+def _label(text: str) -> str:
+    """Return the text as a label's value may look: 63 characters, letters and digits at both ends."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", text)[:LABEL_LENGTH].strip("_.-")
+
+
+def _secret_variables(artifact: CompiledArtifacts | None) -> dict[str, tuple[str, str]]:
+    """Return name and key of the Kubernetes Secret by environment variable."""
+    return {
+        variable: (name, key)
+        for holder in _holders(artifact)
+        for variable, name, key in kubernetes_references(holder)
+    }
+
+
+def _holders(artifact: CompiledArtifacts | None) -> Iterator[Any]:
+    if artifact is None:
+        return
+    if artifact.plugins:
+        yield from (
+            plugin.config for plugin in (artifact.plugins.catalog, artifact.plugins.storage) if plugin
+        )
+    yield artifact.observability.telemetry.authentication
+    yield artifact.observability.lineage_api_key
