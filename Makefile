@@ -14,7 +14,7 @@ export DBT_SEND_ANONYMOUS_USAGE_STATS = false
 export DO_NOT_TRACK = 1
 PYTEST_WORKERS ?= auto
 
-.PHONY: help setup run dev compile docs test test-ui test-services services-up services-down demo-local bench bench-growth bench-services bench-telemetry audit lint lock lock-check clean
+.PHONY: help setup run dev compile docs test test-ui test-services test-deploy services-up services-down demo-local compile-demo build-demo-image build-plus-image demo-check demo bench bench-growth bench-services bench-telemetry audit lint lock lock-check dist sbom check-tag clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1|/' | column -t -s '|'
@@ -68,6 +68,25 @@ test-services: setup ## tests against real MinIO and a real REST catalog; needs 
 demo-local: setup ## the three products through the REST catalog and MinIO, read back by PyIceberg and DuckDB
 	@$(BIN)/python deploy/services/demo.py
 
+compile-demo: setup ## compile the three products for the cluster, into their target/
+	@$(BIN)/python -m deploy.demo compile
+
+build-demo-image: compile-demo ## build the image floe-dagster-demo with docker, podman or buildah; IMAGE_ARGS="-- --network host"
+	@$(BIN)/python -m deploy.demo image $(IMAGE_ARGS)
+
+PLUS_IMAGE ?= floe-dagster-plus:latest
+build-plus-image: build-demo-image ## the same image, able to serve in Dagster+; needs docker, podman or buildah
+	@$(BIN)/python -m deploy.dagster_plus --tag $(PLUS_IMAGE)
+
+demo-check: setup
+	@$(BIN)/python -m deploy.demo check
+
+demo: demo-check build-demo-image ## the whole platform in a local Kubernetes cluster; needs kind, kubectl, helm and an engine
+	@$(BIN)/python -m deploy.demo up
+
+test-deploy: setup ## image and chart, really built and started; as root, needs buildah and debootstrap
+	@$(BIN)/python -m pytest tests/deploy $(PYTEST_ARGS)
+
 bench: setup ## measure against dbt, plain dagster-dbt and DuckDB; writes docs/benchmarks.md
 	@$(BIN)/python -m tests.benchmarks --write docs/benchmarks.md
 
@@ -90,14 +109,32 @@ lint: setup ## linters, types, layers, lock
 	@$(BIN)/lint-imports
 	@$(MAKE) --no-print-directory lock-check
 
-LOCK = $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --python-version 3.11 pyproject.toml
+# The image and the tests have the versions of requirements.txt: a state's identity holds those of dbt.
+LOCK = $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --python-version 3.11 --upgrade
 
 lock: | $(filter .tools/bin/uv,$(UV)) ## refresh the hashed requirement files
-	@$(LOCK) --upgrade --no-annotate -o requirements.txt
-	@$(LOCK) --upgrade --no-annotate --extra dev -o requirements-dev.txt
+	@$(LOCK) pyproject.toml -o requirements.txt
+	@$(LOCK) pyproject.toml --extra cluster --constraint requirements.txt -o requirements-image.txt
+	@$(LOCK) pyproject.toml --extra cluster --extra dev --constraint requirements-image.txt -o requirements-dev.txt
+	@$(LOCK) pyproject.toml --extra cluster --extra plus --constraint requirements-image.txt -o requirements-plus.txt
+	@$(LOCK) docker/dagster-demo/requirements-build.in -o docker/dagster-demo/requirements-build.txt
+	@$(LOCK) tests/deploy/image/official.in -o tests/deploy/image/official.txt
 
 lock-check: setup ## fail where the requirement files do not fit pyproject.toml
 	@$(BIN)/python -m tests.lock_check
+
+dist: setup ## build wheel and source distribution into dist/
+	@rm -rf dist
+	@$(UV) build --quiet --python $(BIN)/python --out-dir dist
+	@rm -f dist/.gitignore
+	@ls -1 dist
+
+sbom: setup ## write build/sbom.cdx.json: what an installation may hold, with hashes (CycloneDX)
+	@mkdir -p build
+	@$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --output-format JSON --output-file build/sbom.cdx.json requirements.txt
+
+check-tag: setup ## fail where TAG is not the version in pyproject.toml
+	@$(BIN)/python -m tests.release "$(TAG)"
 
 clean: ## remove what the project wrote
 	@rm -rf .floe .venv .tools products/*/target
