@@ -50,8 +50,9 @@ def owning(process: subprocess.Popen[bytes]) -> Iterator[None]:
 
 def _end_what_lingers(process: subprocess.Popen[bytes], is_read: threading.Event) -> None:
     process.wait()
-    # What it started has its standard output, so whoever reads that would wait as long as it lives.
-    if not is_read.wait(LINGER_SECONDS):
+    # What it started has its standard output, so whoever reads that would wait as long as it lives. A group that is
+    # empty has given its id back, to whomever.
+    if _has_group(process) and not is_read.wait(LINGER_SECONDS):
         _signal(process, signal.SIGKILL)
 
 
@@ -71,6 +72,14 @@ def end(process: subprocess.Popen[bytes]) -> None:
         _signal(process, signal.SIGKILL)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(KILL_SECONDS)
+
+
+def _has_group(process: subprocess.Popen[bytes]) -> bool:
+    try:
+        os.killpg(process.pid, 0)
+    except (OSError, AttributeError):
+        return False
+    return True
 
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
