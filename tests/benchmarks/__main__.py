@@ -28,6 +28,7 @@ def main() -> int:
     parser.add_argument("--growth", action="store_true", help="500, 5,000 and 20,000 models instead")
     parser.add_argument("--services", action="store_true", help="MinIO and a REST catalog instead")
     parser.add_argument("--telemetry", action="store_true", help="traces, metrics and lineage instead")
+    parser.add_argument("--rounds", type=int, default=5, help="of --telemetry, beside one that warms up")
     parser.add_argument("--write", type=Path, metavar="FILE", help="keep the result as Markdown")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="floe-bench-") as folder:
@@ -44,7 +45,7 @@ def main() -> int:
         elif options.telemetry:
             from tests.benchmarks import telemetry
 
-            rows = telemetry.measure(Path(folder) / "telemetry")
+            rows = telemetry.measure(Path(folder) / "telemetry", rounds=options.rounds)
             text, missed = f"{TELEMETRY}\n\n{table(rows)}\n", not all(row.met for row in rows)
         else:
             rows = []
