@@ -63,7 +63,7 @@ def _up(options: argparse.Namespace) -> None:
     print(
         f"\nkubectl --context kind-{cluster.CLUSTER} -n {cluster.NAMESPACE} get pods\n"
         f"kubectl --context kind-{cluster.CLUSTER} -n {cluster.NAMESPACE} port-forward "
-        f"svc/{cluster.RELEASE}-dagster-webserver 3000:80, then open http://127.0.0.1:3000"
+        f"svc/{cluster.RELEASE}-dagster-webserver 3000:8080, then open http://127.0.0.1:3000"
     )
 
 

@@ -73,6 +73,6 @@ def commands(
             *("helm", "upgrade", "--install", RELEASE, chart, "--kube-context", context),
             *("--namespace", NAMESPACE, "--create-namespace", "--values", f"{chart}/values-demo.yaml"),
             *("--set-file", f"manifest={root / MANIFEST}"),
-            *("--wait", "--timeout", TIMEOUT),
+            *("--wait", "--wait-for-jobs", "--timeout", TIMEOUT),
         ],
     ]

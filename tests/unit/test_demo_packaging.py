@@ -45,6 +45,29 @@ def test_the_image_has_the_versions_that_were_tested(other: str) -> None:
     assert {"dagster-postgres", "dagster-aws", "s3fs"} <= image.keys()
 
 
+@pytest.mark.parametrize("dockerfile", sorted(ROOT.glob("docker/*/*Dockerfile")), ids=lambda path: path.stem)
+def test_what_a_build_reads_is_let_through(dockerfile: Path) -> None:
+    text = dockerfile.read_text()
+    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    copied = [
+        source for line in re.findall(r"(?m)^COPY (?!--from)(.+)$", text) for source in line.split()[:-1]
+    ]
+    read = [*copied, *re.findall(r"type=bind,source=([^,\s]+)", text)]
+    assert read
+    for source in read:
+        path = Path(source)
+        assert (ROOT / path).exists(), source
+        assert allowed & {str(folder) for folder in (path, *path.parents)}, (
+            f".dockerignore keeps {source} away"
+        )
+
+
+def test_the_page_of_the_demo_is_at_the_port_of_its_service() -> None:
+    values = yaml.safe_load((ROOT / "deploy/floe-platform/values.yaml").read_text())
+    port = values["dagster"]["dagsterWebserver"]["service"]["port"]
+    assert f"3000:{port}," in (ROOT / "deploy/demo/__main__.py").read_text()
+
+
 def test_the_build_backend_is_the_one_of_the_project() -> None:
     wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
     assert (IMAGE / "requirements-build.in").read_text().split() == wanted

@@ -112,6 +112,13 @@ def test_secrets_reach_only_who_needs_them(values: str) -> None:
             assert secrets == runs | administrators, name
 
 
+@pytest.mark.parametrize("values", ["values-demo.yaml", "values-test.yaml"])
+def test_a_release_with_generated_secrets_has_every_one_that_a_pod_reads(values: str) -> None:
+    made = {secret["metadata"]["name"] for secret in rendered(values).of("Secret")}
+    missing = {name: pods.needed_secrets(pod) - made for name, pod in all_pods(values).items()}
+    assert not any(missing.values()), missing
+
+
 def test_the_check_after_the_bootstrap_has_no_administrator_s_secret() -> None:
     pod = rendered("values-demo.yaml").pod(f"Job/{RELEASE}-bootstrap-1")
     assert pods.needed_secrets({"spec": {"containers": pod["spec"]["containers"]}}) == {"floe-runs"}
