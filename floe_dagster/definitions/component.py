@@ -82,15 +82,17 @@ class FloeProduct(dg.StateBackedComponent, dg.Resolvable):
         slug = self.slug
         digest = source_state(product_dir, manifest=manifest, home=home).digest
         problems: list[str] = []
-        bundle = product = None
+        served = product = None
         for bundle in bundles_to_serve(state_path, product_dir, slug, digest, home, problems):
             try:
                 product = build_product_definitions(bundle, product_dir=product_dir, home=home)
-                break
             except Exception as error:  # a broken state must not take the location down
                 problems.append(f"the state {bundle.digest[7:19]} cannot be served: {error}")
-        if bundle is not None and product is not None and problems:
-            problems.append(f"{slug} serves the state {bundle.digest[7:19]} instead")
+            else:
+                served = bundle
+                break
+        if served is not None and problems:
+            problems.append(f"{slug} serves the state {served.digest[7:19]} instead")
         note = None
         if product is None:
             note = (
@@ -100,18 +102,25 @@ class FloeProduct(dg.StateBackedComponent, dg.Resolvable):
             problems.append(note.replace("*", ""))
         for problem in problems:
             _log.warning(problem)
-        served = bundle.digest if bundle is not None and product is not None else None
-        observed = None
+        digest_served = observed = None
         pod = kubernetes_tags({"name": slug}, None, "compile")
-        if bundle is not None and product is not None:
-            observed = partial(observe, bundle.artifact(), bundle.index(), product_dir, home)
-            pod = kubernetes_tags(bundle.index()["product"], bundle.artifact(), "compile")
+        if served is not None:
+            artifact, index = served.artifact(), served.index()
+            digest_served = served.digest
+            observed = partial(observe, artifact, index, product_dir, home)
+            pod = kubernetes_tags(index["product"], artifact, "compile")
         parts = [
-            build_compile_definitions(slug, product_dir, manifest, home, note, served, observed, pod),
+            build_compile_definitions(slug, product_dir, manifest, home, note, digest_served, observed, pod),
             dg.Definitions(
                 sensors=[
                     build_sources_sensor(
-                        slug, product_dir, manifest, home, served, self.sensor_interval_seconds, observed
+                        slug,
+                        product_dir,
+                        manifest,
+                        home,
+                        digest_served,
+                        self.sensor_interval_seconds,
+                        observed,
                     )
                 ]
             ),
