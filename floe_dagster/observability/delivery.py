@@ -66,6 +66,7 @@ class Delivery:
         self._log = log
         self._wake = threading.Event()
         self._hurry = threading.Event()
+        self._ending = threading.Event()
         self._puts = 0
         self._delivered_puts = 0
         self._lock = threading.Lock()
@@ -165,6 +166,7 @@ class Delivery:
         """
         done = self.flush(0.0 if self._closing else seconds)
         self._closing = True
+        self._ending.set()
         self._hurry.set()
         self.sweep.stop()
         self._wake.set()
@@ -264,10 +266,8 @@ class Delivery:
             _told.pop(told, None)
 
     def _sleep(self, seconds: float) -> None:
-        deadline = self._clock() + min(seconds, 300.0)
         # New records do not shorten the pause, the end does.
-        while not self._closing and (left := deadline - self._clock()) > 0:
-            time.sleep(min(left, 0.1))
+        self._ending.wait(min(seconds, 300.0))
 
 
 def flush_all(waits: Iterable[tuple[Delivery, float]]) -> bool:

@@ -11,6 +11,7 @@ import hashlib
 import re
 import uuid
 from dataclasses import dataclass
+from functools import lru_cache
 
 TRACEPARENT = "traceparent"
 """Run tag that carries the trace (W3C Trace Context)."""
@@ -77,6 +78,7 @@ def step_span_id(run_id: str, step: str, attempt: int) -> int:
     return _bits("step", run_id, step, str(attempt), size=8)
 
 
+@lru_cache(maxsize=4096)
 def lineage_run_id(run_id: str, name: str) -> str:
     """Return the OpenLineage run id of a part of a Dagster run: the same for every attempt of it.
 
