@@ -68,7 +68,8 @@ def commands(
         *create,
         engine.archive_command(image, archive),
         ["kind", "load", "image-archive", str(archive), "--name", CLUSTER],
-        ["helm", "dependency", "build", chart],
+        # Not `build`, which refuses a second time: it holds to the lock that the first one wrote.
+        ["helm", "dependency", "update", chart],
         [
             *("helm", "upgrade", "--install", RELEASE, chart, "--kube-context", context),
             *("--namespace", NAMESPACE, "--create-namespace", "--values", f"{chart}/values-demo.yaml"),
