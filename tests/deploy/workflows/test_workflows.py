@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -47,7 +48,7 @@ def made_targets(text: str) -> set[str]:
     return {
         word
         for arguments in MAKE.findall(text)
-        for word in arguments.split()
+        for word in re.sub(r'"[^"]*"', '""', arguments).split()
         if "=" not in word and not word.startswith("-") and "$" not in word
     }
 
@@ -87,10 +88,11 @@ def test_actionlint_finds_nothing() -> None:
     [
         ("runs-on: ubuntu-24.04", "runs-on: ubuntu-24.4", 'label "ubuntu-24.4" is unknown'),
         ("needs: build", "needs: biuld", "biuld"),
+        ("uses: ./.github/workflows/ci.yml", "uses: ./.github/workflows/ci.yml@main", "ci.yml@main"),
         ("${{ github.repository }}", "${{ github.repositry }}", "repositry"),
         ("timeout-minutes:", "timeout-minute:", "timeout-minute"),
         ('run: make check-tag TAG="$GITHUB_REF_NAME"', "run: make check-tag TAG=$GITHUB_REF_NAME", "SC2086"),
-        ("run: make lint", 'run: echo "${{ github.event.head_commit.message }}"', "untrusted"),
+        ("run: make sbom", 'run: echo "${{ github.event.head_commit.message }}"', "untrusted"),
     ],
 )
 def test_actionlint_finds_a_planted_mistake(tmp_path: Path, found: str, planted: str, said: str) -> None:
@@ -150,16 +152,28 @@ def test_every_job_has_no_more_rights_than_it_needs() -> None:
         assert all(level in ("read", "write") for level in rights.values())
 
 
+def steps(job: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the steps of a job; one that calls another workflow has none of its own."""
+    found: list[dict[str, Any]] = [] if "uses" in job else job["steps"]
+    return found
+
+
 def test_every_job_ends_and_every_workflow_knows_its_neighbours() -> None:
     for path in FILES:
         assert document(path)["concurrency"]["group"], path.name
     for path, name, job in jobs():
-        assert 0 < job["timeout-minutes"] <= 60, (path.name, name)
+        # What a workflow of ours is called for ends as that workflow's jobs do.
+        assert str(job.get("uses", "./")).startswith("./"), (path.name, name)
+        assert "uses" in job or 0 < job["timeout-minutes"] <= 60, (path.name, name)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_actions_are_pinned_to_a_commit_and_say_its_version(path: Path) -> None:
-    uses = [line.strip().removeprefix("- ") for line in path.read_text().splitlines() if "uses:" in line]
+    uses = [
+        line.strip().removeprefix("- ")
+        for line in path.read_text().splitlines()
+        if "uses:" in line and "uses: ./" not in line
+    ]
     assert uses
     for line in uses:
         assert PINNED.search(line), line
@@ -175,18 +189,35 @@ def test_one_action_has_one_pin() -> None:
 
 def test_no_checkout_leaves_its_token_behind() -> None:
     for path, name, job in jobs():
-        for step in job["steps"]:
+        for step in steps(job):
             if str(step.get("uses", "")).startswith("actions/checkout@"):
                 assert step["with"]["persist-credentials"] is False, (path.name, name)
+
+
+def needed(jobs_of: dict[str, dict[str, Any]], name: str) -> set[str]:
+    """Return the jobs that have to succeed before one starts."""
+    named = jobs_of[name].get("needs", [])
+    direct = {named} if isinstance(named, str) else set(named)
+    return direct.union(*(needed(jobs_of, other) for other in direct))
 
 
 def test_a_release_is_a_tag_whose_build_is_checked_before_it_is_published() -> None:
     release = document(FOLDER / "release.yml")
     assert release["on"] == {"push": {"tags": ["v*"]}}
-    build = release["jobs"]["build"]
-    scripts = [step["run"] for step in build["steps"] if "run" in step]
-    assert scripts[0] == 'make check-tag TAG="$GITHUB_REF_NAME"'
-    assert "make test" in scripts and "make sbom" in scripts
+    jobs_of = release["jobs"]
+    assert needed(jobs_of, "publish") == {"tag", "checks", "build", "attest"}
+    # Nothing is built or signed of a commit that does not pass all that main has to pass.
+    assert needed(jobs_of, "build") == {"tag", "checks"}
+    assert jobs_of["checks"]["uses"] == "./.github/workflows/ci.yml"
+    checks = document(FOLDER / "ci.yml")
+    assert "workflow_call" in checks["on"]
+    assert set(checks["jobs"]) == {"lint", "test", "browser", "services", "deploy"}
+    assert not any("if" in job or "continue-on-error" in job for job in checks["jobs"].values())
+    assert release["concurrency"]["group"] != checks["concurrency"]["group"]
+    scripts = [step["run"] for step in jobs_of["tag"]["steps"] if "run" in step]
+    assert 'make check-tag TAG="$GITHUB_REF_NAME"' in scripts
+    built = [step["run"] for step in jobs_of["build"]["steps"] if "run" in step]
+    assert built == ["make dist", "make sbom"]
     publish = release["jobs"]["publish"]
     assert set(publish["needs"]) == {"build", "attest"}
     assert publish["environment"]["name"] == "pypi"
@@ -194,6 +225,89 @@ def test_a_release_is_a_tag_whose_build_is_checked_before_it_is_published() -> N
     # Trusted publishing: nobody keeps a password for PyPI.
     assert upload["with"] == {"attestations": True}
     assert "secrets." not in (FOLDER / "release.yml").read_text()
+
+
+def test_a_tag_that_is_not_in_the_history_of_main_is_refused(tmp_path: Path) -> None:
+    job = document(FOLDER / "release.yml")["jobs"]["tag"]
+    # A shallow checkout knows nothing of main.
+    [checkout] = [step for step in job["steps"] if str(step.get("uses")).startswith("actions/checkout@")]
+    assert checkout["with"]["fetch-depth"] == 0
+    [script] = [step["run"] for step in job["steps"] if "merge-base" in step.get("run", "")]
+
+    def git(*arguments: str, where: Path = tmp_path / "upstream") -> None:
+        author = ["-c", "user.name=a", "-c", "user.email=a@example.com", "-c", "init.defaultBranch=main"]
+        subprocess.run(["git", *author, "-C", str(where), *arguments], check=True, capture_output=True)
+
+    upstream, clone = tmp_path / "upstream", tmp_path / "clone"
+    upstream.mkdir()
+    git("init")
+    git("commit", "--allow-empty", "-m", "one")
+    git("tag", "v1")
+    git("commit", "--allow-empty", "-m", "two")
+    git("checkout", "-b", "aside")
+    git("commit", "--allow-empty", "-m", "three")
+    git("tag", "v2")
+    git("clone", str(upstream), str(clone), where=tmp_path)
+    for tag, code in (("v1", 0), ("v2", 1)):
+        git("checkout", "--detach", tag, where=clone)
+        done = subprocess.run(
+            ["bash", "-e", "-c", script],
+            cwd=clone,
+            env={"PATH": os.environ["PATH"], "GITHUB_REF_NAME": tag},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        assert (f"{tag} is no commit of main" in done.stdout) is bool(code)
+
+
+def test_the_name_of_an_image_is_lower_case_whoever_owns_the_repository(tmp_path: Path) -> None:
+    [job] = document(FOLDER / "dagster-plus.yml")["jobs"].values()
+    assert "IMAGE" not in job["env"]
+    [script] = [step["run"] for step in job["steps"] if "ghcr.io/" in step.get("run", "")]
+    before = tmp_path / "environment"
+    environment = {"PATH": os.environ["PATH"], "GITHUB_ENV": str(before)}
+    subprocess.run(
+        ["bash", "-e", "-c", script],
+        env={**environment, "GITHUB_REPOSITORY_OWNER": "Example-Org"},
+        check=True,
+    )
+    assert before.read_text() == "IMAGE=ghcr.io/example-org/floe-dagster-plus\n"
+    names = [step.get("name") for step in job["steps"]]
+    first_use = next(i for i, step in enumerate(job["steps"]) if "$IMAGE:" in step.get("run", ""))
+    assert names.index("Name the image") < first_use
+    assert "github.repository_owner" not in (FOLDER / "dagster-plus.yml").read_text()
+
+
+def test_images_are_built_on_a_base_that_has_a_python_new_enough() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    oldest = tuple(map(int, project["requires-python"].removeprefix(">=").split(".")))
+    builds = [
+        line
+        for path, _name, job in jobs()
+        for step in steps(job)
+        for line in step.get("run", "").splitlines()
+        if re.search(r"make build-(demo|plus)-image", line)
+    ]
+    assert len(builds) == 2
+    for line in builds:
+        named = re.search(r'IMAGE_ARGS="--base-image python:(\d+)\.(\d+)-slim"', line)
+        assert named and (int(named[1]), int(named[2])) >= oldest, line
+    # The same as that of the image which Dagster+ Serverless builds, and as that which the message proposes.
+    base = named and f"python:{named[1]}.{named[2]}-slim"
+    assert f"FROM {base}\n" in (ROOT / "docker" / "dagster-plus" / "serverless.Dockerfile").read_text()
+    assert f"BASE_IMAGE={base} " in (ROOT / "docker" / "dagster-demo" / "Dockerfile").read_text()
+
+
+def test_the_table_of_pins_is_that_of_the_workflows() -> None:
+    page = (ROOT / "docs" / "releasing.md").read_text()
+    written = dict(re.findall(r"^\| `([\w-]+/[\w-]+)` \| (v[\d.]+)", page, re.MULTILINE))
+    pinned = {
+        action: version
+        for path in FILES
+        for action, version in re.findall(r"uses: ([\w/-]+)@[0-9a-f]{40} # (v[\d.]+)", path.read_text())
+    }
+    assert written == pinned
 
 
 def test_a_tag_that_is_not_the_version_is_refused() -> None:
