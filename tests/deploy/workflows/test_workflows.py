@@ -334,3 +334,25 @@ def test_the_specifications_are_those_of_the_locked_versions() -> None:
     locked = re.search(r"^openlineage-python==(\S+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
     assert locked and refs["OpenLineage/OpenLineage"] == locked[1]
     assert refs["apache/polaris"] == "apache-polaris-1.4.1"
+
+
+@pytest.mark.parametrize("there", [(), ("openapi/polaris-management-service-1.4.1.yml",)])
+@pytest.mark.parametrize("is_named", [True, False])
+def test_ci_run_says_at_once_which_specifications_it_lacks(
+    tmp_path: Path, there: tuple[str, ...], is_named: bool
+) -> None:
+    """A clone that lies alone: nothing is installed, nothing built, before that is told."""
+    script = tmp_path / "clone" / ".ci" / "run"
+    script.parent.mkdir(parents=True)
+    shutil.copy(ROOT / ".ci" / "run", script)
+    folder = tmp_path / "specs" if is_named else tmp_path / "shared" / "data"
+    for name in there:
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).touch()
+    environment = {"PATH": os.environ["PATH"], **({"FLOE_SPECS": str(folder)} if is_named else {})}
+    done = subprocess.run(["bash", str(script)], env=environment, capture_output=True, text=True, timeout=20)
+    assert done.returncode == 1 and done.stdout == ""
+    missing = "openlineage/OpenLineage.json" if there else "openapi/polaris-management-service-1.4.1.yml"
+    assert f"there is no {folder}/{missing}" in done.stderr
+    for source in ("github.com/apache/polaris at 1.4.1", "github.com/OpenLineage/OpenLineage"):
+        assert source in done.stderr
