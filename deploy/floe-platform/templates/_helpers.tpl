@@ -3,6 +3,7 @@
 {{- define "floe.postgresql" -}}{{ .Release.Name }}-postgresql{{- end -}}
 {{- define "floe.marquez" -}}{{ .Release.Name }}-marquez{{- end -}}
 {{- define "floe.bootstrap" -}}{{ .Release.Name }}-bootstrap{{- end -}}
+{{- define "floe.preparation" -}}{{ .Release.Name }}-polaris-preparation{{- end -}}
 {{- define "floe.dagsterAccount" -}}{{ .Values.dagster.serviceAccount.name | default (printf "%s-dagster" .Release.Name) }}{{- end -}}
 {{- define "floe.productsAccount" -}}
 {{ index .Values.dagster "dagster-user-deployments" "serviceAccount" "name" | default (printf "%s-dagster-user-deployments-user-deployments" .Release.Name) }}
@@ -15,6 +16,11 @@
 {{- if eq .Values.bootstrap.mode "hook" -}}true
 {{- else if and (eq .Values.bootstrap.mode "auto") (not .Values.minio.enabled) (not .Values.polaris.enabled) -}}true
 {{- end -}}
+{{- end -}}
+
+{{/* A database or a Secret that comes with the release is not there before it; else Polaris should find its realm at once. */}}
+{{- define "floe.preparationIsHook" -}}
+{{- if and (not .Values.postgresql.enabled) (not .Values.secrets.generate) -}}true{{- end -}}
 {{- end -}}
 
 {{- define "floe.selectorLabels" -}}
@@ -67,6 +73,7 @@ imagePullSecrets: {{- toYaml . | nindent 2 }}
   "test" (merge (dict "app.kubernetes.io/name" "floe-platform" "app.kubernetes.io/component" "test") $instance)
   "postgresql" (merge (dict "app.kubernetes.io/name" "floe-platform" "app.kubernetes.io/component" "postgresql") $instance)
   "marquez" (merge (dict "app.kubernetes.io/name" "floe-platform" "app.kubernetes.io/component" "marquez") $instance)
+  "polaris-preparation" (merge (dict "app.kubernetes.io/name" "floe-platform" "app.kubernetes.io/component" "polaris-preparation") $instance)
   "polaris" (merge (dict "app.kubernetes.io/name" "polaris") $instance)
   "collector" (merge (dict "app.kubernetes.io/name" "otel-collector") $instance)
   "minio" (dict "app" "minio" "release" .root.Release.Name)
