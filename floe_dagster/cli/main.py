@@ -219,6 +219,7 @@ def _platform(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 environment:
   MINIO_ROOT_USER, MINIO_ROOT_PASSWORD                     who may make buckets, users and policies
   POLARIS_ROOT_CLIENT_ID, POLARIS_ROOT_CLIENT_SECRET       who may make catalogs and principals
+  FLOE_STATE_ACCESS_KEY_ID, FLOE_STATE_SECRET_ACCESS_KEY   a user for Dagster's state alone, made where they are set
   and whatever the manifest refers to
 """,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -245,12 +246,13 @@ environment:
         "wait",
         help="wait until the bucket exists and the catalog answers; exit code 1 where they do not in time",
         description="Wait until the bucket exists and may be used, and until the catalog answers. Nothing is made.",
+        epilog="With --only state the keys are AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, which reach Dagster's state alone.",
     )
     _manifest(wait)
     wait.add_argument(
         "--wait", type=_seconds, default=300.0, metavar="SECONDS", help="for all of it at most (default 300)"
     )
-    wait.add_argument("--only", choices=("storage", "catalog"), help="wait for one of the two")
+    wait.add_argument("--only", choices=("storage", "state", "catalog"), help="wait for one of them alone")
     for parser in (bootstrap, check):
         _manifest(parser)
         parser.add_argument(

@@ -38,7 +38,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _bootstrap(options: argparse.Namespace, manifest: Any) -> int:
-    from floe_dagster.platform.bootstrap import Bootstrap, Step
+    from floe_dagster.platform.bootstrap import Bootstrap
+    from floe_dagster.platform.steps import Step
     from floe_dagster.platform.waiting import PlatformError
 
     def say(step: Step) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,29 +15,24 @@ from floe_dagster.credentials import MissingCredentialError, resolve
 from floe_dagster.iceberg.catalogs import is_vended
 from floe_dagster.iceberg.errors import CatalogError
 from floe_dagster.iceberg.rest import ClientCredentials
-from floe_dagster.platform.object_store import ObjectStore, bucket_policy, own_keys, same_policy
+from floe_dagster.platform.minio_users import MinioUsers
+from floe_dagster.platform.object_store import (
+    STATE_PREFIX,
+    ObjectStore,
+    bucket_policy,
+    own_keys,
+    state_policy,
+)
 from floe_dagster.platform.polaris import PolarisManagement, credentials_of
 from floe_dagster.platform.readiness import wait_for_catalog, wait_for_store
+from floe_dagster.platform.steps import Step, Steps
 from floe_dagster.platform.waiting import PlatformError
 from floe_dagster.schemas.manifest import PlatformManifest
 
 WAIT_SECONDS = 60.0
 CONTENT_PRIVILEGE = "CATALOG_MANAGE_CONTENT"
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What was done about one thing.
-
-    Args:
-        what: For example `bucket floe-warehouse`.
-        outcome: `made`, `there`, `changed`, `would make`, `would change` or `skipped`.
-        note: More about it.
-    """
-
-    what: str
-    outcome: str
-    note: str = ""
+STATE_KEYS = ("FLOE_STATE_ACCESS_KEY_ID", "FLOE_STATE_SECRET_ACCESS_KEY")
+"""Where the keys of a second user are, of compiled state and logs alone. Not AWS_...: those of a run may be others."""
 
 
 class Bootstrap:
@@ -75,8 +69,7 @@ class Bootstrap:
         self.credentials_file = credentials_file
         self.management_url = management_url
         self.environ = os.environ if environ is None else environ
-        self.say = say
-        self.steps: list[Step] = []
+        self._steps = Steps(dry_run=dry_run, say=say)
 
     def run(self) -> list[Step]:
         """Do every step.
@@ -95,10 +88,17 @@ class Bootstrap:
             if self.catalog is not None and self.catalog.type == "polaris":
                 self._bootstrap_polaris()
             elif self.catalog is not None:
-                self._done(f"catalog {self.catalog.type}", "skipped", "it has nothing that has to be made")
+                self._steps.done(
+                    f"catalog {self.catalog.type}", "skipped", "it has nothing that has to be made"
+                )
         except MissingCredentialError as error:
             raise PlatformError(str(error)) from None
         return self.steps
+
+    @property
+    def steps(self) -> list[Step]:
+        """What was done so far."""
+        return self._steps.taken
 
     def _store(self) -> ObjectStore | None:
         if self.storage is None or self.storage.type == "local":
@@ -121,56 +121,41 @@ class Bootstrap:
                 f"the bucket {store.bucket!r} cannot be used with the keys of plugins.storage, and nobody is named who may "
                 "make it: set MINIO_ROOT_USER and MINIO_ROOT_PASSWORD"
             )
-        self._ensure(f"bucket {store.bucket}", store.bucket_exists(), store.make_bucket)
-        if is_root and self.storage.config.access_key_id:  # type: ignore[union-attr]
-            self._bootstrap_user(store)
+        self._steps.ensure(f"bucket {store.bucket}", store.bucket_exists(), store.make_bucket)
+        if is_root:
+            self._bootstrap_users(store)
 
-    def _bootstrap_user(self, store: ObjectStore) -> None:
-        from minio.error import MinioAdminException
-
+    def _bootstrap_users(self, store: ObjectStore) -> None:
         assert self.storage is not None and self.storage.type != "local"
+        config, users = self.storage.config.model_dump(), MinioUsers(store, self._steps)
+        root = self.environ.get("MINIO_ROOT_USER")
         key, secret = self._own_keys()
-        if not key or not secret or key == self.environ.get("MINIO_ROOT_USER"):
-            return
-        admin = store.admin()
-        policy_name, wanted = f"floe-{store.bucket}", bucket_policy(store.bucket)
-        try:
-            current = self._admin(lambda: admin.policy_info(policy_name))
-            if current is None:
-                self._make(f"policy {policy_name}", lambda: admin.policy_add(policy_name, policy=wanted))
-            elif same_policy(_policy_of(current), wanted):
-                self._done(f"policy {policy_name}", "there")
-            else:
-                self._make(
-                    f"policy {policy_name}", lambda: admin.policy_add(policy_name, policy=wanted), change=True
-                )
-            user = self._admin(lambda: admin.user_info(key))
-            if user is None:
-                self._make(f"user {key}", lambda: admin.user_add(key, secret))
-            elif ObjectStore(self.storage.config.model_dump(), key, secret).is_usable():
-                self._done(f"user {key}", "there")
-            else:
-                self._make(f"secret of user {key}", lambda: admin.user_add(key, secret), change=True)
-            self._ensure(
-                f"policy {policy_name} of user {key}",
-                user is not None and policy_name in _policies_of(user),
-                lambda: admin.attach_policy([policy_name], user=key),
+        if key and secret and key != root:
+            users.ensure(
+                key,
+                secret,
+                policy_name=f"floe-{store.bucket}",
+                policy=bucket_policy(store.bucket),
+                is_usable=ObjectStore(config, key, secret).is_usable,
             )
-        except MinioAdminException as error:
-            raise PlatformError(
-                f"MinIO at {store.address} refuses: {_admin_message(error)}. MINIO_ROOT_USER has to be its administrator"
-            ) from None
-
-    def _admin(self, call: Callable[[], Any]) -> Any:
-        """Return what an administration call gives; None where the thing does not exist."""
-        from minio.error import MinioAdminException
-
-        try:
-            return call()
-        except MinioAdminException as error:
-            if "NoSuch" in str(error):
-                return None
-            raise
+        state_key, state_secret = (self.environ.get(name) for name in STATE_KEYS)
+        if not state_key or not state_secret:
+            return
+        if state_key in (root, key):
+            self._steps.done(
+                f"user of {STATE_PREFIX}",
+                "skipped",
+                f"{state_key} may use the warehouse, too; take another AWS_ACCESS_KEY_ID for Dagster's state",
+            )
+            return
+        state = ObjectStore(config, state_key, state_secret)
+        users.ensure(
+            state_key,
+            state_secret,
+            policy_name=f"floe-{store.bucket}-state",
+            policy=state_policy(store.bucket),
+            is_usable=lambda: state.is_usable(STATE_PREFIX),
+        )
 
     def _bootstrap_polaris(self) -> None:
         assert self.catalog is not None and self.catalog.type == "polaris"
@@ -198,24 +183,24 @@ class Bootstrap:
             {"principalRole": {"name": role}},
             {"catalogRole": {"name": catalog_role}},
         )
-        self._ensure(
+        self._steps.ensure(
             f"principal role {role}",
             role in polaris.names("principal-roles", key="roles"),
             lambda: polaris.create("principal-roles", body=named_role),
         )
-        self._ensure(
+        self._steps.ensure(
             f"principal role {role} of {principal}",
             role in polaris.names("principals", principal, "principal-roles", key="roles"),
             lambda: polaris.put("principals", principal, "principal-roles", body=named_role),
         )
         has_role = catalog_role in polaris.names("catalogs", name, "catalog-roles", key="roles")
-        self._ensure(
+        self._steps.ensure(
             f"catalog role {catalog_role} of {name}",
             has_role,
             lambda: polaris.create("catalogs", name, "catalog-roles", body=named_catalog_role),
         )
         self._grants(polaris, name, catalog_role, known=has_role)
-        self._ensure(
+        self._steps.ensure(
             f"catalog role {catalog_role} for {role}",
             catalog_role in polaris.names("principal-roles", role, "catalog-roles", name, key="roles"),
             lambda: polaris.put("principal-roles", role, "catalog-roles", name, body=named_catalog_role),
@@ -242,7 +227,7 @@ class Bootstrap:
             allowed = (existing.get("storageConfigInfo") or {}).get("allowedLocations") or []
             fits = any(base == location.rstrip("/") for location in allowed)
             note = "" if fits or not allowed else f"its locations are {', '.join(allowed)}, not {base}"
-            self._done(f"catalog {name}", "there", note)
+            self._steps.done(f"catalog {name}", "there", note)
             return
         info: dict[str, Any] = {
             "storageType": "S3",
@@ -261,18 +246,20 @@ class Bootstrap:
                 "storageConfigInfo": info,
             }
         }
-        self._make(f"catalog {name}", lambda: polaris.create("catalogs", body=body), note=base)
+        self._steps.make(f"catalog {name}", lambda: polaris.create("catalogs", body=body), note=base)
 
     def _principal(self, polaris: PolarisManagement, principal: str, token_url: str) -> None:
         assert self.catalog is not None and self.catalog.type == "polaris"
         oauth2 = self.catalog.config.oauth2
         wanted = self._manifest_credentials()
         if wanted is not None and self._is_accepted(token_url, *wanted, oauth2.scope):
-            self._done(f"principal {principal}", "there", "the credentials of the manifest are accepted")
+            self._steps.done(
+                f"principal {principal}", "there", "the credentials of the manifest are accepted"
+            )
             return
         exists = polaris.get("principals", principal) is not None
         if self.dry_run:
-            self._done(
+            self._steps.done(
                 f"credentials of principal {principal}" if exists else f"principal {principal}",
                 "would change" if exists else "would make",
             )
@@ -281,11 +268,13 @@ class Bootstrap:
         if not exists:
             body = {"principal": {"name": principal}, "credentialRotationRequired": False}
             credentials = credentials_of(polaris.create("principals", body=body))
-            self._done(f"principal {principal}", "made")
+            self._steps.done(f"principal {principal}", "made")
         if wanted is not None:
             given = polaris.reset(principal, *wanted)
             if given == wanted or self._is_accepted(token_url, *wanted, oauth2.scope):
-                self._done(f"credentials of principal {principal}", "changed", "to those of the manifest")
+                self._steps.done(
+                    f"credentials of principal {principal}", "changed", "to those of the manifest"
+                )
                 return
             credentials = given or credentials
         if credentials is None:
@@ -308,7 +297,7 @@ class Bootstrap:
 
         text = f"POLARIS_CLIENT_ID={credentials[0]}\nPOLARIS_CLIENT_SECRET={credentials[1]}\n"
         write_atomically(self.credentials_file, text.encode(), mode=0o600)
-        self._done(
+        self._steps.done(
             f"credentials of principal {principal}",
             "made",
             f"in {self.credentials_file}; hand them to the runs",
@@ -346,7 +335,9 @@ class Bootstrap:
             is_there = any(all(entry.get(key) == value for key, value in grant.items()) for entry in current)
             if grant["type"] == "namespace" and not is_there:
                 self._namespace(grant["namespace"][0])
-            self._ensure(f"{what} for {role}", is_there, partial(polaris.put, *path, body={"grant": grant}))
+            self._steps.ensure(
+                f"{what} for {role}", is_there, partial(polaris.put, *path, body={"grant": grant})
+            )
 
     def _namespace(self, namespace: str) -> None:
         """Make a namespace as root: a right can be given on one that exists only."""
@@ -354,7 +345,7 @@ class Bootstrap:
         from floe_dagster.iceberg.rest import rest_catalog
 
         if self.dry_run:
-            self._done(f"namespace {namespace}", "would make", "where it is missing")
+            self._steps.done(f"namespace {namespace}", "would make", "where it is missing")
             return
         config = self.catalog.config.model_dump()
         config["oauth2"] = {
@@ -369,52 +360,4 @@ class Bootstrap:
                 catalog.create_namespace_if_not_exists(namespace)
         except Exception as error:
             raise PlatformError(f"namespace {namespace} cannot be made: {error}") from None
-        self._done(f"namespace {namespace}", "there" if there else "made")
-
-    def _ensure(self, what: str, is_there: bool, make: Callable[[], Any]) -> None:
-        if is_there:
-            self._done(what, "there")
-        else:
-            self._make(what, make)
-
-    def _make(self, what: str, make: Callable[[], Any], *, change: bool = False, note: str = "") -> None:
-        if self.dry_run:
-            self._done(what, "would change" if change else "would make", note)
-            return
-        make()
-        self._done(what, "changed" if change else "made", note)
-
-    def _done(self, what: str, outcome: str, note: str = "") -> None:
-        step = Step(what, outcome, note)
-        self.steps.append(step)
-        self.say(step)
-
-
-def _policy_of(answer: Any) -> Any:
-    import json
-
-    try:
-        loaded = json.loads(answer)
-    except ValueError:
-        return {}
-    return loaded.get("Policy", loaded) if isinstance(loaded, dict) else {}
-
-
-def _policies_of(answer: Any) -> set[str]:
-    import json
-
-    try:
-        return set(str(json.loads(answer).get("policyName") or "").split(","))
-    except (ValueError, AttributeError):
-        return set()
-
-
-def _admin_message(error: Any) -> str:
-    import json
-
-    body = getattr(error, "_body", "") or ""
-    try:
-        found = json.loads(body)
-        return str(found.get("Message") or found.get("Code") or error)[:300]
-    except (ValueError, AttributeError):
-        return f"HTTP {getattr(error, '_code', '')}".strip()
+        self._steps.done(f"namespace {namespace}", "there" if there else "made")

@@ -11,6 +11,9 @@ from floe_dagster.credentials import resolve
 from floe_dagster.platform.waiting import PlatformError, no_answer_reason
 
 _ANSWER_SECONDS = 20.0
+WAREHOUSE_PREFIX = "warehouse/"
+STATE_PREFIX = "dagster/"
+"""Where Dagster keeps compiled state and logs: beside the warehouse, with keys that cannot reach it."""
 
 
 class ObjectStore:
@@ -105,8 +108,11 @@ class ObjectStore:
         )
         self._explained("delete", lambda: self.client.remove_object(self.bucket, name))
 
-    def is_usable(self) -> bool:
-        """Tell whether these keys may list the bucket.
+    def is_usable(self, prefix: str = WAREHOUSE_PREFIX) -> bool:
+        """Tell whether these keys may list a part of the bucket.
+
+        Args:
+            prefix: The part.
 
         Raises:
             PlatformError: The store does not answer, so nobody can tell.
@@ -115,7 +121,7 @@ class ObjectStore:
 
         def look() -> bool:
             try:
-                next(iter(self.client.list_objects(self.bucket, prefix="warehouse/")), None)
+                next(iter(self.client.list_objects(self.bucket, prefix=prefix)), None)
             except (S3Error, ValueError):
                 return False
             return True
@@ -162,6 +168,15 @@ def own_keys(storage: Any, environ: Mapping[str, str]) -> tuple[str | None, str 
     return key, resolve(reference, "plugins.storage.config.secret_access_key", environ)
 
 
+OBJECT_ACTIONS = (
+    "s3:AbortMultipartUpload",
+    "s3:DeleteObject",
+    "s3:GetObject",
+    "s3:ListMultipartUploadParts",
+    "s3:PutObject",
+)
+
+
 def bucket_policy(bucket: str) -> dict[str, Any]:
     """Return the least that publication, restoring and maintenance need, as an S3 policy."""
     return {
@@ -174,14 +189,33 @@ def bucket_policy(bucket: str) -> dict[str, Any]:
             },
             {
                 "Effect": "Allow",
-                "Action": [
-                    "s3:AbortMultipartUpload",
-                    "s3:DeleteObject",
-                    "s3:GetObject",
-                    "s3:ListMultipartUploadParts",
-                    "s3:PutObject",
-                ],
+                "Action": list(OBJECT_ACTIONS),
                 "Resource": [f"arn:aws:s3:::{bucket}/*"],
+            },
+        ],
+    }
+
+
+def state_policy(bucket: str) -> dict[str, Any]:
+    """Return the least that Dagster's compiled state and logs need, as an S3 policy: nothing of the warehouse."""
+    return {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Action": ["s3:GetBucketLocation"],
+                "Resource": [f"arn:aws:s3:::{bucket}"],
+            },
+            {
+                "Effect": "Allow",
+                "Action": ["s3:ListBucket"],
+                "Resource": [f"arn:aws:s3:::{bucket}"],
+                "Condition": {"StringLike": {"s3:prefix": [f"{STATE_PREFIX}*"]}},
+            },
+            {
+                "Effect": "Allow",
+                "Action": list(OBJECT_ACTIONS),
+                "Resource": [f"arn:aws:s3:::{bucket}/{STATE_PREFIX}*"],
             },
         ],
     }
@@ -198,6 +232,7 @@ def same_policy(one: Any, other: Any) -> bool:
                 statement.get("Effect"),
                 tuple(sorted(_listed(statement.get("Action")))),
                 tuple(sorted(_listed(statement.get("Resource")))),
+                json.dumps(statement.get("Condition") or {}, sort_keys=True),
             )
             for statement in policy.get("Statement", ())
         )

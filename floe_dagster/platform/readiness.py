@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from floe_dagster.credentials import MissingCredentialError
 from floe_dagster.iceberg.rest import bounded_session
-from floe_dagster.platform.object_store import ObjectStore, own_keys
+from floe_dagster.platform.object_store import STATE_PREFIX, WAREHOUSE_PREFIX, ObjectStore, own_keys
 from floe_dagster.platform.waiting import PlatformError, wait_for
 from floe_dagster.schemas.manifest import PlatformManifest
 
-Part = Literal["storage", "catalog"]
+Part = Literal["storage", "state", "catalog"]
 PARTS: tuple[Part, ...] = ("storage", "catalog")
+"""What a run needs. `state` is for who has the keys of Dagster's state alone: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY."""
 
 
 def wait_until_ready(
@@ -40,25 +41,40 @@ def wait_until_ready(
     """
     deadline = time.monotonic() + seconds
     storage, catalog = manifest.plugins.storage, manifest.plugins.catalog
-    if "storage" in parts and storage is not None and storage.type != "local":
-        try:
-            store = ObjectStore(storage.config.model_dump(), *own_keys(storage, environ))
-        except MissingCredentialError as error:
-            raise PlatformError(str(error)) from None
-        wait_for_store(store, deadline - time.monotonic())
-        wait_for(
-            f"bucket {store.bucket}",
-            store.address,
-            store.is_usable,
-            max(deadline - time.monotonic(), 1.0),
-            not_ready="it does not exist, or these keys may not list it",
-            fix="See what `floe-dagster platform bootstrap` said, which makes bucket and user; or wait longer with --wait",
-        )
-        say(f"bucket {store.bucket} at {store.address} exists and answers")
+    if storage is not None and storage.type != "local":
+        for part, prefix in (("storage", WAREHOUSE_PREFIX), ("state", STATE_PREFIX)):
+            if part in parts:
+                store = _store(storage, part, environ)
+                _wait_for_bucket(store, prefix, deadline)
+                say(f"bucket {store.bucket} at {store.address} exists and answers")
     if "catalog" in parts and catalog is not None and catalog.type != "sql":
         uri = str(catalog.config.uri).rstrip("/")
         wait_for_catalog(uri, max(deadline - time.monotonic(), 1.0))
         say(f"the catalog at {uri} answers")
+
+
+def _store(storage: Any, part: str, environ: Mapping[str, str]) -> ObjectStore:
+    try:
+        keys = (
+            (environ.get("AWS_ACCESS_KEY_ID"), environ.get("AWS_SECRET_ACCESS_KEY"))
+            if part == "state"
+            else own_keys(storage, environ)
+        )
+    except MissingCredentialError as error:
+        raise PlatformError(str(error)) from None
+    return ObjectStore(storage.config.model_dump(), *keys)
+
+
+def _wait_for_bucket(store: ObjectStore, prefix: str, deadline: float) -> None:
+    wait_for_store(store, deadline - time.monotonic())
+    wait_for(
+        f"bucket {store.bucket}",
+        store.address,
+        lambda: store.is_usable(prefix),
+        max(deadline - time.monotonic(), 1.0),
+        not_ready="it does not exist, or these keys may not list it",
+        fix="See what `floe-dagster platform bootstrap` said, which makes bucket and user; or wait longer with --wait",
+    )
 
 
 def wait_for_store(store: ObjectStore, seconds: float) -> None:

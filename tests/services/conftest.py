@@ -22,7 +22,7 @@ from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.catalogs import open_catalog
 from floe_dagster.iceberg.publication import PublicationOptions, PublicationResult, publish_relation
 from floe_dagster.iceberg.relation import RelationName
-from floe_dagster.platform.bootstrap import Bootstrap
+from floe_dagster.platform.bootstrap import STATE_KEYS, Bootstrap
 from floe_dagster.schemas.artifacts import PluginRef
 from floe_dagster.schemas.manifest import PlatformManifest
 from tests.conftest import ROOT
@@ -50,7 +50,9 @@ class Services:
         self.state: dict[str, Any] = control.start(folder, TOOLS, token_seconds)
         self.environment: dict[str, str] = control._read_environment(folder)
         self.manifest: dict[str, Any] = yaml.safe_load((folder / "manifest.yaml").read_text())
-        Bootstrap(PlatformManifest.model_validate(self.manifest), environ=self.environment).run()
+        self.state_keys = dict(zip(STATE_KEYS, ("floe-state", "of-nobody-but-this-test"), strict=True))
+        environment = {**self.environment, **self.state_keys}
+        Bootstrap(PlatformManifest.model_validate(self.manifest), environ=environment).run()
 
     def plugins(self, catalog_url: str | None = None, storage_url: str | None = None) -> dict[str, PluginRef]:
         """Return catalog and storage, through a proxy where one is named."""
@@ -97,6 +99,12 @@ class Services:
             access_key=self.environment["MINIO_ROOT_USER"],
             secret_key=self.environment["MINIO_ROOT_PASSWORD"],
             secure=False,
+        )
+
+    def dagster_keys(self) -> dict[str, str]:
+        """Return what the chart's Secret of Dagster's state holds: keys that do not reach the warehouse."""
+        return dict(
+            zip(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), self.state_keys.values(), strict=True)
         )
 
     def objects(self, prefix: str) -> set[str]:

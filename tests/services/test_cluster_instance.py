@@ -57,9 +57,8 @@ def instance_folder(
     home = tmp_path / "etc" / "dagster"
     home.mkdir(parents=True)
     (home / "dagster.yaml").write_text(yaml.safe_dump(config))
-    storage = services.manifest["plugins"]["storage"]["config"]
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", storage["access_key_id"])
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", services.environment["MINIO_SECRET_ACCESS_KEY"])
+    for name, value in services.dagster_keys().items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setenv("DAGSTER_PG_PASSWORD", database.password)
     monkeypatch.setenv("DAGSTER_HOME", str(home))
     monkeypatch.setenv("FLOE_HOME", str(tmp_path / "home"))

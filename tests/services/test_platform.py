@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import stat
@@ -13,13 +14,14 @@ from typing import Any
 import dagster as dg
 import pytest
 import yaml
+from minio.error import S3Error
 
 from floe_dagster.cli import main
 from floe_dagster.compilation.stages import compile_product
 from floe_dagster.definitions.component import FloeProduct
 from floe_dagster.definitions.factory import build_product_definitions
 from floe_dagster.home import FloeHome
-from floe_dagster.platform.bootstrap import Bootstrap
+from floe_dagster.platform.bootstrap import STATE_KEYS, Bootstrap
 from floe_dagster.platform.check import check_platform
 from floe_dagster.platform.object_store import ObjectStore
 from floe_dagster.platform.waiting import PlatformError
@@ -165,6 +167,49 @@ def test_minio_gets_bucket_policy_and_user_once(services: Services) -> None:
     )
     with pytest.raises(PlatformError, match="access is denied"):
         foreign.write_and_remove("warehouse/x")
+
+
+def test_dagster_s_state_has_a_user_of_its_own_that_cannot_reach_the_warehouse(services: Services) -> None:
+    document = json.loads(json.dumps(services.manifest))
+    config = document["plugins"]["storage"]["config"]
+    config |= {"bucket": "state-bucket", "access_key_id": "warehouse-user"}
+    manifest = PlatformManifest.model_validate(document)
+    env = {**services.environment, STATE_KEYS[0]: "state-user", STATE_KEYS[1]: "state-secret-key"}
+    made = [step.what for step in Bootstrap(manifest, environ=env).run() if step.outcome == "made"]
+    assert made[-3:] == [
+        "policy floe-state-bucket-state",
+        "user state-user",
+        "policy floe-state-bucket-state of user state-user",
+    ]
+    assert outcomes(Bootstrap(manifest, environ=env).run()) == {"there", "skipped"}
+    rotated = Bootstrap(manifest, environ={**env, STATE_KEYS[1]: "rotated-secret-key"}).run()
+    assert [step.what for step in rotated if step.outcome == "changed"] == ["secret of user state-user"]
+
+    own = ObjectStore(config, "state-user", "rotated-secret-key")
+    own.write_and_remove("dagster/x")
+    assert own.is_usable("dagster/") and not own.is_usable("warehouse/") and not own.is_usable("")
+    root = services.store()
+    root.put_object("state-bucket", "warehouse/t", io.BytesIO(b"rows"), 4)
+    with pytest.raises(PlatformError, match="access is denied"):
+        own.write_and_remove("warehouse/x")
+    with pytest.raises(S3Error, match="AccessDenied"):
+        own.client.get_object("state-bucket", "warehouse/t")
+    with pytest.raises(S3Error, match="AccessDenied"):
+        list(own.client.list_objects("state-bucket", recursive=True))
+    with pytest.raises(S3Error, match="AccessDenied"):
+        own.client.remove_object("state-bucket", "warehouse/t")
+    # A name that only begins like it is not below it.
+    with pytest.raises(PlatformError, match="access is denied"):
+        own.write_and_remove("dagster-of-others/x")
+    assert root.stat_object("state-bucket", "warehouse/t").size == 4
+
+
+def test_a_state_user_that_may_use_the_warehouse_is_said(services: Services) -> None:
+    key = services.manifest["plugins"]["storage"]["config"]["access_key_id"]
+    manifest = PlatformManifest.model_validate(services.manifest)
+    env = {**services.environment, STATE_KEYS[0]: key, STATE_KEYS[1]: "any"}
+    (step,) = [s for s in Bootstrap(manifest, environ=env).run() if s.what == "user of dagster/"]
+    assert step.outcome == "skipped" and "may use the warehouse, too" in step.note
 
 
 def test_what_does_not_answer_is_named_in_time(services: Services, capsys: Any, tmp_path: Path) -> None:

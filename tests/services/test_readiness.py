@@ -43,6 +43,16 @@ def test_it_goes_on_as_soon_as_the_bucket_is_made(services: Services) -> None:
     assert 2 <= time.monotonic() - begun < 20
 
 
+def test_who_has_the_keys_of_the_state_alone_waits_with_them(services: Services) -> None:
+    manifest = PlatformManifest.model_validate(services.manifest)
+    said: list[str] = []
+    wait_until_ready(manifest, parts=("state",), seconds=10, environ=services.dagster_keys(), say=said.append)
+    assert len(said) == 1 and "exists and answers" in said[0]
+    # Not those of the manifest, which are not even looked up.
+    with pytest.raises(PlatformError, match="these keys may not list it"):
+        wait_until_ready(manifest, parts=("state",), seconds=2, environ=services.environment)
+
+
 def test_a_bucket_that_nobody_makes_is_named_after_a_bounded_time(services: Services) -> None:
     manifest = with_bucket(services, "nobody-makes-it")
     begun = time.monotonic()

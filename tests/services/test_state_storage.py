@@ -38,9 +38,8 @@ def instance(
     }
     storage["config"]["base_path"] += f"/{tmp_path.name}"
     assert storage["config"]["base_path"].startswith(f"s3://{control.BUCKET}/")
-    config = services.manifest["plugins"]["storage"]["config"]
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", config["access_key_id"])
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", services.environment["MINIO_SECRET_ACCESS_KEY"])
+    for name, value in services.dagster_keys().items():
+        monkeypatch.setenv(name, value)
     home = tmp_path / "dagster"
     home.mkdir()
     (home / "dagster.yaml").write_text(yaml.safe_dump({"defs_state_storage": storage}))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import base64
+import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,11 @@ import pytest
 import yaml
 
 from floe_dagster.cli.main import main
+from floe_dagster.platform.bootstrap import STATE_KEYS
+from floe_dagster.platform.object_store import STATE_PREFIX, state_policy
+from tests.conftest import ROOT
 from tests.deploy.chart.rendering import CHART, MANIFEST, RELEASE, Document, Rendered, render, rendered
+from tests.deploy.chart.runs import dagster_yaml, run_pod
 
 HOOK, WEIGHT, DELETION = "helm.sh/hook", "helm.sh/hook-weight", "helm.sh/hook-delete-policy"
 
@@ -63,12 +69,10 @@ def test_with_its_own_services_it_runs_beside_them_and_who_needs_the_bucket_wait
     dagster = {f"Deployment/{RELEASE}-dagster-webserver", f"Deployment/{RELEASE}-dagster-daemon"}
     assert set(waits) == {*products, *dagster, f"Deployment/{RELEASE}-polaris"}
     for container in waits.values():
-        assert container["args"] == ["floe-dagster", "platform", "wait", "--only", "storage", "--wait", "600"]
+        assert container["args"] == ["floe-dagster", "platform", "wait", "--only", "state", "--wait", "600"]
 
 
 def test_runs_wait_for_what_their_location_waits_for() -> None:
-    from tests.deploy.chart.runs import run_pod
-
     def waits(values: str) -> list[str]:
         return [container["name"] for container in run_pod(values)["spec"]["initContainers"]]
 
@@ -172,8 +176,12 @@ def test_generated_secrets_fit_each_other_and_the_manifest() -> None:
         for d in documents
     }
     storage = yaml.safe_load(MANIFEST.read_text())["plugins"]["storage"]["config"]
-    assert secrets["floe-storage"]["AWS_ACCESS_KEY_ID"] == storage["access_key_id"]
-    assert secrets["floe-storage"]["AWS_SECRET_ACCESS_KEY"] == secrets["floe-runs"]["MINIO_SECRET_ACCESS_KEY"]
+    assert secrets["floe-warehouse"] == {
+        "AWS_ACCESS_KEY_ID": storage["access_key_id"],
+        "AWS_SECRET_ACCESS_KEY": secrets["floe-runs"]["MINIO_SECRET_ACCESS_KEY"],
+    }
+    # Another user: webserver and code servers hold its keys.
+    assert secrets["floe-storage"]["AWS_ACCESS_KEY_ID"] == "floe-state" != storage["access_key_id"]
     assert set(secrets["floe-runs"]) == {"MINIO_SECRET_ACCESS_KEY", "POLARIS_CLIENT_SECRET"}
     assert set(secrets["floe-store-admin"]) == {"rootUser", "rootPassword"}
     assert set(secrets["floe-catalog-admin"]) == {"POLARIS_ROOT_CLIENT_ID", "POLARIS_ROOT_CLIENT_SECRET"}
@@ -186,6 +194,35 @@ def test_generated_secrets_fit_each_other_and_the_manifest() -> None:
     again = render("values-demo.yaml").named("Secret", "floe-runs")["data"]
     assert again != rendered("values-demo.yaml").named("Secret", "floe-runs")["data"]
     assert {annotations(d)["helm.sh/resource-policy"] for d in documents} == {"keep"}
+
+
+@pytest.mark.parametrize("values", ["values-demo.yaml", "values-test.yaml"])
+def test_the_bootstrap_makes_the_user_whose_keys_webserver_and_code_servers_have(values: str) -> None:
+    spec = job(rendered(values))["spec"]["template"]["spec"]
+    (container,) = spec["initContainers"]
+    given = {
+        entry["name"]: entry["valueFrom"]["secretKeyRef"]
+        for entry in container["env"]
+        if entry["name"] in STATE_KEYS
+    }
+    assert given == {
+        STATE_KEYS[0]: {"name": "floe-storage", "key": "AWS_ACCESS_KEY_ID"},
+        STATE_KEYS[1]: {"name": "floe-storage", "key": "AWS_SECRET_ACCESS_KEY"},
+    }
+
+
+@pytest.mark.parametrize("values", ["values.yaml", "values-demo.yaml", "values-test.yaml"])
+def test_what_dagster_keeps_in_the_bucket_lies_where_its_user_may_write(values: str) -> None:
+    config = dagster_yaml(rendered(values))
+    logs, state = config["compute_logs"]["config"], config["defs_state_storage"]["config"]["base_path"]
+    assert f"{logs['prefix']}/".startswith(STATE_PREFIX)
+    assert f"{state}/".startswith(f"s3://{logs['bucket']}/{STATE_PREFIX}")
+
+
+def test_the_documented_policy_is_the_one_that_the_bootstrap_gives() -> None:
+    text = (ROOT / "docs" / "kubernetes.md").read_text()
+    (policy,) = re.findall(r"```json\n(.*?)```", text, re.S)
+    assert json.loads(policy) == state_policy("floe-warehouse")
 
 
 def test_external_secrets_come_before_the_bootstrap_and_outlive_their_hook() -> None:

@@ -98,18 +98,14 @@ def test_the_launcher_may_do_what_it_does_and_nothing_else() -> None:
 def test_secrets_reach_only_who_needs_them(values: str) -> None:
     storage, runs, database = {"floe-storage"}, {"floe-runs"}, {"floe-postgresql"}
     needed = {name: pods.needed_secrets(pod) for name, pod in all_pods(values).items()}
-    bucket_waits = runs if values != "values.yaml" else set()
     for name, secrets in needed.items():
         if name.startswith("run of"):
             assert secrets == storage | runs | database, name
-        elif "user-deployments" in name:
-            # Its init container alone looks at the bucket as a run would.
-            assert secrets == storage | database | bucket_waits, name
-        elif name.endswith(("-webserver", "-daemon")):
-            assert secrets == storage | database | bucket_waits, name
+        elif "user-deployments" in name or name.endswith(("-webserver", "-daemon")):
+            assert secrets == storage | database, name
         elif "bootstrap" in name:
-            administrators = {"floe-store-admin", "floe-catalog-admin"} if bucket_waits else set()
-            assert secrets == runs | administrators, name
+            administrators = {"floe-store-admin", "floe-catalog-admin"} | storage
+            assert secrets == runs | (administrators if values != "values.yaml" else set()), name
 
 
 @pytest.mark.parametrize("values", ["values-demo.yaml", "values-test.yaml"])

@@ -325,7 +325,7 @@ def without_secrets(text: str) -> str:
 
 def test_every_value_of_ours_changes_something() -> None:
     ours = {key: value for key, value in value_file("values.yaml").items() if key not in SUBCHARTS}
-    # The chart itself reads no key of the storage's Secret; it names the one that it makes.
+    # The chart itself reads no key of the warehouse's Secret; it names the one that it makes.
     generated = {**GENERATED, "secrets": {**EVERYTHING["secrets"], "generate": True}}
     bases = {True: EVERYTHING, False: generated}
     texts = {kind: without_secrets(template(changes=base).stdout) for kind, base in bases.items()}
@@ -333,7 +333,7 @@ def test_every_value_of_ours_changes_something() -> None:
 
     def is_without_effect(leaf: tuple[tuple[str, ...], Any]) -> str | None:
         path, value = leaf
-        kind = path not in {("secrets", "generate"), ("secrets", "storage")}
+        kind = path not in {("secrets", "generate"), ("secrets", "warehouse")}
         changes = changed(bases[kind], path, value)
         done = template(changes=changes, manifest=None if path == ("manifest",) else MANIFEST)
         assert done.returncode == 0, (path, done.stderr)
