@@ -17,8 +17,19 @@ from floe_dagster.cli.main import main
 from floe_dagster.platform.bootstrap import STATE_KEYS
 from floe_dagster.platform.object_store import STATE_PREFIX, state_policy
 from tests.conftest import ROOT
-from tests.deploy.chart.rendering import CHART, MANIFEST, RELEASE, Document, Rendered, render, rendered
+from tests.deploy.chart.rendering import (
+    CHART,
+    MANIFEST,
+    RELEASE,
+    VALUE_FILES,
+    Document,
+    Rendered,
+    render,
+    rendered,
+    value_file,
+)
 from tests.deploy.chart.runs import dagster_yaml, run_pod
+from tests.deploy.chart.test_preparation import POLARIS as PREPARED
 
 HOOK, WEIGHT, DELETION = "helm.sh/hook", "helm.sh/hook-weight", "helm.sh/hook-delete-policy"
 
@@ -119,6 +130,26 @@ def test_it_ends_after_a_bounded_number_of_tries_and_seconds() -> None:
     assert (job(chart)["spec"]["backoffLimit"], job(chart)["spec"]["activeDeadlineSeconds"]) == (2, 600)
     assert job(chart)["spec"]["template"]["spec"]["restartPolicy"] == "Never"
     assert steps(chart)["bootstrap"][-2:] == ["--wait", "45"]
+
+
+@pytest.mark.parametrize("values", VALUE_FILES)
+def test_it_gives_up_before_helm_does(values: str) -> None:
+    """Every `--timeout` that is documented, against the deadline of every job that Helm waits for."""
+    texts = [ROOT / "docs" / name for name in ("operations.md", "kubernetes.md")]
+    texts += [CHART / name for name in VALUE_FILES]
+    minutes = [int(found) for text in texts for found in re.findall(r"--timeout (\d+)m", text.read_text())]
+    assert len(minutes) >= 5
+    persistence = {"type": "relational-jdbc", "relationalJdbc": {"secret": {"name": "floe-polaris-database"}}}
+    changes = {**PREPARED, "polaris": {"enabled": True, "persistence": persistence}}
+    jobs = render(values, changes=changes).of("Job")
+    assert len(jobs) == 2
+    for found in jobs:
+        deadline = found["spec"]["activeDeadlineSeconds"]
+        assert deadline < 60 * min(minutes), found["metadata"]["name"]
+    settings = value_file("values.yaml")["bootstrap"]
+    # Store and catalog, each at its longest, and once again after the pod was lost.
+    assert 2 * 2 * settings["waitSeconds"] < settings["deadlineSeconds"]
+    assert value_file(values).get("bootstrap", settings) == settings
 
 
 @pytest.mark.parametrize("values", ["values.yaml", "values-demo.yaml"])
