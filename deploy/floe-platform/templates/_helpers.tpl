@@ -4,6 +4,7 @@
 {{- define "floe.marquez" -}}{{ .Release.Name }}-marquez{{- end -}}
 {{- define "floe.bootstrap" -}}{{ .Release.Name }}-bootstrap{{- end -}}
 {{- define "floe.preparation" -}}{{ .Release.Name }}-polaris-preparation{{- end -}}
+{{- define "floe.outboxClaim" -}}{{ .Values.outbox.persistence.existingClaim | default (printf "%s-outbox" .Release.Name) }}{{- end -}}
 {{- define "floe.dagsterAccount" -}}{{ .Values.dagster.serviceAccount.name | default (printf "%s-dagster" .Release.Name) }}{{- end -}}
 {{- define "floe.productsAccount" -}}
 {{ index .Values.dagster "dagster-user-deployments" "serviceAccount" "name" | default (printf "%s-dagster-user-deployments-user-deployments" .Release.Name) }}
@@ -79,4 +80,17 @@ imagePullSecrets: {{- toYaml . | nindent 2 }}
   "minio" (dict "app" "minio" "release" .root.Release.Name)
 -}}
 {{- get $of .name | toYaml -}}
+{{- end -}}
+
+{{/* "true" where a pod's claim of this name is mounted below FLOE_HOME, for whoever writes an outbox. */}}
+{{- define "floe.mountsOutbox" -}}
+{{- $home := "" -}}
+{{- range .pod.env }}{{- if eq .name "FLOE_HOME" }}{{- $home = .value }}{{- end }}{{- end -}}
+{{- range $volume := .pod.volumes -}}
+{{- if eq (dig "persistentVolumeClaim" "claimName" "" $volume) $.claim -}}
+{{- range $.pod.volumeMounts -}}
+{{- if and $home (eq .name $volume.name) (eq .mountPath (printf "%s/outbox" $home)) -}}true{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
