@@ -26,6 +26,8 @@ HELM = ("helm.sh/helm/v3/cmd/helm", "v3.22.0")
 KUBERNETES = "1.33.0"
 """What Helm takes for the cluster's version; built from its module, it would say 1.20."""
 RELEASE, NAMESPACE = "floe-platform", "floe"
+NEEDED = {"networkPolicy": {"kubernetesApi": {"cidrs": ["192.0.2.1/32"]}}}
+"""What values.yaml leaves to each cluster."""
 VALUE_FILES = ("values.yaml", "values-test.yaml", "values-demo.yaml")
 WORKLOADS = ("Deployment", "StatefulSet", "Job", "Pod")
 
@@ -86,6 +88,14 @@ class Rendered:
         return dict(self.pods())[name]
 
 
+@functools.cache
+def needed() -> tuple[str, str]:
+    """Return arguments with what values.yaml leaves to each cluster."""
+    file = chart_folder().parent / "needed.json"
+    file.write_text(json.dumps(NEEDED))
+    return ("--values", str(file))
+
+
 def template(
     values: str = "values.yaml",
     *,
@@ -108,6 +118,8 @@ def template(
     arguments += ["--values", str(chart_folder() / values)]
     if manifest is not None:
         arguments += ["--set-file", f"manifest={manifest}"]
+    if values == "values.yaml":
+        arguments += needed()
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(dict(changes or {}), file)
         file.flush()

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
+import yaml
 
-from tests.deploy.chart.rendering import RELEASE, Document, Rendered, render, rendered
+from tests.conftest import ROOT
+from tests.deploy.chart.rendering import (
+    KUBERNETES,
+    MANIFEST,
+    RELEASE,
+    Document,
+    Rendered,
+    chart_folder,
+    render,
+    rendered,
+    run_helm,
+    template,
+    value_file,
+)
 from tests.deploy.chart.runs import run_pod
+from tests.deploy.chart.test_manifests import NEWEST, refused
 
 Labels = Mapping[str, str]
 PORTS = (53, 443, 3000, 3030, 4317, 4318, 5000, 5432, 6443, 8080, 8181, 8182, 9000, 9001)
@@ -124,6 +140,60 @@ def test_names_are_resolved_by_everybody_and_nothing_else_leaves_by_default() ->
     (names,) = default["egress"]
     assert {entry["port"] for entry in names["ports"]} == {53}
     assert names["to"][0]["podSelector"] == {"matchLabels": {"k8s-app": "kube-dns"}}
+
+
+def dns_examples() -> dict[str, dict[str, Any]]:
+    text = (ROOT / "docs" / "kubernetes.md").read_text()
+    (found,) = re.findall(r"```yaml\n(# NodeLocal.*?)```", text, re.S)
+    return dict(zip(("nodelocal", "openshift"), yaml.safe_load_all(found), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("kind", "peer", "port"),
+    [
+        ("nodelocal", {"ipBlock": {"cidr": "169.254.20.10/32"}}, 53),
+        (
+            "openshift",
+            {
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "openshift-dns"}},
+                "podSelector": {"matchLabels": {"dns.operator.openshift.io/daemonset-dns": "default"}},
+            },
+            5353,
+        ),
+    ],
+)
+@pytest.mark.parametrize("values", ["values.yaml", "values-demo.yaml"])
+def test_names_are_resolved_where_the_cluster_s_dns_is(
+    values: str, kind: str, peer: Document, port: int
+) -> None:
+    """As the manual has it; by everybody, and by the bootstrap, which starts before the policy of everybody."""
+    chart = render(values, changes=dns_examples()[kind])
+    for part in ("default", "bootstrap"):
+        (names,) = [rule for rule in egress(chart, part) if peer in rule["to"]]
+        assert {(entry["protocol"], entry["port"]) for entry in names["ports"]} == {
+            ("UDP", port),
+            ("TCP", port),
+        }
+    assert refused(chart.of("NetworkPolicy"), NEWEST) == []
+
+
+def test_production_opens_no_address_that_nobody_named() -> None:
+    assert value_file("values.yaml")["networkPolicy"]["kubernetesApi"]["cidrs"] == []
+    assert "0.0.0.0/0" not in str(rendered("values.yaml").of("NetworkPolicy"))
+    done = run_helm(
+        *("template", RELEASE, str(chart_folder()), "--kube-version", KUBERNETES),
+        *("--set-file", f"manifest={MANIFEST}"),
+    )
+    assert done.returncode != 0
+    assert "networkPolicy.kubernetesApi.cidrs is empty" in done.stderr
+    assert "kubectl get endpoints kubernetes" in done.stderr
+    # Without policies, or without Dagster, nobody needs it.
+    closed: dict[str, Any] = {"kubernetesApi": {"cidrs": []}}
+    for changes in (
+        {"networkPolicy": {**closed, "enabled": False}},
+        {"networkPolicy": closed, "dagster": {"enabled": False}},
+    ):
+        assert template(changes=changes).returncode == 0
 
 
 @pytest.mark.parametrize("values", ["values.yaml", "values-demo.yaml"])

@@ -16,6 +16,7 @@ from tests.deploy.chart.rendering import (
     NAMESPACE,
     RELEASE,
     chart_folder,
+    needed,
     rendered,
     run_helm,
 )
@@ -33,7 +34,7 @@ def shown(tmp_path: Path) -> Any:
 
     def show(values: str) -> str:
         done = run_helm(
-            *("template", RELEASE, str(folder), "-n", NAMESPACE, "--values", str(folder / values)),
+            *("template", RELEASE, str(folder), "-n", NAMESPACE, "--values", str(folder / values), *needed()),
             *(
                 "--set-file",
                 f"manifest={MANIFEST}",

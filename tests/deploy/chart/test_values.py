@@ -21,6 +21,7 @@ from tests.deploy.chart.rendering import (
     VALUE_FILES,
     chart_folder,
     chart_metadata,
+    needed,
     run_helm,
     template,
     value_file,
@@ -56,6 +57,7 @@ def images(value: Any) -> Iterator[dict[str, Any]]:
 def test_helm_finds_nothing_to_say(values: str) -> None:
     done = run_helm(
         *("lint", "--strict", str(chart_folder()), "--values", str(chart_folder() / values)),
+        *(needed() if values == "values.yaml" else ()),
         *("--set-file", f"manifest={MANIFEST}", "--namespace", "floe", "--kube-version", KUBERNETES),
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -207,7 +209,10 @@ def test_a_misspelt_key_of_a_location_is_refused_by_name(key: str) -> None:
         ({"bootstrap": {"mode": "later"}}, "bootstrap.mode"),
         ({"bootstrap": {"retries": -1}}, "bootstrap.retries"),
         ({"postgresql": {"storage": {"size": "twenty"}}}, "postgresql.storage.size"),
-        ({"networkPolicy": {"kubernetesApi": {"cidrs": []}}}, "networkPolicy.kubernetesApi.cidrs"),
+        ({"networkPolicy": {"kubernetesApi": {"cidrs": []}}}, "kubectl get endpoints kubernetes"),
+        ({"networkPolicy": {"kubernetesApi": {"cidrs": ["10.0.0.1"]}}}, "networkPolicy.kubernetesApi.cidrs"),
+        ({"networkPolicy": {"dns": {"peers": []}}}, "networkPolicy.dns.peers"),
+        ({"networkPolicy": {"dns": {"podSelector": {}}}}, "podSelector"),
         ({"podDisruptionBudgets": {"webserver": {"minAvailable": 1}}}, "podDisruptionBudgets.webserver"),
         (
             {"dagster": {"postgresql": {"postgresqlHost": "db"}}},
@@ -275,6 +280,8 @@ OTHERS: dict[str, Any] = {
     "marquez.image.pullPolicy": "Always",
     "networkPolicy.kubernetesApi.cidrs": ["10.0.0.1/32"],
     "networkPolicy.kubernetesApi.ports": [6444],
+    "networkPolicy.dns.peers": [{"ipBlock": {"cidr": "169.254.20.10/32"}}],
+    "networkPolicy.dns.ports": [5353],
     "networkPolicy.webserverFrom": [{"podSelector": {}}],
     "podDisruptionBudgets.webserver.maxUnavailable": 2,
     "podDisruptionBudgets.codeServers.maxUnavailable": 2,
