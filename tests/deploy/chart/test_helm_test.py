@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import ROOT
 from tests.dagster_dev import DagsterDev
-from tests.deploy.chart.rendering import RELEASE, rendered
+from tests.deploy.chart.rendering import CHART, RELEASE, VALUE_FILES, rendered
 
 LOCATION = "import dagster as dg\n\ndefs = dg.Definitions(jobs=[dg.define_asset_job('all')])\n"
 WORKSPACE = """\
@@ -35,6 +37,23 @@ def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DagsterDev]:
         yield running
     finally:
         running.stop()
+
+
+@pytest.mark.parametrize("values", VALUE_FILES)
+def test_the_documented_filter_chooses_this_test_among_all_charts_(values: str) -> None:
+    tests = [
+        pod["metadata"]["name"]
+        for pod in rendered(values).of("Pod")
+        if "test" in (pod["metadata"].get("annotations") or {}).get("helm.sh/hook", "")
+    ]
+    polaris = [] if values == "values.yaml" else [f"{RELEASE}-polaris-test-connection"]
+    assert sorted(tests) == [*polaris, f"{RELEASE}-test"]
+    install = (ROOT / "docs" / "operations.md").read_text().partition("### Install")[2].partition("### ")[0]
+    texts = [install, (ROOT / "docs" / "kubernetes.md").read_text()]
+    texts.append((CHART / "templates" / "NOTES.txt").read_text().replace("{{ .Release.Name }}", RELEASE))
+    for text in texts:
+        calls = re.findall(rf"helm [^`\n]*\btest {RELEASE}\b.*", text)
+        assert calls and all(f"--filter name={RELEASE}-test --logs" in call for call in calls), calls
 
 
 def command(address: str, *names: str) -> list[str]:

@@ -58,7 +58,7 @@ def test_the_commands_name_what_is_there(shown: Any, values: str) -> None:
     assert jobs == {d["metadata"]["name"] for d in chart.of("Job")}
     ((service, port),) = re.findall(r"svc/([\w-]+) 3000:(\d+)", notes)
     assert chart.named("Service", service)["spec"]["ports"][0]["port"] == int(port)
-    assert f"helm -n {NAMESPACE} test {RELEASE}" in notes
+    assert f"helm -n {NAMESPACE} test {RELEASE} --filter name={RELEASE}-test" in notes
     assert not re.search(r"<no value>|nil|\{\{", notes)
 
 
