@@ -124,7 +124,11 @@ def test_the_flow_s_arrows_are_open_and_no_others(values: str, expected: set[tup
 
 
 def test_a_catalog_that_keeps_its_state_in_postgresql_reaches_it() -> None:
-    changes = {"polaris": {"enabled": True}, "minio": {"enabled": True}}
+    changes = {
+        "polaris": {"enabled": True},
+        "minio": {"enabled": True},
+        "secrets": {"storeAdministration": "floe-store-admin"},
+    }
     assert ("polaris", "postgresql", 5432) in arrows(render(changes=changes), "values.yaml")
 
 
