@@ -110,7 +110,25 @@ def needed_secrets(pod: Document) -> set[str]:
             reference = (entry.get("valueFrom") or {}).get("secretKeyRef")
             if reference:
                 names.add(reference["name"])
+    for volume in pod["spec"].get("volumes") or []:
+        sources = [volume, *((volume.get("projected") or {}).get("sources") or [])]
+        found = [source["secret"] for source in sources if "secret" in source]
+        names |= {secret.get("secretName") or secret["name"] for secret in found}
     return names
+
+
+def unknown_mounts(pod: Document, *claims: str) -> Iterator[str]:
+    """Yield what a container mounts, whenever it starts, and the pod does not have.
+
+    Args:
+        pod: Metadata and spec.
+        claims: Volumes that its workload gives it.
+    """
+    volumes = {volume["name"] for volume in pod["spec"].get("volumes") or []} | set(claims)
+    for container in containers(pod):
+        for mount in container.get("volumeMounts") or []:
+            if mount["name"] not in volumes:
+                yield f"{container['name']}: {mount['name']}"
 
 
 def mounted_config_maps(pod: Document) -> dict[str, str]:

@@ -17,6 +17,7 @@ from floe_dagster.cli.main import main
 from floe_dagster.platform.bootstrap import STATE_KEYS
 from floe_dagster.platform.object_store import STATE_PREFIX, state_policy
 from tests.conftest import ROOT
+from tests.deploy.chart.releases import upgraded
 from tests.deploy.chart.rendering import (
     CHART,
     MANIFEST,
@@ -32,6 +33,9 @@ from tests.deploy.chart.runs import dagster_yaml, run_pod
 from tests.deploy.chart.test_preparation import POLARIS as PREPARED
 
 HOOK, WEIGHT, DELETION = "helm.sh/hook", "helm.sh/hook-weight", "helm.sh/hook-delete-policy"
+
+PERSISTENCE = {"type": "relational-jdbc", "relationalJdbc": {"secret": {"name": "floe-polaris-database"}}}
+PREPARED_BESIDE = {**PREPARED, "polaris": {"enabled": True, "persistence": PERSISTENCE}}
 
 
 def annotations(document: Document) -> dict[str, str]:
@@ -110,12 +114,17 @@ def test_the_wait_for_the_database_ends_with_what_did_not_answer(tmp_path: Path)
 
 def test_an_upgrade_and_a_rollback_run_it_again() -> None:
     """A job is never changed: a hook is made anew, any other job has the revision in its name."""
-    hook = job(render(extra=["--is-upgrade"]))
+    hook = job(upgraded("values.yaml", 8))
+    assert hook["metadata"]["name"] == f"{RELEASE}-bootstrap"
     assert annotations(hook)[HOOK].split(",") == ["pre-install", "pre-upgrade", "pre-rollback"]
     assert annotations(hook)[DELETION] == "before-hook-creation"
-    source = (CHART / "templates" / "bootstrap.yaml").read_text()
-    assert 'name: {{ include "floe.bootstrap" . }}-{{ .Release.Revision }}' in source
-    assert job(rendered("values-demo.yaml"))["metadata"]["name"] == f"{RELEASE}-bootstrap-1"
+    for revision in (2, 8):
+        chart = upgraded("values-demo.yaml", revision, PREPARED_BESIDE)
+        names = {document["metadata"]["name"] for document in chart.of("Job")}
+        assert names == {
+            f"{RELEASE}-bootstrap-{revision}",
+            f"{RELEASE}-polaris-preparation-{revision}",
+        }
 
 
 @pytest.mark.parametrize(("mode", "is_hook"), [("hook", True), ("release", False)])
@@ -139,9 +148,7 @@ def test_it_gives_up_before_helm_does(values: str) -> None:
     texts += [CHART / name for name in VALUE_FILES]
     minutes = [int(found) for text in texts for found in re.findall(r"--timeout (\d+)m", text.read_text())]
     assert len(minutes) >= 5
-    persistence = {"type": "relational-jdbc", "relationalJdbc": {"secret": {"name": "floe-polaris-database"}}}
-    changes = {**PREPARED, "polaris": {"enabled": True, "persistence": persistence}}
-    jobs = render(values, changes=changes).of("Job")
+    jobs = render(values, changes=PREPARED_BESIDE).of("Job")
     assert len(jobs) == 2
     for found in jobs:
         deadline = found["spec"]["activeDeadlineSeconds"]

@@ -9,6 +9,7 @@ import jsonschema
 import kubernetes_validate
 import pytest
 
+from tests.deploy.chart.pods import needed_secrets, unknown_mounts
 from tests.deploy.chart.rendering import RELEASE, VALUE_FILES, Document, render, rendered
 from tests.deploy.chart.runs import run_job
 
@@ -132,8 +133,6 @@ def test_names_are_unique_and_short_enough(values: str) -> None:
 
 @pytest.mark.parametrize("values", VALUE_FILES)
 def test_what_a_pod_mounts_or_reads_is_there_or_is_promised(values: str) -> None:
-    from tests.deploy.chart.pods import needed_secrets
-
     chart = rendered(values)
     maps = {document["metadata"]["name"] for document in chart.of("ConfigMap")}
     accounts = {document["metadata"]["name"] for document in chart.of("ServiceAccount")} | {None}
@@ -141,18 +140,22 @@ def test_what_a_pod_mounts_or_reads_is_there_or_is_promised(values: str) -> None
         volumes = pod["spec"].get("volumes") or []
         assert {v["configMap"]["name"] for v in volumes if "configMap" in v} <= maps, name
         assert pod["spec"].get("serviceAccountName") in accounts, name
-        assert {
-            mount["name"] for c in pod["spec"]["containers"] for mount in c.get("volumeMounts") or []
-        } <= {
-            *(v["name"] for v in volumes),
-            *(["data"] if name.startswith("StatefulSet/") else []),
-        }, name
+        claims = chart.named(*name.split("/"))["spec"].get("volumeClaimTemplates") or []
+        assert list(unknown_mounts(pod, *(claim["metadata"]["name"] for claim in claims))) == [], name
     secrets = {document["metadata"]["name"] for document in chart.of("Secret")}
     needed = set().union(*(needed_secrets(pod) for _, pod in chart.pods()))
     if values == "values.yaml":
         assert secrets == set() and needed == {"floe-runs", "floe-storage", "floe-postgresql"}
     else:
         assert needed <= secrets
+
+
+def test_a_mount_of_an_init_container_counts() -> None:
+    pod = json.loads(json.dumps(rendered("values-demo.yaml").pod(f"Deployment/{RELEASE}-polaris")))
+    assert list(unknown_mounts(pod)) == []
+    (waits,) = pod["spec"]["initContainers"]
+    waits["volumeMounts"][0]["name"] = "manifest"
+    assert list(unknown_mounts(pod)) == ["wait-for-bucket: manifest"]
 
 
 @pytest.mark.parametrize("values", VALUE_FILES)
