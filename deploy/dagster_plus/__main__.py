@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from deploy.demo.engines import DemoError, find_engine
+from deploy.demo.engines import DemoError, Engine, find_engine
 from deploy.demo.image import ROOT, default_tag, pip_secrets
 
 DOCKERFILE = Path("docker/dagster-plus/Dockerfile")
@@ -30,22 +30,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--engine", help="docker, podman or buildah; default: the first that works")
     options = parser.parse_args(arguments)
     try:
-        engine = find_engine(options.engine)
+        build_plus_image(find_engine(options.engine), options.tag, options.base_image)
     except DemoError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    return 0
+
+
+def build_plus_image(
+    engine: Engine, tag: str, base_image: str, *, root: Path = ROOT, options: Sequence[str] = ()
+) -> None:
+    """Build the image.
+
+    Args:
+        engine: Builds it.
+        tag: Name and tag.
+        base_image: That of the demo.
+        root: The repository's root.
+        options: Further options of the engine's own.
+
+    Raises:
+        DemoError: The build fails; its output is on the terminal.
+    """
     with pip_secrets(os.environ) as secrets:
         command = engine.build_command(
-            dockerfile=ROOT / DOCKERFILE,
-            context=ROOT,
-            tag=options.tag,
-            arguments={"BASE_IMAGE": options.base_image},
+            dockerfile=root / DOCKERFILE,
+            context=root,
+            tag=tag,
+            arguments={"BASE_IMAGE": base_image},
             secrets=secrets,
+            options=options,
         )
-        code = subprocess.run(command, cwd=ROOT, env=engine.environment()).returncode
-    if code:
-        print(f"error: {engine.name} did not build {options.tag}; the reason stands above", file=sys.stderr)
-    return 1 if code else 0
+        if subprocess.run(command, cwd=root, env=engine.environment()).returncode:
+            raise DemoError(f"{engine.name} did not build {tag}; the reason stands above")
 
 
 if __name__ == "__main__":

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 import yaml
+from dagster import DagsterInvalidConfigError
 from dagster_cloud_cli.config.merger import DagsterCloudConfigDefaultsMerger
 from dagster_cloud_cli.config.models import Location, load_dagster_cloud_yaml
 from dagster_k8s.container_context import K8sContainerContext
 from dagster_k8s.job import DagsterK8sJobConfig, construct_dagster_k8s_job
+from pydantic import ValidationError
 
 from floe_dagster.schemas.manifest import PlatformManifest
 from tests.conftest import ROOT
@@ -144,48 +146,75 @@ def runs(document: dict[str, Any]) -> dict[str, Any]:
     return container
 
 
-MISTAKES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+MISTAKES: dict[str, tuple[Callable[[dict[str, Any]], object], set[str]]] = {
     "a misspelt key of a location": (
         lambda d: first(d).update(working_dir=first(d).pop("location_name")),
-        "location_name",
+        {
+            "locations.0.location_name: Field required",
+            "locations.0.working_dir: Extra inputs are not permitted",
+        },
     ),
     "two sources of code": (
         lambda d: first(d)["code_source"].update(python_file="definitions.py"),
-        "only one of the following fields",
+        {
+            "locations.0.code_source: Value error, only one of the following fields should be defined: module_name, "
+            "python_file"
+        },
     ),
-    "no source of code": (lambda d: first(d)["code_source"].clear(), "must be specified"),
+    "no source of code": (
+        lambda d: first(d)["code_source"].clear(),
+        {
+            "locations.0.code_source: Value error, one of package_name, module_name, python_file, or "
+            "autoload_defs_module_name must be specified"
+        },
+    ),
     "one name twice": (
         lambda d: first(d).update(location_name=d["locations"][1]["location_name"]),
-        "duplicate location name",
+        {"locations: Value error, duplicate location name: iot-telemetry"},
     ),
-    "a misspelt key of the build": (lambda d: d["defaults"]["build"].update(registr="x"), "registr"),
+    "a misspelt key of the build": (
+        lambda d: d["defaults"]["build"].update(registr="x"),
+        {"defaults.build.registr: Extra inputs are not permitted"},
+    ),
     "a misspelt section of the runs": (
         lambda d: first(d)["container_context"]["k8s"].update(run_k8s_confg={}),
-        "run_k8s_confg",
+        {'Received unexpected config entry "run_k8s_confg" at the root.'},
     ),
-    "misspelt resources": (lambda d: runs(d).update(resource=runs(d).pop("resources")), "resource"),
+    "misspelt resources": (
+        lambda d: runs(d).update(resource=runs(d).pop("resources")),
+        {"Unexpected keys in model class V1Container: {'resource'}"},
+    ),
     "a misspelt reference to a secret": (
         lambda d: d["defaults"]["container_context"]["k8s"]["run_k8s_config"]["container_config"]["env"][
             0
         ].update(value_frm={}),
-        "value_frm",
+        {"Unexpected keys in model class V1EnvVar: {'value_frm'}"},
     ),
     "a mount that is no mount": (
         lambda d: d["defaults"]["container_context"]["k8s"]["volume_mounts"][0].update(path="/x"),
-        "path",
+        {"Unexpected keys in model class V1VolumeMount: {'path'}"},
     ),
 }
+
+
+def said(error: BaseException) -> set[str]:
+    """Return all that is wrong, in Dagster's words, without what would be right."""
+    if isinstance(error, ValidationError):
+        return {f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()}
+    if isinstance(error, DagsterInvalidConfigError):
+        return {one.message.partition(" Expected: ")[0] for one in error.errors}
+    return {str(error)}
 
 
 @pytest.mark.parametrize("mistake", sorted(MISTAKES))
 def test_a_mistake_is_refused_by_dagsters_own_classes(mistake: str) -> None:
     document = yaml.safe_load(FILE.read_text())
     accepted(yaml.safe_dump(copy.deepcopy(document)))
-    change, said = MISTAKES[mistake]
+    change, expected = MISTAKES[mistake]
     change(document)
     with pytest.raises(Exception) as refused:
         context = accepted(yaml.safe_dump(document))
         # Dagster looks into the depth of a container only where it makes the pod.
         for _location, of_location in context.values():
             run_pod(of_location)
-    assert said in str(refused.value)
+    assert said(refused.value) == expected

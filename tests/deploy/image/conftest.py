@@ -6,13 +6,15 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from filelock import FileLock
 
+from deploy.dagster_plus.__main__ import DOCKERFILE as PLUS_DOCKERFILE
+from deploy.dagster_plus.__main__ import build_plus_image
 from deploy.demo.engines import ENGINES, Engine
 from deploy.demo.image import DOCKERFILE, build_image, compile_products, pip_secrets, provenance
 from tests.conftest import ROOT
@@ -21,6 +23,7 @@ from tests.deploy.image.official import official_image
 from tests.deploy.image.storage import CACHE, Storage, missing_tools
 
 IMAGE = "localhost/floe-dagster-demo:test"
+PLUS_IMAGE = "localhost/floe-dagster-plus:test"
 PLANTED_TEXT = "what must stay at home"
 PLANTED = (
     ".env",
@@ -47,6 +50,7 @@ COPIED = (
     "README.md",
     "LICENSE",
     "requirements-image.txt",
+    "requirements-plus.txt",
     ".dockerignore",
     "floe_dagster",
     "manifests",
@@ -104,7 +108,8 @@ def write_context(folder: Path) -> Path:
         else:
             shutil.copy(source, folder / name)
     shutil.copytree(ROOT / "products", folder / "products", ignore=ignored)
-    shutil.copytree(ROOT / DOCKERFILE.parent, folder / DOCKERFILE.parent, ignore=ignored)
+    for dockerfile in (DOCKERFILE, PLUS_DOCKERFILE):
+        shutil.copytree(ROOT / dockerfile.parent, folder / dockerfile.parent, ignore=ignored)
     for name in PLANTED:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(PLANTED_TEXT)
@@ -136,6 +141,19 @@ def image(storage: Storage, base: str, context: Path) -> Iterator[Built]:
         yield Built(storage, IMAGE, base, context, storage.config(IMAGE), root)
     finally:
         storage.remove(container)
+
+
+@pytest.fixture(scope="session")
+def plus(image: Built) -> Iterator[Built]:
+    """The image for Dagster+, built on that of the demo by the very code of `make build-plus-image`."""
+    engine, options = buildah(image.storage)
+    with image.storage.as_environment():
+        build_plus_image(engine, PLUS_IMAGE, image.name, root=image.context, options=options)
+    container, root = image.storage.mounted(PLUS_IMAGE)
+    try:
+        yield replace(image, name=PLUS_IMAGE, config=image.storage.config(PLUS_IMAGE), root=root)
+    finally:
+        image.storage.remove(container)
 
 
 @pytest.fixture
