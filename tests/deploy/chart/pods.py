@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
+from floe_dagster.schemas.resources import parse_quantity
 from tests.deploy.chart.rendering import Document
 
 SECRET_NAME = re.compile(r"PASSWORD|SECRET|TOKEN|PRIVATE|ACCESS_KEY(?!_ID)")
@@ -115,6 +117,28 @@ def needed_secrets(pod: Document) -> set[str]:
         found = [source["secret"] for source in sources if "secret" in source]
         names |= {secret.get("secretName") or secret["name"] for secret in found}
     return names
+
+
+def disk(pod: Document, kind: str) -> Decimal | None:
+    """Return what Kubernetes takes for a pod's ephemeral storage: of those that run together the sum, or of one before it.
+
+    Args:
+        pod: Metadata and spec.
+        kind: `requests` or `limits`.
+    """
+
+    def amounts(of: str) -> list[Decimal]:
+        found = [((c.get("resources") or {}).get(kind) or {}) for c in pod["spec"].get(of) or []]
+        return [parse_quantity(str(a["ephemeral-storage"])) for a in found if "ephemeral-storage" in a]
+
+    together, before = amounts("containers"), amounts("initContainers")
+    return max(sum(together, Decimal(0)), *before, Decimal(0)) if together or before else None
+
+
+def scratch(pod: Document) -> Decimal:
+    """Return what a pod's volumes may take of its node's disk; one without a limit is infinite."""
+    volumes = [volume["emptyDir"] for volume in pod["spec"].get("volumes") or [] if "emptyDir" in volume]
+    return sum((parse_quantity(v.get("sizeLimit", "1000P")) for v in volumes), Decimal(0))
 
 
 def unknown_mounts(pod: Document, *claims: str) -> Iterator[str]:

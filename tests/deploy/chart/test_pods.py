@@ -7,11 +7,20 @@ from collections.abc import Callable, Iterator
 import pytest
 import yaml
 
-from floe_dagster.schemas.resources import ResourcePreset
+from floe_dagster.schemas.resources import ResourcePreset, parse_quantity
 from tests.conftest import ROOT
 from tests.deploy.chart import pods
-from tests.deploy.chart.rendering import MANIFEST, RELEASE, VALUE_FILES, Document, rendered, value_file
+from tests.deploy.chart.rendering import (
+    MANIFEST,
+    RELEASE,
+    VALUE_FILES,
+    Document,
+    render,
+    rendered,
+    value_file,
+)
 from tests.deploy.chart.runs import run_job, run_pod
+from tests.deploy.chart.test_preparation import POLARIS as PREPARED
 
 Rule = Callable[[Document], Iterator[str]]
 
@@ -205,6 +214,51 @@ def test_a_run_is_one_pod_that_nobody_starts_again_but_dagster() -> None:
     }
     (cache,) = [volume for volume in pod["volumes"] if volume["name"] == "floe"]
     assert cache["emptyDir"] == {"sizeLimit": "20Gi"}
+
+
+GIB = parse_quantity("1Gi")
+
+
+def unbounded(found: dict[str, Document]) -> dict[str, str]:
+    """Return pods that may fill their node's disk, or would be evicted before their volumes are full."""
+    wrong = {}
+    for name, pod in found.items():
+        request, limit = pods.disk(pod, "requests"), pods.disk(pod, "limits")
+        if request is None or limit is None:
+            wrong[name] = "no request or limit of ephemeral-storage"
+        elif not (request <= limit and pods.scratch(pod) < limit <= pods.scratch(pod) + GIB):
+            wrong[name] = f"{request} to {limit} for volumes of {pods.scratch(pod)}"
+    return wrong
+
+
+@pytest.mark.parametrize("values", VALUE_FILES)
+def test_a_pod_of_ours_takes_no_more_of_its_node_s_disk_than_its_volumes_may_hold(values: str) -> None:
+    others = NOT_OURS | {f"Deployment/{RELEASE}-otel-collector"}
+    ours = {name: pod for name, pod in all_pods(values).items() if name not in others}
+    # A job's preset replaces what the location says of its main container.
+    resources = presets()
+    for product in PRODUCTS:
+        tags = {"container_config": {"resources": resources[product]}}
+        ours[f"run of {product} from its job"] = run_pod(values, product, tags)
+    assert len(ours) >= 14
+    assert unbounded(ours) == {}
+
+
+def test_the_preparation_of_polaris_is_bounded_too() -> None:
+    chart = render(changes=PREPARED)
+    assert unbounded({name: pod for name, pod in chart.pods() if "preparation" in name}) == {}
+
+
+def test_a_limit_of_one_init_container_counts_for_the_pod() -> None:
+    def container(**limits: str) -> Document:
+        return {"name": "c", "resources": {"limits": limits}}
+
+    pod = {"spec": {"initContainers": [container(cpu="1")], "containers": [container(), container()]}}
+    assert pods.disk(pod, "limits") is None
+    pod["spec"]["containers"] = [container(**{"ephemeral-storage": "1Gi"})] * 2
+    assert pods.disk(pod, "limits") == 2 * GIB
+    pod["spec"]["initContainers"] = [container(**{"ephemeral-storage": "3Gi"})]
+    assert pods.disk(pod, "limits") == 3 * GIB
 
 
 def presets() -> dict[str, Document]:
