@@ -30,6 +30,7 @@ from tests.deploy.chart.rendering import (
 )
 from tests.deploy.chart.runs import dagster_yaml, launcher, run_job
 from tests.deploy.chart.test_manifests import NEWEST, OLDEST, refused
+from tests.deploy.chart.test_pods import unbounded
 from tests.deploy.chart.test_values import images
 from tests.deploy.production.platform import (
     FOLDER,
@@ -81,6 +82,10 @@ def test_every_pod_is_as_the_chart_s_own_are(rule: Any) -> None:
     found = {name: list(rule(pod)) for name, pod in all_pods().items()}
     assert len(found) >= 10
     assert {name: what for name, what in found.items() if what} == {}
+
+
+def test_no_pod_fills_its_node_s_disk() -> None:
+    assert unbounded(all_pods()) == {}
 
 
 def test_nothing_of_the_chart_s_own_runs_that_is_said_to_run_elsewhere() -> None:
