@@ -158,7 +158,6 @@ def prepare(folder: Path, says: str, code: int, secret: str = "s3cret") -> subpr
         "SEEN": str(folder),
         "SAYS": says,
         "CODE": str(code),
-        "JAVA_APP_JAR": "/deployments/polaris-admin-tool.jar",
         "REALM": "POLARIS",
         "POLARIS_ROOT_CLIENT_ID": "root",
         "POLARIS_ROOT_CLIENT_SECRET": secret,
@@ -174,7 +173,8 @@ def test_an_empty_database_gets_the_root_principal(tmp_path: Path) -> None:
     credentials = yaml.safe_load((tmp_path / "file").read_text())
     assert credentials == {"POLARIS": {"client-id": "root", "client-secret": secret}}
     arguments = (tmp_path / "arguments").read_text()
-    assert "bootstrap --credentials-file" in arguments and secret not in arguments
+    assert "-jar /deployments/polaris-admin-tool.jar bootstrap --credentials-file" in arguments
+    assert secret not in arguments
     assert not (tmp_path / "root.yaml").exists()
 
 
