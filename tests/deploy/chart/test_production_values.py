@@ -24,6 +24,7 @@ from tests.deploy.chart.rendering import (
     RELEASE,
     Document,
     chart_folder,
+    render,
     run_helm,
     template,
     value_file,
@@ -257,3 +258,41 @@ def test_the_products_compile_for_it(tmp_path: Path) -> None:
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_fourth_product_is_one_entry_and_one_namespace_more(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+    (entry,) = re.findall(
+        r"```yaml\n(      - <<: \*code-location\n        name: orders\n.*?)```", page, re.DOTALL
+    )
+    text = VALUES.read_text()
+    text = text.replace("\n  computeLogManager:", f"{entry}\n  computeLogManager:", 1)
+    text = text.replace("financial_risk]", "financial_risk, orders]", 1)
+    (tmp_path / "values.yaml").write_text(text)
+    chart = render(str(tmp_path / "values.yaml"), manifest=MANIFEST)
+    before = {name for name, _ in platform().pods()}
+    added = {name: pod for name, pod in chart.pods() if name not in before}
+    (name, pod), *others = added.items()
+    assert not others and name == f"Deployment/{RELEASE}-dagster-user-deployments-orders"
+    assert "orders.definitions" in pod["spec"]["containers"][0]["args"]
+    assert "orders" in chart.named("Pod", f"{RELEASE}-test")["spec"]["containers"][0]["args"]
+    bootstrap = chart.pod(f"Job/{RELEASE}-bootstrap")["spec"]
+    assert all("orders" in c["args"] for c in pods.containers({"spec": bootstrap}))
+    assert run_job(chart, "orders")["spec"]["template"]["spec"]["containers"][0]["image"] == (
+        "registry.example.com/data/products:1.4.0"
+    )
+
+
+def test_a_second_role_and_secret_of_the_database_reach_everybody() -> None:
+    changes = {
+        "global": {"postgresqlSecretName": "floe-postgresql-b"},
+        "dagster": {"postgresql": {"postgresqlUsername": "dagster_b"}},
+    }
+    chart = render(str(VALUES), manifest=MANIFEST, changes=changes)
+    found = [pod for _, pod in chart.pods()] + [
+        run_job(chart, name)["spec"]["template"] for name in LOCATIONS
+    ]
+    secrets = set().union(*(pods.needed_secrets(pod) for pod in found))
+    assert "floe-postgresql-b" in secrets and "floe-postgresql" not in secrets
+    for storage in ("run_storage", "event_log_storage", "schedule_storage"):
+        assert dagster_yaml(chart)[storage]["config"]["postgres_db"]["username"] == "dagster_b"
