@@ -4,9 +4,9 @@ A record is appended to a file before anybody tries to send it, so neither a rec
 killed loses it. Each process writes segments of its own and holds a lock on each; a segment whose lock is free was left
 by a process that ended, and whoever delivers next takes it over.
 
-    <folder>/<time>-<pid>-<random>.records   one record a line, the newest last
-    <folder>/<...>.sent                      how many bytes of it are delivered
-    <folder>/refused.records                 what the receiver will never take, for a person to look at
+    <folder>/<time>-<writer>-<random>.records   one record a line, the newest last
+    <folder>/<...>.sent                         how many bytes of it are delivered
+    <folder>/refused.records                    what the receiver will never take, for a person to look at
 
 A record may be delivered twice (a process that is killed between the answer and the note of it), never not at all.
 """
@@ -134,6 +134,7 @@ class Outbox:
         self._file: Any = None
         self._written = 0
         self._pid = os.getpid()
+        self._writer = _writer()
         self.unreachable: dict[Path, str] = {}
         """Segments that this process may not take over, with the reason in words, as of the last look at them."""
 
@@ -165,6 +166,7 @@ class Outbox:
         # A forked child must neither write nor remove its parent's segments.
         if self._pid != os.getpid():
             self._own, self._file, self._pid = [], None, os.getpid()
+            self._writer = _writer()
 
     def _begin_segment(self) -> None:
         from filelock import FileLock
@@ -175,7 +177,7 @@ class Outbox:
             raise OutboxFullError(
                 f"{self.folder} holds {self.limit_bytes >> 20} MiB that nobody took, its limit; mend the receiver's address"
             )
-        name = f"{time.time_ns()}-{os.getpid()}-{secrets.token_hex(3)}{_SUFFIX}"
+        name = f"{time.time_ns()}-{self._writer}-{secrets.token_hex(3)}{_SUFFIX}"
         path = self.folder / name
         lock = FileLock(f"{path}.lock", thread_local=False)
         lock.acquire(timeout=LOCK_SECONDS)
@@ -334,6 +336,11 @@ class Outbox:
                     segment.remove()
                 else:
                     segment.release()
+
+
+def _writer() -> str:
+    # In pods that share a volume every process may have the number of another one.
+    return f"{os.getpid()}.{secrets.token_hex(4)}"
 
 
 def _refusal(path: Path, flags: int) -> OSError | None:

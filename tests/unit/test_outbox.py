@@ -207,6 +207,15 @@ def test_nobody_takes_from_a_process_that_lives(tmp_path: Path) -> None:
     assert files(tmp_path) == []
 
 
+def test_a_writer_of_the_same_number_in_another_pod_holds_up_nobody(tmp_path: Path) -> None:
+    lives, ended = Outbox(tmp_path), Outbox(tmp_path)
+    lives.put(b"of one that lives")
+    ended.put(b"of one that ended")
+    ended.close()
+    assert take(Outbox(tmp_path)) == [b"of one that ended"]
+    lives.close()
+
+
 def ended(child: int, seconds: float = 30) -> int:
     """Wait for a forked child; one that hangs is killed."""
     deadline = time.monotonic() + seconds
