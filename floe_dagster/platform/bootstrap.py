@@ -31,6 +31,7 @@ from floe_dagster.schemas.manifest import PlatformManifest
 
 WAIT_SECONDS = 60.0
 CONTENT_PRIVILEGE = "CATALOG_MANAGE_CONTENT"
+ROOT_KEYS = ("POLARIS_ROOT_CLIENT_ID", "POLARIS_ROOT_CLIENT_SECRET")
 STATE_KEYS = ("FLOE_STATE_ACCESS_KEY_ID", "FLOE_STATE_SECRET_ACCESS_KEY")
 """Where the keys of a second user are, of compiled state and logs alone. Not AWS_...: those of a run may be others."""
 
@@ -168,6 +169,13 @@ class Bootstrap:
                 f"plugins.catalog.config.uri ({uri}) does not end in /api/catalog; name the management API with "
                 "--management-url"
             )
+        if not any(self.environ.get(key) for key in ROOT_KEYS) and self._is_usable(token_url):
+            self._steps.done(
+                f"catalog {name}",
+                "skipped",
+                "the credentials of the manifest are accepted, and nobody is named who may change it",
+            )
+            return
         management = self.management_url or uri.removesuffix("/api/catalog") + "/api/management/v1"
         root_id = resolve("${POLARIS_ROOT_CLIENT_ID}", "bootstrap", self.environ)
         root_secret = resolve("${POLARIS_ROOT_CLIENT_SECRET}", "bootstrap", self.environ)
@@ -302,6 +310,12 @@ class Bootstrap:
             "made",
             f"in {self.credentials_file}; hand them to the runs",
         )
+
+    def _is_usable(self, token_url: str) -> bool:
+        """Tell whether Polaris takes the manifest's credentials: it was prepared by somebody else then."""
+        assert self.catalog is not None and self.catalog.type == "polaris"
+        wanted = self._manifest_credentials()
+        return wanted is not None and self._is_accepted(token_url, *wanted, self.catalog.config.oauth2.scope)
 
     def _manifest_credentials(self) -> tuple[str, str] | None:
         assert self.catalog is not None and self.catalog.type == "polaris"

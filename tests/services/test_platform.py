@@ -146,6 +146,18 @@ def test_a_root_that_is_refused_is_named(services: Services) -> None:
     polaris.close()
 
 
+def test_a_polaris_of_somebody_else_is_left_as_it_is(services: Services) -> None:
+    polaris = PolarisContract()
+    manifest, env = polaris_manifest(services, polaris), environment(services, polaris)
+    nobody = {key: value for key, value in env.items() if not key.startswith("POLARIS_ROOT_")}
+    with pytest.raises(PlatformError, match="POLARIS_ROOT_CLIENT_ID"):
+        Bootstrap(manifest, environ=nobody).run()
+    Bootstrap(manifest, environ=env).run()
+    [catalog] = [step for step in Bootstrap(manifest, environ=nobody).run() if "catalog" in step.what]
+    assert catalog.outcome == "skipped" and "nobody is named" in catalog.note
+    polaris.close()
+
+
 def test_minio_gets_bucket_policy_and_user_once(services: Services) -> None:
     document = json.loads(json.dumps(services.manifest))
     document["plugins"]["storage"]["config"] |= {"bucket": "other-bucket", "access_key_id": "other-user"}
