@@ -17,6 +17,7 @@ _HEADER_NAMES = {
     "http": re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"),
     "grpc": re.compile(r"[0-9A-Za-z_.-]+"),
 }
+_HOST = re.compile(r"(?:\[[^\]]*\]?|[^:\[\]]*)(?::\d*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +78,20 @@ class Receiver:
 
     @property
     def shown(self) -> str:
-        """The address without user information."""
+        """The address without user information, and without a query, which may hold a key."""
         scheme, slashes, rest = self.url.partition("://") if "://" in self.url else ("", "", self.url)
-        host, slash, path = rest.partition("/")
-        return f"{scheme}{slashes}{host.rpartition('@')[2]}{slash}{path}"
+        host, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
+        host = host.rpartition("@")[2]
+        if "@" in rest and not _HOST.fullmatch(host):
+            # A password with a slash or a question mark in it.
+            return f"{scheme}{slashes}{rest.rpartition('@')[2].partition('?')[0]}"
+        return f"{scheme}{slashes}{host}{slash}{path}"
+
+    def is_no_address(self) -> ReceiverAwayError:
+        """Return the error that says that nobody can be asked there."""
+        return ReceiverAwayError(
+            f"{self.shown} is no address: http://host:port or https://host:port is asked for"
+        )
 
     def address(self) -> SplitResult:
         """Return the parts of the address, of which host and port may be host:port alone.
@@ -94,9 +105,7 @@ class Receiver:
                 return parts
         except ValueError:
             pass
-        raise ReceiverAwayError(
-            f"{self.shown} is no address: http://host:port or https://host:port is asked for"
-        )
+        raise self.is_no_address()
 
     def authorities(self) -> bytes | None:
         """Return the content of the certificate file; None where the system's own authorities count.

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import base64
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from floe_dagster.connections import connection_reason
 from floe_dagster.observability.answers import ReceiverAwayError, RecordRefusedError
 from floe_dagster.observability.receiver import Receiver
 
 CONNECT_SECONDS = 5.0
+ANSWER_BYTES = 256 << 10
+"""What is read of an answer at most; those of receivers are a few hundred bytes."""
 _TRY_AGAIN = frozenset({401, 403, 404, 405, 408, 425, 429, 500, 501, 502, 503, 504})
 """401 to 405 say that the address or the credentials are wrong: once they are mended, the same record is taken."""
 _BUSY = frozenset({429, 503})
@@ -45,7 +49,7 @@ class HttpSender:
         self, receiver: Receiver, *, content_type: str, path: str, signal: str | None = None
     ) -> None:
         self.receiver = receiver
-        self.url = f"{receiver.url.rstrip('/').removesuffix(path.rstrip('/'))}{path}"
+        self.url = _below(receiver.url, path)
         self.content_type = content_type
         self.signal = signal
         self._session: Any = None
@@ -114,23 +118,29 @@ class HttpSender:
 
     def _post(self, body: bytes, headers: Mapping[str, str]) -> str | None:
         from requests import RequestException
+        from requests.exceptions import InvalidURL
+        from urllib3.exceptions import HTTPError, LocationParseError
 
         try:
             request, settings = self._request(body, headers)
+            settings = {**settings, "stream": True}
             answer = self._session.send(
                 request,
                 timeout=(CONNECT_SECONDS, self.receiver.answer_seconds),
                 allow_redirects=False,
                 **settings,
             )
-        except (RequestException, OSError, ValueError) as error:
+            content = _content(answer, time.monotonic() + self.receiver.answer_seconds)
+        except (InvalidURL, LocationParseError):
+            raise self.receiver.is_no_address() from None
+        except (RequestException, HTTPError, OSError, ValueError) as error:
             raise self.receiver.away(error) from None
         content_type = answer.headers.get("Content-Type", "")
         if answer.status_code < 300:
             if self.signal and "protobuf" in content_type:
-                return _rejected(self.receiver, self.signal, answer.content)
+                return _rejected(self.receiver, self.signal, content)
             return None
-        said = _said(answer.content, content_type)
+        said = _said(content, content_type)
         message = f"{self.receiver.shown} answers {answer.status_code}" + (f": {said}" if said else "")
         if answer.status_code in _TRY_AGAIN or answer.status_code < 400:
             raise ReceiverAwayError(
@@ -234,7 +244,9 @@ def otlp_sender(receiver: Receiver, signal: str) -> HttpSender | GrpcSender:
     """
     if receiver.protocol == "grpc":
         return GrpcSender(receiver, signal=signal)
-    url = receiver.url.rstrip("/").removesuffix("/v1/traces")
+    url = receiver.url.rstrip("/")
+    for path in ("/v1/traces", "/v1/metrics"):
+        url = url.removesuffix(path)
     # The manifest takes host:port as well.
     url = url if "://" in url else f"http://{url}"
     at = replace(receiver, url=url)
@@ -244,6 +256,30 @@ def otlp_sender(receiver: Receiver, signal: str) -> HttpSender | GrpcSender:
 def lineage_sender(receiver: Receiver) -> HttpSender:
     """Return what sends OpenLineage events, to the endpoint that Marquez and others have."""
     return HttpSender(receiver, content_type="application/json", path="/api/v1/lineage")
+
+
+def _below(url: str, path: str) -> str:
+    """Return a path of a receiver, whose address may hold it already, and a query behind it."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        # Told as soon as something is sent.
+        return url
+    base = parts.path.rstrip("/").removesuffix(path)
+    return urlunsplit(parts._replace(path=f"{base}{path}", fragment=""))
+
+
+def _content(answer: Any, deadline: float) -> bytes:
+    """Return the beginning of an answer, which may have no end: the status counts, the rest is for a person."""
+    content = b""
+    while len(content) < ANSWER_BYTES and time.monotonic() < deadline:
+        piece = answer.raw.read1(16 << 10, decode_content=True)
+        if not piece:
+            return content
+        content += piece
+    # What is left of it would be the next request's answer.
+    answer.close()
+    return content
 
 
 def _as_it_is(request: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import time
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -92,6 +93,96 @@ def test_an_address_without_a_scheme_is_served_over_http(otlp: OtlpReceiver) -> 
     otlp_sender(Receiver(url=bare, protocol="http"), "traces")([spans(7)])
     otlp_sender(Receiver(url=f"{otlp.http_endpoint}/v1/traces", protocol="http"), "traces")([spans(8)])
     assert numbers(otlp) == [7, 8]
+
+
+@pytest.mark.parametrize("url", ["http://a..b:4317", "http://*.example.com:4317"])
+def test_a_host_that_cannot_be_one_is_told_in_plain_words(url: str) -> None:
+    with pytest.raises(ReceiverAwayError, match="is no address"):
+        lineage_at(url)([event(1)])
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("http://127.0.0.1:1/otlp?api_key=s3cret", "http://127.0.0.1:1/otlp "),
+        ("http://me:s3cret/a@s3cret@127.0.0.1:1", "http://127.0.0.1:1 "),
+        ("http://me:s3cret?a@127.0.0.1:1?key=s3cret", "http://127.0.0.1:1 "),
+    ],
+)
+def test_a_key_in_an_address_is_not_told(protocol: str, address: str, shown: str) -> None:
+    with pytest.raises(ReceiverAwayError) as error:
+        otlp_sender(Receiver(url=address, protocol=protocol), "traces")([spans(1)])
+    assert str(error.value).startswith(shown) and "s3cret" not in str(error.value)
+
+
+def test_a_query_stays_behind_the_path() -> None:
+    handler = type("Handler", (Kept,), {"seen": []})
+    with serving(handler) as url:
+        lineage_at(f"{url}/in?key=1")([event(1)])
+        lineage_at(f"{url}/api/v1/lineage/?key=2")([event(1)])
+        otlp_sender(Receiver(url=f"{url}/otlp?key=3"), "traces")([spans(1)])
+    assert [seen[""] for seen in handler.seen] == [
+        "/in/api/v1/lineage?key=1",
+        "/api/v1/lineage?key=2",
+        "/otlp/v1/traces?key=3",
+    ]
+
+
+@pytest.mark.parametrize("path", ["", "/v1/traces", "/v1/metrics"])
+def test_the_otlp_address_may_hold_either_path(path: str) -> None:
+    handler = type("Handler", (Kept,), {"seen": []})
+    with serving(handler) as url:
+        for signal in ("traces", "metrics"):
+            otlp_sender(Receiver(url=url + path), signal)([spans(1)])
+    assert [seen[""] for seen in handler.seen] == ["/v1/traces", "/v1/metrics"]
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.05])
+@pytest.mark.parametrize("status", [200, 500])
+def test_an_answer_without_an_end_is_not_read_to_it(pause: float, status: int) -> None:
+    class Endless(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(status)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while True:
+                    self.wfile.write(b"." * (10 if pause else 65_536))
+                    time.sleep(pause)
+
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    with serving(Endless) as url:
+        send = lineage_at(url, seconds=0.5)
+        begun = time.monotonic()
+        if status == 200:
+            assert send([event(1), event(2)]) is None
+        else:
+            with pytest.raises(ReceiverAwayError, match=r"answers 500: \.+$"):
+                send([event(1)])
+        assert time.monotonic() - begun < 5
+
+
+def test_requests_share_a_connection() -> None:
+    ports: set[int] = set()
+
+    class Handler(Kept):
+        protocol_version = "HTTP/1.1"
+        answer = b"." * 50_000
+
+        def do_POST(self) -> None:
+            ports.add(self.client_address[1])
+            super().do_POST()
+
+    handler = type("Handler", (Handler,), {"seen": []})
+    with serving(handler) as url:
+        send = lineage_at(url)
+        send([event(1), event(2)])
+        send([event(3)])
+        send.close()  # type: ignore[attr-defined]
+    assert (len(handler.seen), len(ports)) == (3, 1)
 
 
 @pytest.mark.parametrize("path", ["", "/", "/api/v1/lineage", "/api/v1/lineage/"])
