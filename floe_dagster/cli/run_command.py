@@ -11,6 +11,7 @@ import re
 import shutil
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,26 +87,48 @@ def _run_product(
     _set_dagster_home(home, product_dir)
     import dagster as dg
 
+    from floe_dagster.definitions.command_runs import (
+        command_tags,
+        end_lost_runs,
+        turn,
+        was_interrupted,
+    )
     from floe_dagster.definitions.factory import build_product_definitions
+    from floe_dagster.definitions.observing.process import is_observed, observe
     from floe_dagster.definitions.state import store_bundle
 
     begun = time.monotonic()
     logs = home.logs_dir(result.slug)
     logs.mkdir(parents=True, exist_ok=True)
     definitions = dg.Definitions.merge(
-        build_product_definitions(result.bundle, product_dir=product_dir, home=home),
+        build_product_definitions(result.bundle, product_dir=product_dir, home=home, launched=False),
         dg.Definitions(loggers={"progress": _progress_logger(result.name)}),
     )
     run_config: dict[str, Any] = {"loggers": {"progress": {"config": {}}}}
     if full_refresh:
         run_config["ops"] = {f"{result.slug}_dbt": {"config": {"full_refresh": True}}}
-    with dg.DagsterInstance.get() as instance, open(logs / "run.log", "w", encoding="utf-8") as file:
+    artifact, index = result.bundle.artifact(), result.bundle.index()
+    observed = partial(observe, artifact, index, product_dir, home)
+    with (
+        turn(result.slug, home, lambda text: _say(f"{result.name}: {text}")),
+        dg.DagsterInstance.get() as instance,
+        open(logs / "run.log", "w", encoding="utf-8") as file,
+    ):
+        for run_id in end_lost_runs(
+            instance, result.slug, home, observed if is_observed(artifact.observability) else None
+        ):
+            _say(f"{result.name}: run {run_id[:8]} was killed; it is marked as failed")
         store_bundle(instance, result.slug, result.bundle, home)
         # dbt's own lines go to the log file; progress comes from Dagster's events.
         with contextlib.redirect_stdout(file):
             outcome = definitions.resolve_job_def(f"{result.slug}_run").execute_in_process(
-                instance=instance, raise_on_error=False, run_config=run_config
+                instance=instance,
+                raise_on_error=False,
+                run_config=run_config,
+                tags=command_tags(home),
             )
+    if was_interrupted(outcome):
+        raise KeyboardInterrupt
     seconds = time.monotonic() - begun
     return _summary(result, outcome, seconds)
 

@@ -52,7 +52,7 @@ def run_action(options: argparse.Namespace, fill: Callable[[Waiting], None]) -> 
         options: With `action`, `products`, `format`, and `refused` for a replay.
         fill: Adds the outboxes of a product.
     """
-    products = []
+    products, unknown = [], False
     for folder in product_dirs(options.products):
         try:
             bundle = Bundle.open(Path(folder) / "target" / BAKED_BUNDLE)
@@ -61,12 +61,17 @@ def run_action(options: argparse.Namespace, fill: Callable[[Waiting], None]) -> 
                 f"error: {folder} is not compiled, so nobody knows its receiver; run `floe-dagster compile {folder}`",
                 file=sys.stderr,
             )
-            return 2
+            unknown = True
+            continue
         slug = bundle.index()["product"]["slug"]
         waiting = Waiting(slug, bundle.artifact().observability, FloeHome.locate(Path(folder)))
         fill(waiting)
         products.append(waiting)
-    return _replay(options, products) if options.action == "replay" else _status(options, products)
+    if unknown and not products:
+        return 2
+    # One that is not compiled keeps nobody from the others.
+    code = _replay(options, products) if options.action == "replay" else _status(options, products)
+    return 2 if unknown else code
 
 
 def _status(options: argparse.Namespace, products: list[Waiting]) -> int:

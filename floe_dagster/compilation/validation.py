@@ -15,7 +15,7 @@ from floe_dagster.compilation.suggestions import did_you_mean
 from floe_dagster.findings import Finding
 from floe_dagster.schemas.manifest import PlatformManifest
 from floe_dagster.schemas.product import ProductSpec
-from floe_dagster.schemas.secrets import has_url_credentials, is_reference, is_secret_key
+from floe_dagster.schemas.secrets import is_reference, is_secret_key, without_url_credentials
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -85,14 +85,14 @@ def _without_secrets(value: Any, path: DocumentPath, document: Document, finding
         return {key: _checked(key, item, path, document, findings) for key, item in value.items()}
     if isinstance(value, list):
         return [_without_secrets(item, (*path, n), document, findings) for n, item in enumerate(value)]
-    if has_url_credentials(value):
+    if isinstance(value, str) and (public := without_url_credentials(value)) != value:
         _literal(
             document,
             path,
             findings,
-            "Take user and password out of the URL, and refer to them in a field of their own.",
+            "Take user, password and key out of the URL, and refer to them in a field of their own.",
         )
-        return re.sub(r"//[^@/]*@", "//", value)
+        return public
     return value
 
 

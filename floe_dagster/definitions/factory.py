@@ -11,6 +11,7 @@ from dagster_dbt import DbtCliResource
 
 from floe_dagster.compilation.bundle import Bundle
 from floe_dagster.definitions.asset_specs import asset_specs, check_specs
+from floe_dagster.definitions.command_runs import without_retry_of_interruptions
 from floe_dagster.definitions.dbt_build import RunOptions
 from floe_dagster.definitions.health import build_health_definitions
 from floe_dagster.definitions.kubernetes import kubernetes_tags
@@ -33,13 +34,18 @@ class ProductRunConfig(dg.Config):
     """dbt variables of this run."""
 
 
-def build_product_definitions(bundle: Bundle, *, product_dir: Path, home: FloeHome) -> dg.Definitions:
+def build_product_definitions(
+    bundle: Bundle, *, product_dir: Path, home: FloeHome, launched: bool = True
+) -> dg.Definitions:
     """Return the assets, checks, job, schedule and resources of one product.
 
     Args:
         bundle: What was compiled.
         product_dir: Where the sources are edited; runs execute those of the bundle.
         home: The writable folder.
+        launched: Whether Dagster launches the runs; False where a command executes them in its own process. Those wait
+            in the file lock alone, since nobody frees a pool's slot once that process is killed, and are over when
+            they are interrupted.
 
     Raises:
         BundleError: The bundle is damaged.
@@ -62,7 +68,7 @@ def build_product_definitions(bundle: Bundle, *, product_dir: Path, home: FloeHo
         specs=list(specs.values()),
         check_specs=list(checks.values()),
         can_subset=True,
-        pool=f"{slug}_duckdb",
+        pool=f"{slug}_duckdb" if launched else None,
         op_tags=pods("run"),
         required_resource_keys={dbt_key, *resources},
         # Infrastructure failures only: a failed test or model forbids its retry.
@@ -76,7 +82,10 @@ def build_product_definitions(bundle: Bundle, *, product_dir: Path, home: FloeHo
         run = ProductRun(
             context, bundle, index, specs, checks, home, dbt, options, catalog, storage, observed
         )
-        yield from run.execute()
+        if launched:
+            yield from run.execute()
+        else:
+            yield from without_retry_of_interruptions(run.execute())
 
     job = dg.define_asset_job(
         f"{slug}_run",

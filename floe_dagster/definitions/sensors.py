@@ -1,4 +1,7 @@
-"""A sensor per product: when a source's content changes, the product is compiled again."""
+"""A sensor per product: when a source's content changes, the product is compiled again.
+
+It also ends the runs whose `floe-dagster run` was killed.
+"""
 
 import json
 import time
@@ -8,6 +11,7 @@ from pathlib import Path
 import dagster as dg
 
 from floe_dagster.compilation.sources import source_state
+from floe_dagster.definitions.command_runs import end_killed_command
 from floe_dagster.definitions.observing.process import Observed
 from floe_dagster.definitions.observing.ticks import trace_tick
 from floe_dagster.home import FloeHome
@@ -45,6 +49,9 @@ def build_sources_sensor(
     )
     def sources_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         begun = time.time()
+        # No launcher and no other sensor knows of a run that a command executes.
+        for run_id in end_killed_command(lambda: context.instance, slug, home, observed):
+            context.log.info(f"run {run_id} was killed with its command; it is marked as failed")
         cursor = json.loads(context.cursor) if context.cursor else {"seq": 0, "digest": None}
         digest = source_state(product_dir, manifest=manifest, home=home).digest
         if digest == cursor["digest"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Any
+from urllib.parse import unquote
 
 from pydantic import BeforeValidator
 
@@ -14,7 +15,8 @@ _SECRET_KEY = re.compile(
     r"private_key|access_key_secret|credential)$"
 )
 _NOT_SECRET = frozenset({"token_url", "token_uri"})
-_URL_CREDENTIALS = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s:@]*:([^@\s/]+)@", re.IGNORECASE)
+_USER = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<who>[^/\s@]+)@", re.IGNORECASE)
+_QUERY = re.compile(r"(?P<before>[?&])(?P<name>[^=&#?\s]+)=(?P<value>[^&#\s]*)")
 
 Secret = Annotated[SecretReference, BeforeValidator(SecretReference.parse)]
 """A field that takes a reference to a secret only."""
@@ -33,9 +35,22 @@ def is_reference(value: Any) -> bool:
     return isinstance(value, str) and re.fullmatch(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}", value) is not None
 
 
-def has_url_credentials(value: Any) -> bool:
-    """Tell whether a URL carries a password that is no reference."""
-    if not isinstance(value, str):
-        return False
-    found = _URL_CREDENTIALS.search(value)
-    return found is not None and not found.group(1).startswith("${")
+def without_url_credentials(value: str) -> str:
+    """Return a text without what a URL in it carries of secrets: a password, a token in place of a user, a key in its query.
+
+    A reference stays, and so does a user alone where that is part of the address (`abfss://container@account`,
+    `postgresql://user@host`).
+    """
+    return _QUERY.sub(_hidden_parameter, _USER.sub(_hidden_user, value))
+
+
+def _hidden_user(found: re.Match[str]) -> str:
+    user, colon, password = found.group("who").partition(":")
+    bears = password if colon else user if found.group("scheme").lower() in ("http", "https") else ""
+    return f"{found.group('scheme')}://" if bears and not bears.startswith("${") else found.group()
+
+
+def _hidden_parameter(found: re.Match[str]) -> str:
+    value = found.group("value")
+    is_literal = is_secret_key(unquote(found.group("name"))) and value and not value.startswith("${")
+    return found.group("before") if is_literal else found.group()

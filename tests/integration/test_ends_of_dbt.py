@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import dagster as dg
@@ -19,7 +21,10 @@ from floe_dagster.compilation.stages import compile_product
 from floe_dagster.definitions import dbt_process
 from floe_dagster.definitions.dbt_process import end, ending_with_parent, owning
 from floe_dagster.definitions.factory import build_product_definitions
+from floe_dagster.definitions.observing.process import observe
+from floe_dagster.definitions.sensors import build_sources_sensor
 from floe_dagster.home import FloeHome
+from tests.conftest import ROOT
 from tests.processes import dbt_below, runs, wait_for
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
@@ -40,9 +45,24 @@ def floe_run(shop: Path) -> subprocess.Popen[bytes]:
 @pytest.fixture
 def stuck(shop: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """A run whose dbt reads what nobody writes, and does not notice that it shall end; and the id of dbt's process."""
+    yield from stuck_run(shop)
+
+
+@pytest.fixture
+def stuck_in_project(shop: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """The same, with the instance's settings of this project, and lineage events in a file."""
+    settings = shop.parent / "deploy" / "local" / "dagster.yaml"
+    settings.parent.mkdir(parents=True)
+    settings.write_bytes((ROOT / "deploy" / "local" / "dagster.yaml").read_bytes())
+    with (shop.parent / "manifest.yaml").open("a") as manifest:
+        manifest.write("observability: {lineage: {transport: file}}\n")
+    yield from stuck_run(shop)
+
+
+def stuck_run(shop: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     os.mkfifo(shop.parent / "fifo")
     (shop / "models" / "daily.sql").write_text(
-        f"select count(*) as n from {{{{ ref('orders') }}}} cross join read_text('{shop.parent / 'fifo'}')\n"
+        f"select count(content) as n from {{{{ ref('orders') }}}} cross join read_text('{shop.parent / 'fifo'}')\n"
     )
     run = floe_run(shop)
     try:
@@ -80,11 +100,68 @@ def test_a_run_that_ends_early_leaves_no_dbt_and_the_next_one_runs(
 ) -> None:
     run, dbt = stuck
     run.send_signal(number)
-    run.wait(60)
+    # A person who interrupts it does not want another attempt.
+    assert run.wait(60) == (-number if number == signal.SIGKILL else 130)
     wait_for("the end of dbt", lambda: not runs(dbt), 5)
     (shop / "models" / "daily.sql").write_text("select count(*) as n from {{ ref('orders') }}\n")
     again = floe_run(shop)
     assert again.wait(120) == 0, (shop.parent / "output").read_text()
+
+
+@linux
+@pytest.mark.parametrize("who", ["next command", "sensor"])
+def test_a_command_that_is_killed_holds_up_nobody_and_its_run_comes_to_an_end(
+    stuck_in_project: tuple[subprocess.Popen[bytes], int],
+    shop: Path,
+    who: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run, dbt = stuck_in_project
+    run.kill()
+    run.wait(60)
+    wait_for("the end of dbt", lambda: not runs(dbt), 5)
+    (shop / "models" / "daily.sql").write_text("select count(*) as n from {{ ref('orders') }}\n")
+    home = FloeHome(shop.parent / "home")
+    monkeypatch.setenv("DAGSTER_HOME", str(home.path / "dagster"))
+    if who == "sensor":
+        artifact = compile_product(shop, home=home)
+        assert artifact.bundle is not None
+        told = partial(observe, artifact.bundle.artifact(), artifact.bundle.index(), shop, home)
+        sensor = build_sources_sensor("shop", shop, None, home, None, observed=told)
+        with dg.DagsterInstance.get() as instance, dg.build_sensor_context(instance) as context:
+            sensor(context)
+            assert [run.status for run in instance.get_runs()] == [dg.DagsterRunStatus.FAILURE]
+    assert floe_run(shop).wait(120) == 0, (shop.parent / "output").read_text()
+
+    with dg.DagsterInstance.get() as instance:
+        # One at a time, as `make setup` sets it: the killed run must not have kept the only slot.
+        assert instance.get_settings("concurrency")["pools"]["default_limit"] == 1
+        second, first = instance.get_runs()
+    assert (first.status, second.status) == (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.SUCCESS)
+    said = f"run {first.run_id[:8]} was killed" in (shop.parent / "output").read_text()
+    assert said == (who == "next command")
+    events = [json.loads(line) for line in (shop.parent / "home" / "lineage.jsonl").read_text().splitlines()]
+    ends = {event["run"]["runId"]: event["eventType"] for event in events}
+    assert ends[first.run_id] == "FAIL" and ends[second.run_id] == "COMPLETE"
+    assert not [event for event in ends.values() if event in ("START", "RUNNING")]
+
+
+def test_two_commands_for_one_product_take_turns(
+    stuck_in_project: tuple[subprocess.Popen[bytes], int], shop: Path
+) -> None:
+    first, dbt = stuck_in_project
+    second = floe_run(shop)
+    output = shop.parent / "output"
+    wait_for("the second to wait", lambda: "waiting for another floe-dagster run" in output.read_text(), 90)
+    assert first.poll() is None and runs(dbt)
+    assert "was killed" not in output.read_text()
+    first.kill()
+    first.wait(60)
+    try:
+        wait_for("the second to find the first one's run", lambda: "was killed" in output.read_text(), 60)
+    finally:
+        os.killpg(second.pid, signal.SIGKILL)
+        second.wait(30)
 
 
 PARENT = """

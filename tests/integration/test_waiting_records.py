@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -78,6 +79,11 @@ def test_nothing_of_an_outage_is_lost(shop: Path, floe: Command) -> None:
         code, told = outboxes(floe, "telemetry", "replay", shop)
         assert code == 0 and told["traces"]["delivered"] > 0 and told["metrics"]["delivered"] > 0
         assert len(lineage.events()) == waiting
+
+        other = shutil.copytree(shop, shop.parent / "other", ignore=shutil.ignore_patterns("target"))
+        code, text = floe("lineage", "status", other, shop)
+        assert code == 2 and "other is not compiled" in text
+        assert any(line.startswith("shop ") for line in text.splitlines()), text
         run_ids = {event["run"]["runId"] for event in lineage.events()}
         assert len(run_ids) == 3 and otlp.spans(), "the run and its two models"
 

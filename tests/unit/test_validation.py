@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from floe_dagster.compilation.documents import read_document
 from floe_dagster.compilation.validation import parse_manifest, parse_product
 from floe_dagster.findings import Finding
+from floe_dagster.schemas.secrets import without_url_credentials
 
 SPEC = """\
 apiVersion: floe.dev/v1
@@ -72,6 +75,39 @@ def test_unknown_plugin_type_and_unknown_setting(tmp_path: Path) -> None:
 def test_unknown_top_level_keys_of_a_manifest_warn_but_observability_does_not(tmp_path: Path) -> None:
     (finding,) = manifest_findings(tmp_path, MANIFEST + "observability: {}\nfuture: 1\n")
     assert (finding.severity, finding.field) == ("warning", "future")
+
+
+@pytest.mark.parametrize(
+    ("address", "kept"),
+    [
+        ("https://etl:hush-marker@collector.example.com/v1", "https://collector.example.com/v1"),
+        ("https://hush-marker@collector.example.com", "https://collector.example.com"),
+        ("https://example.com/v1?team=a&api_key=hush-marker", "https://example.com/v1?team=a&"),
+        ("https://example.com/v1?x-api-key=hush-marker#a", "https://example.com/v1?#a"),
+    ],
+)
+def test_a_secret_in_an_address_is_found_and_goes_no_further(tmp_path: Path, address: str, kept: str) -> None:
+    path = tmp_path / "manifest.yaml"
+    path.write_text(f"{MANIFEST}observability: {{tracing: {{endpoint: '{address}'}}}}\n")
+    parsed = parse_manifest(read_document(path, root=tmp_path))
+    (finding,) = parsed.findings
+    assert (finding.code, finding.field) == ("literal-secret", "observability.tracing.endpoint")
+    assert "marker" not in str(finding)
+    assert parsed.value is not None and parsed.value.observability.tracing is not None
+    assert parsed.value.observability.tracing.endpoint == kept
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "abfss://container@account.dfs.core.windows.net/warehouse",
+        "postgresql+psycopg2://dagster@db.example.com/catalog",
+        "postgresql://dagster:${PASSWORD}@db.example.com/catalog",
+        "https://example.com/v1?api_key=${KEY}&orgId=1",
+    ],
+)
+def test_a_user_and_a_reference_may_stand_in_an_address(address: str) -> None:
+    assert without_url_credentials(address) == address
 
 
 def test_a_literal_secret_is_found_and_never_shown(tmp_path: Path) -> None:
