@@ -17,6 +17,7 @@ from floe_dagster.definitions.audit import Audit, audit, in_order
 from floe_dagster.definitions.cache import STATEFUL, Before, DuckDBCache, place
 from floe_dagster.definitions.dbt_build import DbtBuild, RunOptions, is_infrastructure
 from floe_dagster.definitions.duckdb_lock import lock_problem
+from floe_dagster.definitions.garbage import standing_objects_left_alone
 from floe_dagster.definitions.observing.build import ObservedBuild
 from floe_dagster.definitions.observing.process import Observed
 from floe_dagster.definitions.observing.step import ObservedStep
@@ -114,7 +115,7 @@ class ProductRun:
             dg.Failure: A model or an error test failed, or a table cannot be published (not retried); the
                 catalog or the DuckDB file is not to be had (retried).
         """
-        with self.step.observing():
+        with standing_objects_left_alone(), self.step.observing():
             error: BaseException | None = None
             try:
                 yield from self._execute()
