@@ -72,7 +72,6 @@ class Delivery:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._working = False
-        self._closing = False
         self.problem: str | None = None
         self.lost = 0
         self._reported = False
@@ -165,7 +164,6 @@ class Delivery:
             True where everything is delivered.
         """
         done = self.flush(0.0 if self._closing else seconds)
-        self._closing = True
         self._ending.set()
         self._hurry.set()
         self.sweep.stop()
@@ -177,6 +175,10 @@ class Delivery:
         self._leave()
         self._forget_told()
         return done
+
+    @property
+    def _closing(self) -> bool:
+        return self._ending.is_set()
 
     def _works(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
