@@ -85,6 +85,9 @@ class Staging:
             PublicationError: More partitions than `MAXIMUM_PARTITIONS`.
             OSError: A file cannot be written or uploaded.
         """
+        # With threads of its own for writing, a COPY of DuckDB 2.0 that fails often never returns, and no interrupt
+        # ends it. Without them it is as fast.
+        self._run("set async_threads = 0")
         folder = self._folder()
         held = f"floe_held_{id(self)}"
         try:
