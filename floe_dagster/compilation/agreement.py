@@ -123,6 +123,30 @@ def check_preset(spec: ProductSpec, document: Document, presets: Mapping[str, An
     ]
 
 
+def check_compute(spec: ProductSpec, document: Document, engine: str) -> list[Finding]:
+    """Return a finding for each transform that names an engine which it does not run on.
+
+    Args:
+        spec: The product spec.
+        document: Where it was read, for positions.
+        engine: The platform's `plugins.compute.type`.
+    """
+    return [
+        _at(
+            document,
+            ("transforms", position, "compute"),
+            code="unsupported-compute",
+            message=f"transform {transform.name!r} asks for {transform.compute!r}; all of a product runs on one engine",
+            found=transform.compute,
+            allowed=engine,
+            fix=f"Remove compute: the platform runs products on {engine}.",
+            model=transform.name,
+        )
+        for position, transform in enumerate(spec.transforms or ())
+        if transform.compute not in (None, engine)
+    ]
+
+
 def check_agreement(spec: ProductSpec, document: Document, manifest: Mapping[str, Any]) -> list[Finding]:
     """Return where `transforms` and dbt's graph differ, with both places named.
 

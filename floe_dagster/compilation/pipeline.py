@@ -160,12 +160,16 @@ class Pipeline:
         return chain
 
     def _validate_spec(self, spec: Parsed[ProductSpec], chain: ManifestChain | None) -> None:
-        from floe_dagster.compilation.agreement import check_preset, check_transforms
+        from floe_dagster.compilation.agreement import check_compute, check_preset, check_transforms
+        from floe_dagster.compilation.builder import plugin_types
 
         assert spec.value is not None
         self.findings += check_transforms(spec.value, spec.document)
         if chain is not None and chain.merged is not None:
             self.findings += check_preset(spec.value, spec.document, chain.merged.resource_presets or {})
+            engine = plugin_types(chain.merged)["compute"]
+            self.findings += _check_engine(chain, engine)
+            self.findings += check_compute(spec.value, spec.document, engine)
         self.findings += self._check_dbt_project()
 
     def _check_dbt_project(self) -> list[Finding]:
@@ -225,12 +229,7 @@ class Pipeline:
     ) -> dict[str, Any] | None:
         from floe_dagster.compilation import dbt_manifest as dbt
         from floe_dagster.compilation.agreement import check_agreement
-        from floe_dagster.compilation.profiles import (
-            UnsupportedComputeError,
-            build_dbt_profiles,
-            dbt_environment,
-            write_profiles,
-        )
+        from floe_dagster.compilation.profiles import build_dbt_profiles, dbt_environment, write_profiles
 
         layout = SourceLayout(self.slug, [file.name for file in state.files])
         self._layout = layout
@@ -244,11 +243,7 @@ class Pipeline:
         config = (
             compute.config.model_dump(mode="json", exclude_none=True) if compute and compute.config else {}
         )
-        try:
-            profiles = build_dbt_profiles(self.slug, compute.type if compute else "duckdb", config)
-        except UnsupportedComputeError as error:
-            self.findings.append(_unsupported_compute(chain, str(error)))
-            return None
+        profiles = build_dbt_profiles(self.slug, compute.type if compute else "duckdb", config)
         profiles_dir = write_profiles(
             profiles, self.home.path / "compile" / self.slug / "profiles", self.home
         )
@@ -481,15 +476,23 @@ def _plugin_places(chain: ManifestChain) -> dict[str, tuple[str, int]]:
     return places
 
 
-def _unsupported_compute(chain: ManifestChain, message: str) -> Finding:
-    document = chain.layers[0].document
-    line, column = document.position(("plugins", "compute", "type"))
-    return Finding(
-        code="unsupported-compute",
-        severity="error",
-        message=message,
-        file=document.display,
-        line=line,
-        column=column,
-        field="plugins.compute.type",
-    )
+def _check_engine(chain: ManifestChain, engine: str) -> list[Finding]:
+    from floe_dagster.compilation.profiles import supported_engines
+
+    supported = supported_engines()
+    if engine in supported:
+        return []
+    file, line = _plugin_places(chain).get("compute", (chain.layers[0].document.display, 1))
+    return [
+        Finding(
+            code="unsupported-compute",
+            severity="error",
+            message=f"this version runs no product on {engine!r}",
+            file=file,
+            line=line,
+            field="plugins.compute.type",
+            found=engine,
+            allowed=", ".join(supported),
+            fix="Name an engine that is supported.",
+        )
+    ]

@@ -7,7 +7,7 @@ The profile in the artifact names nothing of the machine that compiled it: the D
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,33 +15,15 @@ import yaml
 
 from floe_dagster.compilation.atomic import write_atomically
 from floe_dagster.home import FloeHome
+from floe_dagster.schemas.compute import ENGINES
+from floe_dagster.schemas.compute.engine import FLOE_HOME_REFERENCE
 
 TARGET = "floe"
-HOME_REFERENCE = "{{ env_var('FLOE_HOME') }}"
-DEFAULT_THREADS = 4
 
 
-class UnsupportedComputeError(ValueError):
-    """The manifest names a compute engine for which no dbt profile can be written."""
-
-
-def _duckdb_output(slug: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    path = str(config.get("path") or "{product_slug}.duckdb").replace("{product_slug}", slug)
-    if not os.path.isabs(path):
-        path = f"{HOME_REFERENCE}/duckdb/{path}"
-    output: dict[str, Any] = {
-        "type": "duckdb",
-        "path": path,
-        "schema": "main",
-        "threads": config.get("threads") or DEFAULT_THREADS,
-    }
-    if config.get("memory_limit"):
-        output["settings"] = {"memory_limit": config["memory_limit"]}
-    return output
-
-
-PROFILE_OUTPUTS: dict[str, Callable[[str, Mapping[str, Any]], dict[str, Any]]] = {"duckdb": _duckdb_output}
-"""One entry per compute engine: what `outputs.floe` of the profile holds."""
+def supported_engines() -> list[str]:
+    """Return the engines that products can run on, by name."""
+    return sorted(name for name, engine in ENGINES.items() if engine.dbt_output is not None)
 
 
 def build_dbt_profiles(slug: str, compute_type: str, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,14 +35,12 @@ def build_dbt_profiles(slug: str, compute_type: str, config: Mapping[str, Any]) 
         config: `plugins.compute.config`.
 
     Raises:
-        UnsupportedComputeError: No profile can be written for that engine.
+        KeyError: Products do not run on that engine; see `supported_engines`.
     """
-    builder = PROFILE_OUTPUTS.get(compute_type)
-    if builder is None:
-        raise UnsupportedComputeError(
-            f"compute engine {compute_type!r} is not supported; use one of: {', '.join(sorted(PROFILE_OUTPUTS))}"
-        )
-    return {slug: {"target": TARGET, "outputs": {TARGET: builder(slug, config)}}}
+    engine = ENGINES[compute_type]
+    if engine.dbt_output is None:
+        raise KeyError(compute_type)
+    return {slug: {"target": TARGET, "outputs": {TARGET: engine.dbt_output(slug, config)}}}
 
 
 def write_profiles(dbt_profiles: Mapping[str, Any], folder: Path, home: FloeHome) -> Path:
@@ -98,7 +78,7 @@ def with_memory_limit(dbt_profiles: Mapping[str, Any], slug: str, limit: str) ->
 def _here(value: Any, home: str) -> Any:
     if isinstance(value, dict):
         return {key: _here(item, home) for key, item in value.items()}
-    return value.replace(HOME_REFERENCE, home) if isinstance(value, str) else value
+    return value.replace(FLOE_HOME_REFERENCE, home) if isinstance(value, str) else value
 
 
 def dbt_environment(home: FloeHome, environ: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -118,4 +98,4 @@ def dbt_environment(home: FloeHome, environ: Mapping[str, str] | None = None) ->
 def duckdb_file(dbt_profiles: Mapping[str, Any], slug: str, home: FloeHome) -> Path:
     """Return where the product's DuckDB file lies on this machine."""
     path = str(dbt_profiles[slug]["outputs"][TARGET]["path"])
-    return Path(path.replace(HOME_REFERENCE, str(home.path)))
+    return Path(path.replace(FLOE_HOME_REFERENCE, str(home.path)))

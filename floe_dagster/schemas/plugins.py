@@ -8,51 +8,13 @@ from urllib.parse import urlsplit
 from pydantic import Field, model_validator
 
 from floe_dagster.schemas.base import Section
+from floe_dagster.schemas.compute import Compute
 from floe_dagster.schemas.secrets import Secret
 
 Url = Annotated[str, Field(pattern=r"^https?://[^\s]+$")]
 
 
 Seconds = Annotated[float, Field(gt=0, le=3600, strict=False)]
-
-
-class DuckDBConfig(Section):
-    """DuckDB, in the process of the run."""
-
-    path: str = Field(
-        "{product_slug}.duckdb",
-        description="DuckDB file, relative to FLOE_HOME/duckdb; {product_slug} is replaced.",
-    )
-    threads: Annotated[int, Field(ge=1, le=256)] = Field(4, description="dbt threads.")
-    memory_limit: Annotated[str, Field(pattern=r"^\d+(\.\d+)?\s*([KMGT]i?B)$")] | None = Field(
-        None,
-        description="DuckDB's memory_limit with its unit, for example 4GB; DuckDB's own default when absent.",
-    )
-
-
-class TrinoConfig(Section):
-    """A Trino cluster."""
-
-    host: str = Field(description="Host name of the coordinator.")
-    port: Annotated[int, Field(ge=1, le=65535)] = Field(8080, description="Port of the coordinator.")
-    catalog: str = Field(description="Trino catalog that holds the Iceberg tables.")
-    user: str | None = Field(None, description="User name; no secret.")
-    password: Secret | None = Field(None, description="Password, by reference.")
-    http_scheme: Literal["http", "https"] = Field("http", description="http or https.")
-    session_properties: dict[str, str] | None = Field(None, description="Trino session properties.")
-    threads: Annotated[int, Field(ge=1, le=256)] = Field(4, description="dbt threads.")
-
-
-class DuckDBCompute(Section):
-    type: Literal["duckdb"] = Field(description="Engine.")
-    version: str | None = Field(None, description="Version the platform asks for; informative.")
-    config: DuckDBConfig = Field(default_factory=DuckDBConfig, description="Settings of DuckDB.")
-
-
-class TrinoCompute(Section):
-    type: Literal["trino"] = Field(description="Engine.")
-    version: str | None = Field(None, description="Version the platform asks for; informative.")
-    config: TrinoConfig = Field(description="Settings of Trino.")
 
 
 class DagsterConfig(Section):
@@ -184,7 +146,6 @@ class MarquezBackend(Section):
     config: MarquezConfig = Field(description="Settings of the lineage backend.")
 
 
-Compute = Annotated[DuckDBCompute | TrinoCompute, Field(discriminator="type")]
 Catalog = Annotated[SqlCatalog | RestCatalog | PolarisCatalog, Field(discriminator="type")]
 Storage = Annotated[LocalStorage | S3Storage | MinioStorage, Field(discriminator="type")]
 

@@ -129,7 +129,9 @@ class Transform(Section):
         serialization_alias="dependsOn",
         description="Models that it reads; must agree with dbt's graph.",
     )
-    compute: str | None = Field(None, description="Engine for this model; reserved.")
+    compute: str | None = Field(
+        None, description="Engine for this model: the platform's own, as all of a product runs on one."
+    )
     table: TransformTable | None = Field(
         None, description="Layout of the Iceberg table, and how it is written."
     )

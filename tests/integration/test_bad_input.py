@@ -117,6 +117,23 @@ def test_a_preset_that_the_platform_does_not_have(shop: Path, presets: str) -> N
     assert ("Did you mean 'medium'?" in output) is bool(presets)
 
 
+@pytest.mark.parametrize("engine", ["trino", "duckdbb"])
+def test_a_transform_that_asks_for_another_engine(shop: Path, engine: str) -> None:
+    with (shop / "floe.yaml").open("a") as file:
+        file.write(f"transforms:\n  - name: orders\n    compute: {engine}\n")
+    exit_code, output = validate(shop)
+    assert exit_code == 2 and "shop/floe.yaml:7:14: error" in output and "[unsupported-compute]" in output
+    assert f"'orders' asks for '{engine}'" in output and "runs products on duckdb" in output
+
+
+def test_an_engine_that_runs_no_products_yet(shop: Path) -> None:
+    with (shop.parent / "manifest.yaml").open("a") as file:
+        file.write("plugins: {compute: {type: trino, config: {host: trino.example, catalog: floe}}}\n")
+    exit_code, output = validate(shop)
+    assert exit_code == 2 and "manifest.yaml:" in output and "[unsupported-compute]" in output
+    assert "plugins.compute.type" in output and "duckdb" in output
+
+
 def test_a_secret_is_reported_and_never_repeated(shop: Path, home: FloeHome) -> None:
     with (shop.parent / "manifest.yaml").open("a") as file:
         file.write(

@@ -1,0 +1,59 @@
+"""DuckDB: in the process of the run, its file a cache of what Iceberg holds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from floe_dagster.schemas.base import Section
+from floe_dagster.schemas.compute.engine import FLOE_HOME_REFERENCE, Engine
+
+DEFAULT_THREADS = 4
+
+
+class DuckDBConfig(Section):
+    """DuckDB, in the process of the run."""
+
+    path: str = Field(
+        "{product_slug}.duckdb",
+        description="DuckDB file, relative to FLOE_HOME/duckdb; {product_slug} is replaced.",
+    )
+    threads: Annotated[int, Field(ge=1, le=256)] = Field(DEFAULT_THREADS, description="dbt threads.")
+    memory_limit: Annotated[str, Field(pattern=r"^\d+(\.\d+)?\s*([KMGT]i?B)$")] | None = Field(
+        None,
+        description="DuckDB's memory_limit with its unit, for example 4GB; DuckDB's own default when absent.",
+    )
+
+
+class DuckDBCompute(Section):
+    type: Literal["duckdb"] = Field(description="Engine.")
+    version: str | None = Field(None, description="Version the platform asks for; informative.")
+    config: DuckDBConfig = Field(default_factory=DuckDBConfig, description="Settings of DuckDB.")
+
+
+def _dbt_output(slug: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    path = str(config.get("path") or "{product_slug}.duckdb").replace("{product_slug}", slug)
+    if not os.path.isabs(path):
+        path = f"{FLOE_HOME_REFERENCE}/duckdb/{path}"
+    output: dict[str, Any] = {
+        "type": "duckdb",
+        "path": path,
+        "schema": "main",
+        "threads": config.get("threads") or DEFAULT_THREADS,
+    }
+    if config.get("memory_limit"):
+        output["settings"] = {"memory_limit": config["memory_limit"]}
+    return output
+
+
+DUCKDB = Engine(
+    name="duckdb",
+    title="DuckDB",
+    plugin=DuckDBCompute,
+    adapter="dbt-duckdb",
+    dialect="duckdb",
+    dbt_output=_dbt_output,
+)
