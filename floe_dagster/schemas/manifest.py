@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
+from floe_dagster.schemas.addresses import Endpoint, Url
 from floe_dagster.schemas.base import Days, Hours, Name, Percent, Regex, Section, SemVer
-from floe_dagster.schemas.plugins import ManifestPlugins, Url
+from floe_dagster.schemas.plugins import ManifestPlugins
 from floe_dagster.schemas.resources import ResourcePreset
 from floe_dagster.schemas.secrets import Secret
 
@@ -15,7 +16,6 @@ EnforcementLevel = Literal["off", "warn", "strict"]
 Share = Annotated[float, Field(ge=0, le=1, strict=False)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")]
-Endpoint = Annotated[str, Field(pattern=r"^(https?://[^\s]+|[A-Za-z0-9.-]+:\d{1,5})$")]
 
 
 class ManifestMetadata(Section):
@@ -69,7 +69,8 @@ class LineageConfig(Section):
         None, description="URL of the lineage backend; that of plugins.lineage_backend when absent."
     )
     file: str | None = Field(
-        None, description="File of transport: file, relative to FLOE_HOME; lineage.jsonl when absent."
+        None,
+        description="File of transport: file, absolute or relative to FLOE_HOME; lineage.jsonl when absent.",
     )
     api_key: Secret | None = Field(None, description="Sent as bearer token, by reference.")
     certificate_file: str | None = Field(

@@ -7,12 +7,10 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
+from floe_dagster.schemas.addresses import Url
 from floe_dagster.schemas.base import Section
 from floe_dagster.schemas.compute import Compute
 from floe_dagster.schemas.secrets import Secret
-
-Url = Annotated[str, Field(pattern=r"^https?://[^\s]+$")]
-
 
 Seconds = Annotated[float, Field(gt=0, le=3600, strict=False)]
 

@@ -138,8 +138,30 @@ def test_every_kind_of_reference_is_taken(tmp_path: Path, field: str, reference:
     assert kept["env"] in ("OTLP_AUTH", "FLOE_SECRET_OTLP_TOKEN", "X")
 
 
-def test_a_malformed_endpoint_is_found_once(tmp_path: Path) -> None:
-    (tmp_path / "manifest.yaml").write_text(f"{MANIFEST}observability: {{tracing: {{endpoint: 'no url'}}}}\n")
+@pytest.mark.parametrize(
+    "address",
+    [
+        "no url",
+        "http://",
+        "http://:4317",
+        "http://collector:0",
+        "collector:0",
+        "http://collector:65536",
+        "http://[::1",
+    ],
+)
+def test_a_malformed_endpoint_is_found_once(tmp_path: Path, address: str) -> None:
+    (tmp_path / "manifest.yaml").write_text(
+        f"{MANIFEST}observability: {{tracing: {{endpoint: '{address}'}}}}\n"
+    )
     parsed = parse_manifest(read_document(tmp_path / "manifest.yaml", root=tmp_path))
     (finding,) = parsed.findings
     assert finding.field == "observability.tracing.endpoint" and finding.line == 4
+
+
+@pytest.mark.parametrize(
+    "address", ["collector:4317", "[::1]:4317", "https://[fe80::1]", "http://collector/v1"]
+)
+def test_addresses_with_a_host_are_taken(tmp_path: Path, address: str) -> None:
+    artifact = build(tmp_path, f"observability: {{tracing: {{endpoint: '{address}'}}}}\n")
+    assert artifact.observability.telemetry.otlp_endpoint == address

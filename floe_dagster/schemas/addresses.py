@@ -1,0 +1,34 @@
+"""Addresses of services, checked as far as a document can be: a host, and a port that exists."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field
+
+HIGHEST_PORT = 65_535
+
+
+def _check_address(value: str) -> str:
+    address = urlsplit(value if "://" in value else f"//{value}")
+    if not address.hostname:
+        raise ValueError("names no host")
+    try:
+        port = address.port
+    except ValueError:
+        port = 0
+    if port == 0:
+        raise ValueError(f"the port must be a number from 1 to {HIGHEST_PORT}")
+    return value
+
+
+Url = Annotated[str, Field(pattern=r"^https?://[^\s]+$"), AfterValidator(_check_address)]
+"""An http or https URL with a host."""
+
+Endpoint = Annotated[
+    str,
+    Field(pattern=r"^(https?://[^\s]+|([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):\d{1,5})$"),
+    AfterValidator(_check_address),
+]
+"""An OTLP endpoint: a URL, or host and port."""
