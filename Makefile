@@ -14,7 +14,7 @@ export DBT_SEND_ANONYMOUS_USAGE_STATS = false
 export DO_NOT_TRACK = 1
 PYTEST_WORKERS ?= auto
 
-.PHONY: help setup run dev compile docs test test-ui test-services test-deploy services-up services-down demo-local compile-demo build-demo-image build-plus-image demo-check demo bench bench-growth bench-services bench-telemetry audit lint lock lock-check dist sbom check-tag clean
+.PHONY: help setup run dev compile docs test test-ui test-services test-trino test-deploy services-up services-down trino-up trino-down demo-local compile-demo build-demo-image build-plus-image demo-check demo bench bench-growth bench-services bench-telemetry audit lint lock lock-check dist sbom check-tag clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1|/' | column -t -s '|'
@@ -64,6 +64,17 @@ services-down: setup ## stop them; their data stays under .floe/services
 test-services: setup ## tests against real MinIO and a real REST catalog; needs FLOE_SPECS, Go, Java and Maven
 	@$(BIN)/python deploy/services/control.py build
 	@$(BIN)/python -m pytest tests/services -n $(PYTEST_WORKERS) --dist worksteal $(PYTEST_ARGS)
+
+trino-up: setup ## start Trino beside them, coordinator and one worker; needs Java 24 or newer, too; TRINO_ARGS="--workers 2"
+	@$(BIN)/python deploy/services/trino.py up $(TRINO_ARGS)
+
+trino-down: setup ## stop it; MinIO and the catalog go on
+	@$(BIN)/python deploy/services/trino.py down
+
+test-trino: setup ## tests against a real Trino on two nodes; needs Java 24 or newer beside what test-services needs
+	@$(BIN)/python deploy/services/control.py build
+	@$(BIN)/python deploy/services/trino.py build
+	@$(BIN)/python -m pytest tests/trino $(PYTEST_ARGS)
 
 demo-local: setup ## the three products through the REST catalog and MinIO, read back by PyIceberg and DuckDB
 	@$(BIN)/python deploy/services/demo.py
