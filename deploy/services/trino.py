@@ -545,6 +545,8 @@ class Cluster:
             "plugin.dir": str(self.server / "plugin"),
             "catalog.config-dir": str(self.folder / name / "etc" / "catalog"),
             "internal-communication.shared-secret": "${ENV:TRINO_SHARED_SECRET}",
+            # A node that was killed is given up after ten seconds, not after a minute.
+            "query.remote-task.max-error-duration": "10s",
         }
         if name == "coordinator":
             settings["node-scheduler.include-coordinator"] = "true"
