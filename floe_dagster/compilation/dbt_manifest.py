@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,8 +68,7 @@ def parse_project(
         path_prefix: Display path of the product's folder, put before dbt's paths in findings.
         timeout_seconds: After so long dbt is killed and a finding says so.
     """
-    command = [
-        *dbt_command(),
+    args = [
         "--log-format",
         "json",
         "--log-level",
@@ -87,16 +88,7 @@ def parse_project(
     manifest_path = target_dir / "manifest.json"
     manifest_path.unlink(missing_ok=True)
     try:
-        done = subprocess.run(
-            command,
-            env=dict(environ),
-            cwd=project_dir,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout_seconds,
-        )
+        done = _run(args, environ, project_dir, timeout_seconds)
     except subprocess.TimeoutExpired:
         return DbtParse(
             None,
@@ -109,6 +101,26 @@ def parse_project(
         tail = (done.stderr or done.stdout).strip().splitlines()[-8:]
         findings.append(_failure("dbt parse failed: " + " ".join(tail), path_prefix))
     return DbtParse(None, findings)
+
+
+def _run(
+    args: list[str], environ: Mapping[str, str], cwd: Path, timeout_seconds: float
+) -> subprocess.CompletedProcess[str]:
+    from floe_dagster.compilation.dbt_server import server
+
+    if hasattr(os, "fork"):
+        with suppress(OSError):
+            return server.run(args, env=environ, cwd=cwd, timeout_seconds=timeout_seconds)
+    return subprocess.run(
+        [*dbt_command(), *args],
+        env=dict(environ),
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=timeout_seconds,
+    )
 
 
 def run_deps(
