@@ -102,20 +102,17 @@ def test_show_prints_rows_and_snapshots(published: Path, floe: Command) -> None:
     assert shown["snapshots"][0]["properties"]["floe.product-version"] == "1.0.0"
 
 
-@pytest.mark.parametrize(
-    ("name", "told"),
-    [
+def test_show_of_what_is_not_there_says_what_is(published: Path, floe: Command) -> None:
+    for name, told in (
         ("shop.nothing", "there are: daily, orders"),
         ("shop", "is no PRODUCT.MODEL"),
         ("shop.", "is no PRODUCT.MODEL"),
         ("shop.orders.id", "there are: daily, orders"),
         ("nowhere.orders", "there are: shop"),
         ("../x.y", "is no PRODUCT.MODEL"),
-    ],
-)
-def test_show_of_what_is_not_there_says_what_is(published: Path, floe: Command, name: str, told: str) -> None:
-    code, text = floe("show", name, "--product-dir", published)
-    assert code == 2 and text.startswith("error: ") and told in text
+    ):
+        code, text = floe("show", name, "--product-dir", published)
+        assert code == 2 and text.startswith("error: ") and told in text, name
 
 
 @pytest.mark.parametrize("document", ["manifest", "product", "compiled_artifacts"])
