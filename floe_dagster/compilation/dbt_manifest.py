@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -108,7 +107,8 @@ def _run(
 ) -> subprocess.CompletedProcess[str]:
     from floe_dagster.compilation.dbt_server import server
 
-    if hasattr(os, "fork"):
+    # Elsewhere a process that has imported so much may not fork (macOS), or none can (Windows).
+    if sys.platform == "linux":
         with suppress(OSError):
             return server.run(args, env=environ, cwd=cwd, timeout_seconds=timeout_seconds)
     return subprocess.run(

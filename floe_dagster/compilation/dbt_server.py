@@ -27,7 +27,6 @@ from typing import IO, Any, NoReturn
 
 IDLE_SECONDS = 120.0
 """After so long without a command the server ends: what it has imported takes memory."""
-CLOSING_SECONDS = 5.0
 _CODE = "from floe_dagster.compilation.dbt_server import main; main()"
 
 
@@ -78,15 +77,13 @@ class DbtServer:
         """End the server."""
         process, self._process = self._process, None
         if process is not None and self._owner == os.getpid():
+            # It holds nothing, and would take its time to clean up.
+            process.kill()
             for pipe in (process.stdin, process.stdout):
                 with suppress(OSError):
                     assert pipe is not None
                     pipe.close()
-            try:
-                process.wait(CLOSING_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            process.wait()
 
     def _ask(self, job: Mapping[str, Any], timeout_seconds: float) -> int:
         deadline = time.monotonic() + timeout_seconds
@@ -102,7 +99,6 @@ class DbtServer:
             if pid is not None:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            process.kill()
             self.close()
             if isinstance(error, TimeoutError):
                 raise subprocess.TimeoutExpired(list(job["args"]), timeout_seconds) from None

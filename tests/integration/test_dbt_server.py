@@ -15,6 +15,8 @@ import pytest
 from floe_dagster.compilation.dbt_server import DbtServer
 from tests.processes import runs, wait_for
 
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each command is started by itself")
+
 ENVIRONMENT = {**os.environ, "DBT_SEND_ANONYMOUS_USAGE_STATS": "false", "DBT_VERSION_CHECK": "false"}
 
 
@@ -77,7 +79,6 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in found.read_text().split()] if found.exists() else []
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 @pytest.mark.parametrize("victim", ["server", "command"])
 def test_what_is_killed_is_told_and_another_thread_does_not_wait(
     server: DbtServer, endless: list[str], tmp_path: Path, victim: str
