@@ -477,7 +477,7 @@ def _plugin_places(chain: ManifestChain) -> dict[str, tuple[str, int]]:
 
 
 def _check_engine(chain: ManifestChain, engine: str) -> list[Finding]:
-    from floe_dagster.compilation.profiles import supported_engines
+    from floe_dagster.schemas.compute import supported_engines
 
     supported = supported_engines()
     if engine in supported:

@@ -21,11 +21,6 @@ from floe_dagster.schemas.compute.engine import FLOE_HOME_REFERENCE
 TARGET = "floe"
 
 
-def supported_engines() -> list[str]:
-    """Return the engines that products can run on, by name."""
-    return sorted(name for name, engine in ENGINES.items() if engine.dbt_output is not None)
-
-
 def build_dbt_profiles(slug: str, compute_type: str, config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the content of `profiles.yml`: one profile named like the dbt project, one target.
 
@@ -35,7 +30,7 @@ def build_dbt_profiles(slug: str, compute_type: str, config: Mapping[str, Any]) 
         config: `plugins.compute.config`.
 
     Raises:
-        KeyError: Products do not run on that engine; see `supported_engines`.
+        KeyError: Products do not run on that engine; see `schemas.compute.supported_engines`.
     """
     engine = ENGINES[compute_type]
     if engine.dbt_output is None:

@@ -20,3 +20,8 @@ else:
         Union[tuple(engine.plugin for engine in ENGINES.values())],  # noqa: UP007
         Field(discriminator="type"),
     ]
+
+
+def supported_engines() -> list[str]:
+    """Return the engines that products can run on, by name."""
+    return sorted(name for name, engine in ENGINES.items() if engine.dbt_output is not None)

@@ -49,11 +49,4 @@ def _dbt_output(slug: str, config: Mapping[str, Any]) -> dict[str, Any]:
     return output
 
 
-DUCKDB = Engine(
-    name="duckdb",
-    title="DuckDB",
-    plugin=DuckDBCompute,
-    adapter="dbt-duckdb",
-    dialect="duckdb",
-    dbt_output=_dbt_output,
-)
+DUCKDB = Engine(name="duckdb", plugin=DuckDBCompute, dbt_output=_dbt_output)

@@ -17,19 +17,13 @@ class Engine:
     """A compute engine: one module of this package, listed in its registry.
 
     Args:
-        name: `plugins.compute.type`.
-        title: The engine's own name, for messages.
+        name: `plugins.compute.type`, and what dbt calls its adapter.
         plugin: Model of `plugins.compute` for this engine.
-        adapter: Distribution of its dbt adapter.
-        dialect: Name of its SQL dialect in sqlglot, which reads column lineage.
         dbt_output: Gives what `outputs` of the dbt profile holds, from the product's slug and the settings.
             Secrets are references to the environment; nothing in it depends on the machine that compiles. None
             where this version knows the engine, and runs no product on it.
     """
 
     name: str
-    title: str
     plugin: type[Section]
-    adapter: str
-    dialect: str
     dbt_output: Callable[[str, Mapping[str, Any]], dict[str, Any]] | None

@@ -30,6 +30,4 @@ class TrinoCompute(Section):
     config: TrinoConfig = Field(description="Settings of Trino.")
 
 
-TRINO = Engine(
-    name="trino", title="Trino", plugin=TrinoCompute, adapter="dbt-trino", dialect="trino", dbt_output=None
-)
+TRINO = Engine(name="trino", plugin=TrinoCompute, dbt_output=None)
