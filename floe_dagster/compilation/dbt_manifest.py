@@ -103,7 +103,7 @@ def parse_project(
 
 
 def _run(
-    args: list[str], environ: Mapping[str, str], cwd: Path, timeout_seconds: float
+    args: list[str], environ: Mapping[str, str], cwd: Path, timeout_seconds: float | None = None
 ) -> subprocess.CompletedProcess[str]:
     from floe_dagster.compilation.dbt_server import server
 
@@ -131,8 +131,7 @@ def run_deps(
     Returns:
         No finding when it worked.
     """
-    command = [
-        *dbt_command(),
+    args = [
         "--log-format",
         "json",
         "--log-level-file",
@@ -145,15 +144,7 @@ def run_deps(
         "--log-path",
         str(logs_dir),
     ]
-    done = subprocess.run(
-        command,
-        env=dict(environ),
-        cwd=project_dir,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-    )
+    done = _run(args, environ, project_dir)
     if done.returncode == 0:
         return []
     findings = [f for f in _findings_of(done.stdout, path_prefix, project_dir) if f.severity == "error"]

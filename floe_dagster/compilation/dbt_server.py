@@ -4,8 +4,7 @@ Importing dbt takes longer than parsing a usual project: who compiles several pr
 for the import once. Each command runs in a process of its own, as `python -m dbt.cli.main` would.
 
 `main` is the server. It reads one JSON object a line from its standard input (`args`, `env`, `cwd`, `stdout`, `stderr`:
-the last two are paths) and answers on its standard output with the process id when a command begins, and its exit code
-when it ends. It ends when its input does.
+the last two are paths) and answers on its standard output with the command's exit code. It ends when its input does.
 """
 
 from __future__ import annotations
@@ -19,11 +18,12 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NoReturn
+
+from floe_dagster.schemas.compute import supported_engines
 
 IDLE_SECONDS = 120.0
 """After so long without a command the server ends: what it has imported takes memory."""
@@ -39,7 +39,7 @@ class DbtServer:
         self._owner = os.getpid()
 
     def run(
-        self, args: Sequence[str], *, env: Mapping[str, str], cwd: Path, timeout_seconds: float
+        self, args: Sequence[str], *, env: Mapping[str, str], cwd: Path, timeout_seconds: float | None
     ) -> subprocess.CompletedProcess[str]:
         """Run one dbt command and return what it printed.
 
@@ -47,7 +47,7 @@ class DbtServer:
             args: Arguments of the command, without the program.
             env: The command's whole environment.
             cwd: Its working directory.
-            timeout_seconds: After so long it is killed.
+            timeout_seconds: After so long it is killed; never when None.
 
         Raises:
             subprocess.TimeoutExpired: It was.
@@ -74,36 +74,35 @@ class DbtServer:
             self._lock.release()
 
     def close(self) -> None:
-        """End the server."""
+        """End the server, and the command that it runs."""
         process, self._process = self._process, None
-        if process is not None and self._owner == os.getpid():
-            # It holds nothing, and would take its time to clean up.
-            process.kill()
-            for pipe in (process.stdin, process.stdout):
-                with suppress(OSError):
-                    assert pipe is not None
-                    pipe.close()
-            process.wait()
+        if process is None or self._owner != os.getpid():
+            return
+        if process.returncode is None:
+            # Not waited for yet, so the group is still its own. It holds nothing that it would have to put away.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        for pipe in (process.stdin, process.stdout):
+            with suppress(OSError):
+                assert pipe is not None
+                pipe.close()
+        process.wait()
 
-    def _ask(self, job: Mapping[str, Any], timeout_seconds: float) -> int:
-        deadline = time.monotonic() + timeout_seconds
+    def _ask(self, job: Mapping[str, Any], timeout_seconds: float | None) -> int:
         process = self._started()
         assert process.stdin is not None and process.stdout is not None
-        pid: int | None = None
         try:
             process.stdin.write(json.dumps(job).encode() + b"\n")
             process.stdin.flush()
-            pid = int(self._line(process.stdout, deadline))
-            return int(self._line(process.stdout, deadline))
-        except BaseException as error:
-            if pid is not None:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            if not _readable(process.stdout, timeout_seconds):
+                assert timeout_seconds is not None
+                raise subprocess.TimeoutExpired(list(job["args"]), timeout_seconds)
+            answer = process.stdout.readline()
+            if not answer.strip().lstrip(b"-").isdigit():
+                raise OSError("the process that runs dbt ended")
+            return int(answer)
+        except BaseException:
             self.close()
-            if isinstance(error, TimeoutError):
-                raise subprocess.TimeoutExpired(list(job["args"]), timeout_seconds) from None
-            if isinstance(error, ValueError):
-                raise OSError("the process that runs dbt ended") from error
             raise
 
     def _started(self) -> subprocess.Popen[bytes]:
@@ -123,19 +122,11 @@ class DbtServer:
             )
         return self._process
 
-    @staticmethod
-    def _line(pipe: IO[bytes], deadline: float) -> bytes:
-        line = b""
-        with selectors.DefaultSelector() as selector:
-            selector.register(pipe, selectors.EVENT_READ)
-            while not line.endswith(b"\n"):
-                if not selector.select(max(0.0, deadline - time.monotonic())):
-                    raise TimeoutError
-                found = os.read(pipe.fileno(), 1)
-                if not found:
-                    raise OSError("the process that runs dbt ended")
-                line += found
-        return line
+
+def _readable(pipe: IO[bytes], timeout_seconds: float | None) -> bool:
+    with selectors.DefaultSelector() as selector:
+        selector.register(pipe, selectors.EVENT_READ)
+        return bool(selector.select(timeout_seconds))
 
 
 server = DbtServer()
@@ -148,29 +139,18 @@ def main() -> None:
     from dbt.adapters.factory import FACTORY
     from dbt.cli.main import cli
 
-    FACTORY.load_plugin("duckdb")
-    with selectors.DefaultSelector() as selector:
-        selector.register(0, selectors.EVENT_READ)
-        while selector.select(IDLE_SECONDS):
-            line = _read_line()
-            if not line:
-                return
-            pid = os.fork()
-            if pid == 0:
-                _become(cli, json.loads(line))
-            os.write(1, f"{pid}\n".encode())
-            _, status = os.waitpid(pid, 0)
-            os.write(1, f"{os.waitstatus_to_exitcode(status)}\n".encode())
-
-
-def _read_line() -> bytes:
-    line = b""
-    while not line.endswith(b"\n"):
-        found = os.read(0, 1 << 16)
-        if not found:
-            return b""
-        line += found
-    return line
+    for engine in supported_engines():
+        FACTORY.load_plugin(engine)
+    # Who asks waits for the answer, so there is never more than one line to read.
+    while _readable(sys.stdin.buffer, IDLE_SECONDS):
+        line = sys.stdin.buffer.readline()
+        if not line:
+            return
+        pid = os.fork()
+        if pid == 0:
+            _become(cli, json.loads(line))
+        _, status = os.waitpid(pid, 0)
+        os.write(1, f"{os.waitstatus_to_exitcode(status)}\n".encode())
 
 
 def _become(cli: Any, job: Mapping[str, Any]) -> NoReturn:
