@@ -125,9 +125,9 @@ LOCK = $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-u
 
 lock: | $(filter .tools/bin/uv,$(UV)) ## refresh the hashed requirement files
 	@$(LOCK) pyproject.toml -o requirements.txt
-	@$(LOCK) pyproject.toml --extra cluster --constraint requirements.txt -o requirements-image.txt
-	@$(LOCK) pyproject.toml --extra cluster --extra dev --constraint requirements-image.txt -o requirements-dev.txt
-	@$(LOCK) pyproject.toml --extra cluster --extra plus --constraint requirements-image.txt -o requirements-plus.txt
+	@$(LOCK) pyproject.toml --extra cluster --extra trino --constraint requirements.txt -o requirements-image.txt
+	@$(LOCK) pyproject.toml --extra cluster --extra trino --extra dev --constraint requirements-image.txt -o requirements-dev.txt
+	@$(LOCK) pyproject.toml --extra cluster --extra trino --extra plus --constraint requirements-image.txt -o requirements-plus.txt
 	@$(LOCK) docker/dagster-demo/requirements-build.in -o docker/dagster-demo/requirements-build.txt
 	@$(LOCK) tests/deploy/image/official.in -o tests/deploy/image/official.txt
 

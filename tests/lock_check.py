@@ -16,15 +16,12 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT = "pyproject.toml"
 IMAGE = "docker/dagster-demo/requirements-build"
 BASE = "tests/deploy/image/official"
+RUNNING = [PROJECT, "--extra", "cluster", "--extra", "trino"]
 FILES = {
     "requirements.txt": [PROJECT],
-    "requirements-image.txt": [PROJECT, "--extra", "cluster", "--constraint", "requirements.txt"],
-    "requirements-dev.txt": [
-        *(PROJECT, "--extra", "cluster", "--extra", "dev", "--constraint", "requirements-image.txt"),
-    ],
-    "requirements-plus.txt": [
-        *(PROJECT, "--extra", "cluster", "--extra", "plus", "--constraint", "requirements-image.txt"),
-    ],
+    "requirements-image.txt": [*RUNNING, "--constraint", "requirements.txt"],
+    "requirements-dev.txt": [*RUNNING, "--extra", "dev", "--constraint", "requirements-image.txt"],
+    "requirements-plus.txt": [*RUNNING, "--extra", "plus", "--constraint", "requirements-image.txt"],
     f"{IMAGE}.txt": [f"{IMAGE}.in"],
     f"{BASE}.txt": [f"{BASE}.in"],
 }

@@ -1,6 +1,6 @@
 """Starts and stops a real Trino beside MinIO and the REST catalog, for development and tests.
 
-    python deploy/services/trino.py up   [--folder .floe/trino] [--workers 1] [--fault-tolerant] [--password]
+    python deploy/services/trino.py up   [--folder .floe/trino] [--workers 1] [--fault-tolerant] [--password] [--jwt]
     python deploy/services/trino.py down [--folder .floe/trino]
 
 Coordinator and workers bind the loopback address, on free ports. `up` starts MinIO and the catalog, too, where they do
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import base64
 import hashlib
+import hmac
 import json
 import os
 import re
@@ -68,6 +69,8 @@ class Options:
     """`retry-policy=TASK`, with an exchange manager on this machine's disk."""
     password: bool = False
     """TLS with a certificate of our own, and a password that is generated; else HTTP, where anybody is anybody."""
+    jwt: bool = False
+    """Tokens, too, that are signed with a key which is generated (`Cluster.token`); with `password` only."""
     resource_groups: Mapping[str, Any] | None = None
     """The document of the resource group manager."""
     settings: Mapping[str, str] = field(default_factory=dict)
@@ -117,6 +120,7 @@ def main() -> int:
     parser.add_argument("--heap", default="1G", help="of each node")
     parser.add_argument("--fault-tolerant", action="store_true", help="tasks that fail are tried again")
     parser.add_argument("--password", action="store_true", help="password over TLS")
+    parser.add_argument("--jwt", action="store_true", help="tokens over TLS, too; with --password")
     options = parser.parse_args()
     folder, services, tools = (path.resolve() for path in (options.folder, options.services, options.tools))
     try:
@@ -131,6 +135,7 @@ def main() -> int:
                 heap=options.heap,
                 fault_tolerant=options.fault_tolerant,
                 password=options.password,
+                jwt=options.jwt,
             )
             cluster = Cluster(folder, tools, services, wanted)
             cluster.start()
@@ -286,9 +291,10 @@ class Cluster:
             ports.setdefault(name, control._free_port())
         self.state = {"options": asked, "ports": ports, "pids": self.state.get("pids", {})}
         self.state["url"] = self.url
-        if not self.environment:
-            names = ("TRINO_PASSWORD", "TRINO_SHARED_SECRET", "TRINO_KEYSTORE_PASSWORD")
-            control._write_environment(self.folder, {name: secrets.token_hex(24) for name in names})
+        known, names = self.environment, ("PASSWORD", "SHARED_SECRET", "KEYSTORE_PASSWORD", "TOKEN_KEY")
+        if missing := {f"TRINO_{name}" for name in names} - known.keys():
+            made = {name: secrets.token_hex(24) for name in sorted(missing)}
+            control._write_environment(self.folder, {**known, **made})
         if self.options.password:
             self._make_certificate()
         self._write()
@@ -444,6 +450,17 @@ class Cluster:
             content = response.read()
         return json.loads(content) if content else None
 
+    def token(self, user: str = USER, seconds: float = 3600) -> str:
+        """Return a token as an identity provider would issue it, good for that long."""
+        claims = {"sub": user, "exp": int(time.time() + seconds)}
+        parts = [_base64url(json.dumps(part).encode()) for part in ({"alg": "HS256", "typ": "JWT"}, claims)]
+        signature = hmac.digest(self._token_key(), ".".join(parts).encode(), "sha256")
+        return ".".join([*parts, _base64url(signature)])
+
+    def _token_key(self) -> bytes:
+        # The 48 digits, not the 24 bytes: fewer than 32 are refused.
+        return self.environment["TRINO_TOKEN_KEY"].encode()
+
     def _is_starting(self, name: str) -> bool:
         try:
             # Workers speak HTTP to each other; with a password only this address is open to everybody.
@@ -494,6 +511,10 @@ class Cluster:
         path = self.folder / "passwords"
         path.touch(mode=0o600)
         path.write_text(f"{USER}:{rounds}:{salt.hex()}:{hashed.hex()}\n")
+        if self.options.jwt:
+            key = self.folder / "token-key"
+            key.touch(mode=0o600)
+            key.write_text(base64.b64encode(self._token_key()).decode() + "\n")
 
     def _configure(self, name: str) -> None:
         etc = self.folder / name / "etc"
@@ -552,7 +573,7 @@ class Cluster:
             settings["node-scheduler.include-coordinator"] = "true"
             if self.options.password:
                 settings |= {
-                    "http-server.authentication.type": "PASSWORD",
+                    "http-server.authentication.type": "PASSWORD,JWT" if self.options.jwt else "PASSWORD",
                     # Only the nodes speak HTTP, with the shared secret.
                     "http-server.authentication.allow-insecure-over-http": "false",
                     "http-server.https.enabled": "true",
@@ -560,6 +581,8 @@ class Cluster:
                     "http-server.https.keystore.path": str(self.folder / "keystore.p12"),
                     "http-server.https.keystore.key": "${ENV:TRINO_KEYSTORE_PASSWORD}",
                 }
+            if self.options.jwt:
+                settings["http-server.authentication.jwt.key-file"] = str(self.folder / "token-key")
         if self.options.fault_tolerant:
             settings |= {
                 "retry-policy": "TASK",
@@ -623,6 +646,10 @@ def _start_services(folder: Path, tools: Path) -> None:
     os.environ |= control._read_environment(folder)
     if code := floe(["platform", "bootstrap", "--manifest", str(folder / "manifest.yaml")]):
         raise control.ServiceError(f"`floe-dagster platform bootstrap` ended with {code}")
+
+
+def _base64url(content: bytes) -> str:
+    return base64.urlsafe_b64encode(content).rstrip(b"=").decode()
 
 
 def _properties(path: Path, settings: Mapping[str, str]) -> None:

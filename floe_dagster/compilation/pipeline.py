@@ -162,14 +162,15 @@ class Pipeline:
     def _validate_spec(self, spec: Parsed[ProductSpec], chain: ManifestChain | None) -> None:
         from floe_dagster.compilation.agreement import check_compute, check_preset, check_transforms
         from floe_dagster.compilation.builder import plugin_types
+        from floe_dagster.compilation.engines import check_engine
 
         assert spec.value is not None
         self.findings += check_transforms(spec.value, spec.document)
         if chain is not None and chain.merged is not None:
             self.findings += check_preset(spec.value, spec.document, chain.merged.resource_presets or {})
-            engine = plugin_types(chain.merged)["compute"]
-            self.findings += _check_engine(chain, engine)
-            self.findings += check_compute(spec.value, spec.document, engine)
+            types, nearest = plugin_types(chain.merged), chain.layers[0].document.display
+            self.findings += check_engine(chain.merged, types, _plugin_places(chain), nearest)
+            self.findings += check_compute(spec.value, spec.document, types["compute"])
         self.findings += self._check_dbt_project()
 
     def _check_dbt_project(self) -> list[Finding]:
@@ -474,25 +475,3 @@ def _plugin_places(chain: ManifestChain) -> dict[str, tuple[str, int]]:
                 line, _column = layer.document.position(("plugins", category, "type"))
                 places.setdefault(category, (layer.document.display, line))
     return places
-
-
-def _check_engine(chain: ManifestChain, engine: str) -> list[Finding]:
-    from floe_dagster.schemas.compute import supported_engines
-
-    supported = supported_engines()
-    if engine in supported:
-        return []
-    file, line = _plugin_places(chain).get("compute", (chain.layers[0].document.display, 1))
-    return [
-        Finding(
-            code="unsupported-compute",
-            severity="error",
-            message=f"this version runs no product on {engine!r}",
-            file=file,
-            line=line,
-            field="plugins.compute.type",
-            found=engine,
-            allowed=", ".join(supported),
-            fix="Name an engine that is supported.",
-        )
-    ]

@@ -30,12 +30,10 @@ def build_dbt_profiles(slug: str, compute_type: str, config: Mapping[str, Any]) 
         config: `plugins.compute.config`.
 
     Raises:
-        KeyError: Products do not run on that engine; see `schemas.compute.supported_engines`.
+        KeyError: There is no such engine; see `schemas.compute.ENGINES`.
     """
-    engine = ENGINES[compute_type]
-    if engine.dbt_output is None:
-        raise KeyError(compute_type)
-    return {slug: {"target": TARGET, "outputs": {TARGET: engine.dbt_output(slug, config)}}}
+    output = ENGINES[compute_type].dbt_output(slug, config)
+    return {slug: {"target": TARGET, "outputs": {TARGET: output}}}
 
 
 def write_profiles(dbt_profiles: Mapping[str, Any], folder: Path, home: FloeHome) -> Path:
@@ -64,9 +62,30 @@ def configured_memory_limit(dbt_profiles: Mapping[str, Any], slug: str) -> str |
 
 def with_memory_limit(dbt_profiles: Mapping[str, Any], slug: str, limit: str) -> dict[str, Any]:
     """Return the profiles with another `memory_limit` for DuckDB: what this machine or container has room for."""
+    settings = dbt_profiles[slug]["outputs"][TARGET].get("settings") or {}
+    return _with(dbt_profiles, slug, settings={**settings, "memory_limit": limit})
+
+
+def with_client_tag(dbt_profiles: Mapping[str, Any], slug: str, tag: str) -> dict[str, Any]:
+    """Return the profiles with one more client tag for Trino, which finds a run's queries there.
+
+    Args:
+        dbt_profiles: As the artifact holds them.
+        slug: The product's slug.
+        tag: Without comma: Trino takes several tags as one text with commas between them.
+
+    Raises:
+        ValueError: The tag cannot be sent as it is.
+    """
+    if not tag.isascii() or not tag.isprintable() or not tag.strip() or "," in tag:
+        raise ValueError(f"{tag!r} cannot be a client tag: printable ASCII without a comma is needed")
+    tags = dbt_profiles[slug]["outputs"][TARGET].get("client_tags") or []
+    return _with(dbt_profiles, slug, client_tags=[*tags, tag])
+
+
+def _with(dbt_profiles: Mapping[str, Any], slug: str, **changes: Any) -> dict[str, Any]:
     profile = dbt_profiles[slug]
-    output = profile["outputs"][TARGET]
-    output = {**output, "settings": {**(output.get("settings") or {}), "memory_limit": limit}}
+    output = {**profile["outputs"][TARGET], **changes}
     return {**dbt_profiles, slug: {**profile, "outputs": {**profile["outputs"], TARGET: output}}}
 
 

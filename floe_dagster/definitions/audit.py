@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,13 +29,19 @@ class Audit:
     results: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-def audit(index: Mapping[str, Any], results: Mapping[str, Any] | None, wanted: set[str]) -> Audit:
+def audit(
+    index: Mapping[str, Any],
+    results: Mapping[str, Any] | None,
+    wanted: set[str],
+    explain: Callable[[str], str],
+) -> Audit:
     """Judge every wanted asset.
 
     Args:
         index: The asset index, its assets in any order.
         results: dbt's `run_results.json`; None where dbt wrote none.
         wanted: Ids of the assets that dbt was asked to build.
+        explain: Makes one line of what dbt says of a node that failed.
     """
     outcome = Audit()
     checks = {check["id"]: check for check in index["checks"]}
@@ -49,7 +55,7 @@ def audit(index: Mapping[str, Any], results: Mapping[str, Any] | None, wanted: s
         if result is None:
             outcome.withheld[key] = "dbt did not run it"
         elif result["status"] not in BUILT:
-            message = next(iter(str(result.get("message") or "").strip().splitlines()), "")
+            message = explain(str(result.get("message") or ""))
             outcome.withheld[key] = f"dbt: {result['status']}" + (f": {message}" if message else "")
         else:
             outcome.built[key] = result

@@ -18,11 +18,12 @@ from dagster_dbt import DagsterDbtTranslator, DbtCliInvocation, DbtCliResource
 from packaging.version import Version
 
 from floe_dagster.compilation.bundle import Bundle
-from floe_dagster.compilation.profiles import TARGET, dbt_environment, duckdb_file, write_profiles
+from floe_dagster.compilation.profiles import TARGET, dbt_environment, write_profiles
 from floe_dagster.definitions.dbt_process import INTERRUPT_SECONDS, ending_with_parent, owning
 from floe_dagster.definitions.duckdb_lock import lock_problem
 from floe_dagster.definitions.observing.logs import shaped_output
 from floe_dagster.definitions.progress import ProgressLog
+from floe_dagster.definitions.workspaces.base import Workspace
 from floe_dagster.home import FloeHome
 
 PROGRESS_EVENTS = frozenset(
@@ -38,7 +39,6 @@ PROGRESS_EVENTS = frozenset(
         "RunResultFailure",
     }
 )
-_INFRASTRUCTURE = re.compile(r"\bIO Error\b|Could not set lock|No space left on device")
 KILLED = (
     "dbt was killed, most likely because the memory ran out: give the product a preset with a higher memory limit "
     "(resources in floe.yaml), or DuckDB a lower plugins.compute.config.memory_limit"
@@ -68,6 +68,7 @@ class DbtBuild:
         home: The writable folder.
         dbt: Says which dbt executable runs.
         options: What a person asked of the run.
+        workspace: Where dbt builds.
     """
 
     def __init__(
@@ -77,33 +78,28 @@ class DbtBuild:
         home: FloeHome,
         dbt: DbtCliResource,
         options: RunOptions,
+        workspace: Workspace,
     ) -> None:
         self.context = context
         self.bundle = bundle
         self.home = home
         self.dbt = dbt
         self.options = options
+        self.workspace = workspace
 
-    def run(
-        self,
-        selection: Sequence[str],
-        profiles: Mapping[str, Any],
-        on_event: Callable[[Mapping[str, Any]], None],
-    ) -> dict[str, Any]:
+    def run(self, selection: Sequence[str], on_event: Callable[[Mapping[str, Any]], None]) -> dict[str, Any]:
         """Build and return dbt's `run_results.json`.
 
         Args:
             selection: Arguments that choose the nodes; none for all.
-            profiles: `dbt_profiles` of the artifact.
             on_event: Called with each of dbt's structured log events as it comes.
 
         Raises:
-            dg.Failure: dbt ended before it ran a node; the folder of the DuckDB file cannot be made.
+            dg.Failure: dbt ended before it ran a node.
         """
         slug = self.bundle.slug
         unpacked = self.bundle.unpack(self.home)
-        profiles_dir = write_profiles(profiles, self.home.profiles_dir(slug), self.home)
-        self._make_folder(duckdb_file(profiles, slug, self.home))
+        profiles_dir = write_profiles(self.workspace.profiles, self.home.profiles_dir(slug), self.home)
         target = self.home.dbt_target_dir(slug)
         results = target / "run_results.json"
         results.unlink(missing_ok=True)
@@ -111,7 +107,7 @@ class DbtBuild:
             self.dbt.dbt_executable,
             *("--no-version-check", "--no-use-colors", "--log-level-file", "info"),
             *self.dbt.global_config_flags,
-            *("build", *selection),
+            *("build", *self.workspace.arguments(), *selection),
             *("--profiles-dir", str(profiles_dir), "--profile", slug, "--target", TARGET),
         ]
         if self.options.full_refresh:
@@ -156,21 +152,10 @@ class DbtBuild:
                 # It did not end when the run was canceled, which is what this is about.
                 raise error.__context__ or error from None
 
-    def _make_folder(self, file: Path) -> None:
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            message = (
-                f"the folder of the DuckDB file {file} cannot be made: {error.strerror}. Name one that can be written in "
-                "plugins.compute.config.path, or leave it out: the file lies under FLOE_HOME then"
-            )
-            # The command line shows what is logged.
-            self.context.log.error(message)
-            raise dg.Failure(message, allow_retries=False) from error
-
     def _environment(self, project_dir: Path, target: Path, logs: Path) -> dict[str, str]:
         return {
             **dbt_environment(self.home),
+            **self.workspace.environment(),
             "PYTHONUNBUFFERED": "1",
             "DAGSTER_DBT_CLI": "true",
             "DBT_LOG_FORMAT": "json",
@@ -202,11 +187,6 @@ class DbtBuild:
                 raise dg.Failure(locked, allow_retries=True) from None
             raise dg.Failure(
                 f"dbt ended before it ran a model:\n{said}",
-                allow_retries=is_infrastructure(said),
+                allow_retries=self.workspace.is_transient(said),
             ) from None
         return loaded
-
-
-def is_infrastructure(message: str) -> bool:
-    """Return whether trying again may help: the DuckDB file is busy, the disk is full."""
-    return bool(_INFRASTRUCTURE.search(message))

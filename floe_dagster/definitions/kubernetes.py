@@ -101,8 +101,7 @@ def _holders(artifact: CompiledArtifacts | None) -> Iterator[Any]:
     if artifact is None:
         return
     if artifact.plugins:
-        yield from (
-            plugin.config for plugin in (artifact.plugins.catalog, artifact.plugins.storage) if plugin
-        )
+        plugins = (artifact.plugins.compute, artifact.plugins.catalog, artifact.plugins.storage)
+        yield from (plugin.config for plugin in plugins if plugin)
     yield artifact.observability.telemetry.authentication
     yield artifact.observability.lineage_api_key

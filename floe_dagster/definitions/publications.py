@@ -1,4 +1,4 @@
-"""Several publications at once, each on a cursor of its own."""
+"""Several publications at once, each by a publisher of its own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Any, Self
 
+from floe_dagster.definitions.workspaces.base import Publisher
 from floe_dagster.iceberg.errors import CatalogError, PublicationError
 
 AT_ONCE = 4
@@ -17,19 +18,22 @@ class Publications:
     """Publishes tables in threads.
 
     Args:
-        con: An open DuckDB connection; each publication gets a cursor of it.
-        publish: Called with a cursor and the asset.
+        publisher: Makes another publisher.
+        publish: Called with a publisher and the asset.
         at_once: How many run at a time.
     """
 
     def __init__(
-        self, con: Any, publish: Callable[[Any, Mapping[str, Any]], Any], at_once: int = AT_ONCE
+        self,
+        publisher: Callable[[], Publisher],
+        publish: Callable[[Publisher, Mapping[str, Any]], Any],
+        at_once: int = AT_ONCE,
     ) -> None:
-        self._con = con
+        self._publisher = publisher
         self._publish = publish
         self._at_once = at_once
         self._pool = ThreadPoolExecutor(at_once, thread_name_prefix="floe-table")
-        self._running: dict[Future[Any], tuple[str, Any]] = {}
+        self._running: dict[Future[Any], tuple[str, Publisher]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -38,9 +42,9 @@ class Publications:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is not None:
-            for future, (_key, cursor) in self._running.items():
+            for future, (_key, publisher) in self._running.items():
                 future.cancel()
-                cursor.interrupt()
+                publisher.interrupt()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def has_room(self) -> bool:
@@ -49,8 +53,8 @@ class Publications:
 
     def begin(self, key: str, asset: Mapping[str, Any]) -> None:
         """Begin to publish one table."""
-        cursor = self._con.cursor()
-        self._running[self._pool.submit(self._publish, cursor, asset)] = (key, cursor)
+        publisher = self._publisher()
+        self._running[self._pool.submit(self._publish, publisher, asset)] = (key, publisher)
 
     def finished(self) -> Iterator[tuple[str, Any]]:
         """Wait for at least one and yield key and result, or the error that its owner has to see.
@@ -60,8 +64,8 @@ class Publications:
         """
         done, _running = wait(self._running, return_when=FIRST_COMPLETED)
         for future in done:
-            key, cursor = self._running.pop(future)
-            cursor.close()
+            key, publisher = self._running.pop(future)
+            publisher.close()
             error = future.exception()
             if error is not None and not isinstance(error, PublicationError | CatalogError):
                 raise error

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import dagster as dg
 from dagster_dbt import DbtCliResource
 
 from floe_dagster.compilation.bundle import Bundle
-from floe_dagster.compilation.profiles import configured_memory_limit, duckdb_file, with_memory_limit
 from floe_dagster.definitions.audit import Audit, audit, in_order
-from floe_dagster.definitions.cache import STATEFUL, Before, DuckDBCache, place
-from floe_dagster.definitions.dbt_build import DbtBuild, RunOptions, is_infrastructure
-from floe_dagster.definitions.duckdb_lock import lock_problem
+from floe_dagster.definitions.dbt_build import DbtBuild, RunOptions
 from floe_dagster.definitions.garbage import standing_objects_left_alone
 from floe_dagster.definitions.observing.build import ObservedBuild
 from floe_dagster.definitions.observing.process import Observed
@@ -25,7 +19,9 @@ from floe_dagster.definitions.progress import ProgressLog
 from floe_dagster.definitions.publications import Publications
 from floe_dagster.definitions.resources import CatalogResource, StorageResource
 from floe_dagster.definitions.resume import Earlier, earlier_attempts, is_resumed, recorded_checks, run_mark
-from floe_dagster.definitions.run_metadata import RelationMetadata, publication_metadata
+from floe_dagster.definitions.run_metadata import publication_metadata
+from floe_dagster.definitions.workspaces import open_workspace
+from floe_dagster.definitions.workspaces.base import BuiltRelations, PublicationRequest, Publisher
 from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.catalogs import request_counts
 from floe_dagster.iceberg.errors import (
@@ -36,11 +32,8 @@ from floe_dagster.iceberg.errors import (
     is_remote_failure,
 )
 from floe_dagster.iceberg.layout import TableLayout
-from floe_dagster.iceberg.publication import PublicationOptions, PublicationResult, publish_relation
-from floe_dagster.iceberg.relation import RelationName, relation_columns
-from floe_dagster.memory import duckdb_memory_limit
+from floe_dagster.iceberg.publication import PublicationOptions, PublicationResult
 
-LOCK_TIMEOUT_SECONDS = 1800.0
 GIVE_UP_AFTER = 3
 """So many tables that the catalog or the storage does not take mean that it is away altogether."""
 
@@ -87,23 +80,14 @@ class ProductRun:
         self.options = options
         self.slug = index["product"]["slug"]
         self.artifact = bundle.artifact()
-        self.profiles = self.artifact.dbt_profiles or {}
-        self.file = duckdb_file(self.profiles, self.slug, home)
-        configured = configured_memory_limit(self.profiles, self.slug)
-        limit = duckdb_memory_limit(configured)
-        if configured is not None and limit != configured:
-            context.log.info(
-                f"memory_limit {configured} does not fit beside the run's processes: DuckDB takes {limit}"
-            )
-        if limit is not None:
-            self.profiles = with_memory_limit(self.profiles, self.slug, limit)
-        self.cache = DuckDBCache(self.file, limit)
-        self.build = DbtBuild(context, bundle, home, dbt, options)
+        self.workspace = open_workspace(
+            self.slug, self.artifact, bundle, self.assets, home, context.log, run_id=context.run.run_id
+        )
+        self.build = DbtBuild(context, bundle, home, dbt, options, self.workspace)
         self.mark = run_mark(context, bundle.digest)
         self.progress = ProgressLog(context.log)
         self.catalog = catalog
         self.storage = storage
-        self.before: dict[str, Before] = {}
         self.step = ObservedStep(observed, context)
         self.seen = ObservedBuild(self.step, index, _policies(bundle), self._location_of)
         self.opened: Any = None
@@ -130,12 +114,13 @@ class ProductRun:
         wanted = {key for key, spec in self.specs.items() if spec.key in selected}
         try:
             catalog = self.opened = self.catalog.open(self.storage, self.home)
-            with self._writer_lock():
+            with self.workspace.writing(catalog):
                 earlier = self._earlier(catalog, wanted)
                 wanted -= earlier.snapshots.keys()
                 repeated = self._tests_to_repeat(earlier)
-                to_build = self._prepare(catalog, wanted)
-                outcome = audit(self.index, self._run_dbt(to_build, repeated), to_build)
+                to_build = self.workspace.prepare(catalog, wanted, full_refresh=self.options.full_refresh)
+                results = self._run_dbt(to_build, repeated)
+                outcome = audit(self.index, results, to_build, self.workspace.explain)
                 self.seen.audited(outcome)
                 yield from self._carried_over(catalog, earlier)
                 yield from self._publish(catalog, outcome, wanted)
@@ -143,8 +128,8 @@ class ProductRun:
             # The message says all; a traceback of a library would hide it.
             raise dg.Failure(str(error), allow_retries=not isinstance(error, NotUsableError)) from error
         except Exception as error:
-            if isinstance(error, _duckdb_errors()) and (locked := lock_problem(str(error))):
-                raise dg.Failure(locked, allow_retries=True) from error
+            if failure := self.workspace.failure(error):
+                raise failure from error
             if not is_remote_failure(error):
                 raise
             told = catalog_error(error, f"the tables of {self.slug} cannot be looked at")
@@ -182,11 +167,10 @@ class ProductRun:
             if spec.key in selected and self.tests[key]["asset"] in earlier.snapshots
         }
         earlier.checks = recorded_checks(self.context, asked)
-        present = self.cache.relations()
         for key in asked.keys() - earlier.checks.keys():
             # Its result was never recorded; without its relation the test cannot be repeated alone.
             asset = self.tests[key]["asset"]
-            if asset in earlier.snapshots and place(self.assets[asset]) not in present:
+            if asset in earlier.snapshots and not self.workspace.can_test(self.assets[asset]):
                 del earlier.snapshots[asset]
         earlier.checks = {
             key: result
@@ -208,66 +192,14 @@ class ProductRun:
             and key not in earlier.checks
         }
 
-    def _prepare(self, catalog: Any, wanted: set[str]) -> set[str]:
-        """Bring the DuckDB file to where dbt can begin; returns what dbt has to build."""
-
-        def restorable(key: str) -> bool:
-            asset = self.assets[key]
-            return (
-                asset["published"]
-                and asset["materialized"] in STATEFUL
-                and catalog.table_exists((self.slug, asset["name"]))
-            )
-
-        extra, restored = self.cache.missing(self.assets, wanted, restorable)
-        if extra:
-            names = sorted(self.assets[key]["name"] for key in extra)
-            self.context.log.info(f"not in the DuckDB file, so built as well: {', '.join(names)}")
-        to_build = wanted | extra
-        bring_back = restored if self.options.full_refresh else restored | to_build
-        building = [asset for key, asset in self.assets.items() if key in bring_back]
-        self.cache.restore(building, catalog, self.slug, self.context.log)
-        if not self.options.full_refresh:
-            self.before = self.cache.note_before(
-                [asset for key, asset in self.assets.items() if key in to_build]
-            )
-        stateful = {
-            self.assets[key]["name"]: None for key in to_build if self.assets[key]["materialized"] in STATEFUL
-        }
-        if stateful:
-            # From here on they equal no snapshot, until they are published: a process that is killed in
-            # between must not leave an increment that the next run adds again.
-            self.cache.remember(stateful)
-        return to_build
-
-    @contextmanager
-    def _writer_lock(self) -> Iterator[None]:
-        from filelock import FileLock, Timeout
-
-        self.home.locks_dir.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.home.locks_dir / f"duckdb-{self.slug}.lock")
-        begun = time.monotonic()
-        while True:
-            try:
-                lock.acquire(timeout=10)
-                break
-            except Timeout:
-                waited = time.monotonic() - begun
-                if waited > LOCK_TIMEOUT_SECONDS:
-                    raise dg.Failure(
-                        f"another process writes {self.file.name} for over {waited:.0f} seconds; end it, or wait",
-                        allow_retries=True,
-                    ) from None
-                self.context.log.info(f"waiting for another writer of {self.file.name} ({waited:.0f} s)")
-        try:
-            yield
-        finally:
-            lock.release()
-
     def _run_dbt(self, to_build: set[str], tests: set[str]) -> dict[str, Any]:
         if not to_build and not tests:
             return {"results": []}
-        return self.build.run(self._selection(to_build, tests), self.profiles, self.seen.dbt_event)
+        return self.build.run(self._selection(to_build, tests), self._dbt_event)
+
+    def _dbt_event(self, event: Mapping[str, Any]) -> None:
+        self.workspace.node_event(event)
+        self.seen.dbt_event(event)
 
     def _selection(self, to_build: set[str], tests: set[str]) -> list[str]:
         if len(to_build) == len(self.assets):
@@ -302,31 +234,33 @@ class ProductRun:
         forbidden = False
         results = self._check_results(outcome)
         todo = [key for key in self.assets if key in outcome.clean and key in wanted]
-        with self.cache.open(read_only=True) as con, self.progress:
-            relations = RelationMetadata(con, self.assets, self.slug)
-            with Publications(con, partial(self._publish_one, catalog)) as publications:
-                for key, published in self._published_in_order(publications, todo, refused):
-                    asset = self.assets[key]
-                    if isinstance(published, PublicationError | CatalogError):
-                        refused[key] = str(published)
-                        forbidden = forbidden or isinstance(published, NotUsableError)
-                        lost += isinstance(published, CatalogError)
-                        if lost >= GIVE_UP_AFTER:
-                            raise published
-                        continue
-                    metadata = relations.describe(asset, outcome.built[key])
-                    version = None
-                    if published is not None:
-                        self._note_published(asset, published)
-                        version = dg.DataVersion(str(published.snapshot_id))
-                        metadata |= publication_metadata(published, asset)
-                    self.seen.done(asset, outcome.built[key], metadata, published)
-                    metadata |= self.seen.links(asset)
-                    yield dg.MaterializeResult(
-                        asset_key=self.specs[key].key, metadata=metadata, data_version=version
-                    )
-                    # Right after its asset: what fails later must not take these results along.
-                    yield from results.pop(key, ())
+        with (
+            self.workspace.built(catalog) as relations,
+            self.progress,
+            Publications(relations.publisher, self._publish_one) as publications,
+        ):
+            for key, published in self._published_in_order(publications, todo, refused):
+                asset = self.assets[key]
+                if isinstance(published, PublicationError | CatalogError):
+                    refused[key] = str(published)
+                    forbidden = forbidden or isinstance(published, NotUsableError)
+                    lost += isinstance(published, CatalogError)
+                    if lost >= GIVE_UP_AFTER:
+                        raise published
+                    continue
+                metadata = relations.describe(asset, outcome.built[key])
+                version = None
+                if published is not None:
+                    self._note_published(relations, asset, published)
+                    version = dg.DataVersion(str(published.snapshot_id))
+                    metadata |= publication_metadata(published, asset)
+                self.seen.done(asset, outcome.built[key], metadata, published)
+                metadata |= self.seen.links(asset)
+                yield dg.MaterializeResult(
+                    asset_key=self.specs[key].key, metadata=metadata, data_version=version
+                )
+                # Right after its asset: what fails later must not take these results along.
+                yield from results.pop(key, ())
         for remaining in results.values():
             yield from remaining
         for key, reason in refused.items():
@@ -362,23 +296,18 @@ class ProductRun:
                 unfinished.discard(key)
                 yield key, published
 
-    def _publish_one(self, catalog: Any, con: Any, asset: Mapping[str, Any]) -> PublicationResult:
-        relation = RelationName(*asset["relation"])
+    def _publish_one(self, publisher: Publisher, asset: Mapping[str, Any]) -> PublicationResult:
         with self.seen.publishing(asset) as seen:
-            result = self._publish_relation(catalog, con, relation, asset)
+            result = publisher.publish(self._request(asset))
             seen.append(result)
         return result
 
-    def _publish_relation(
-        self, catalog: Any, con: Any, relation: RelationName, asset: Mapping[str, Any]
-    ) -> PublicationResult:
+    def _request(self, asset: Mapping[str, Any]) -> PublicationRequest:
         product = self.index["product"]
-        return publish_relation(
-            con,
-            relation,
-            catalog=catalog,
-            namespace=self.slug,
-            table=asset["name"],
+        table, lifecycle = asset.get("table") or {}, product.get("lifecycle") or {}
+        return PublicationRequest(
+            asset,
+            self.slug,
             snapshot_properties={
                 **self.mark,
                 "floe.product": product["name"],
@@ -388,38 +317,22 @@ class ProductRun:
                 **self.step.run.identity(),
             },
             column_docs={column["name"]: column["description"] for column in asset["columns"]},
-            options=self._publication_options(con, relation, asset),
-        )
-
-    def _publication_options(
-        self, con: Any, relation: RelationName, asset: Mapping[str, Any]
-    ) -> PublicationOptions:
-        table, lifecycle = asset.get("table") or {}, self.index["product"].get("lifecycle") or {}
-        mode, key = table.get("write_mode") or "overwrite", table.get("key") or ()
-        before = self.before.get(asset["id"])
-        if asset["materialized"] in STATEFUL:
-            mode, key = "overwrite", asset.get("unique_key") or ()
-            if before is not None and table.get("write_mode") != "overwrite":
-                columns = relation_columns(con, relation, asset["name"])
-                # With other columns every row is another one.
-                if before.columns == tuple((name, kind.sql) for name, kind in columns):
-                    mode = "increment"
-        return PublicationOptions(
-            layout=TableLayout.parse(
-                table.get("partition_by"), table.get("sort_by"), table.get("properties")
+            options=PublicationOptions(
+                layout=TableLayout.parse(
+                    table.get("partition_by"), table.get("sort_by"), table.get("properties")
+                ),
+                mode=table.get("write_mode") or "overwrite",
+                key=tuple(table.get("key") or ()),
+                schema_evolution=lifecycle.get("schema_evolution") or "allow",
+                recovery=lifecycle.get("stale_table_recovery_mode"),
+                product=product["name"],
             ),
-            mode=mode,
-            key=tuple(key),
-            schema_evolution=lifecycle.get("schema_evolution") or "allow",
-            recovery=lifecycle.get("stale_table_recovery_mode"),
-            before=before.relation if before is not None and mode == "increment" else None,
-            product=self.index["product"]["name"],
-            scratch=self.home.path / "scratch",
         )
 
-    def _note_published(self, asset: Mapping[str, Any], result: PublicationResult) -> None:
-        if asset["materialized"] in STATEFUL:
-            self.cache.remember({asset["name"]: result.snapshot_id})
+    def _note_published(
+        self, relations: BuiltRelations, asset: Mapping[str, Any], result: PublicationResult
+    ) -> None:
+        relations.published(asset, result)
         changed = (
             "" if result.mode == "overwrite" else f" ({result.mode}: {result.inserted:,} new or changed)"
         )
@@ -470,16 +383,11 @@ class ProductRun:
         raise dg.Failure(
             "not published, their last snapshots stand:\n" + "\n".join(lines),
             metadata={"withheld": dg.MetadataValue.json(reasons)},
-            allow_retries=try_again or any(is_infrastructure(reason) for reason in outcome.withheld.values()),
+            allow_retries=try_again
+            or any(self.workspace.is_transient(reason) for reason in outcome.withheld.values()),
         )
 
 
 def _policies(bundle: Bundle) -> Mapping[str, Any]:
     results: Mapping[str, Any] = bundle.report().get("policies", {}).get("results", {})
     return results
-
-
-def _duckdb_errors() -> type[Exception]:
-    import duckdb
-
-    return duckdb.Error

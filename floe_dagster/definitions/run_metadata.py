@@ -2,39 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import dagster as dg
 
 from floe_dagster.definitions.asset_specs import asset_key
 from floe_dagster.iceberg.publication import PublicationResult
-from floe_dagster.iceberg.types import quoted
 from floe_dagster.observability.column_lineage import Relation, column_lineage
 
 COUNTED = frozenset({"seed", "table", "incremental", "snapshot"})
 
 
+RelationColumns = dict[tuple[str, str], dict[str, str]]
+"""Type by column, by schema and name of a relation in lower case."""
+
+
 class RelationMetadata:
-    """Describes built relations from what stands in the DuckDB file.
+    """Describes relations that dbt has built, published or not.
 
     Args:
-        con: An open connection.
+        columns: Of every relation that stands.
+        count: Gives the number of rows of an asset's relation.
         assets: The product's assets, by unique id.
-        slug: The product's slug.
+        slug: The product's slug, which is the schema of what is published.
+        dialect: sqlglot's name of the engine's SQL.
     """
 
-    def __init__(self, con: Any, assets: Mapping[str, Mapping[str, Any]], slug: str) -> None:
-        self.con = con
+    def __init__(
+        self,
+        columns: RelationColumns,
+        count: Callable[[Mapping[str, Any]], int],
+        assets: Mapping[str, Mapping[str, Any]],
+        slug: str,
+        dialect: str,
+    ) -> None:
+        self.columns = columns
+        self.count = count
         self.assets = assets
         self.slug = slug
-        self.columns: dict[tuple[str, str], dict[str, str]] = {}
-        rows = con.execute(
-            "select schema_name, table_name, column_name, data_type from duckdb_columns() "
-            "where not internal order by schema_name, table_name, column_index"
-        ).fetchall()
-        for schema, table, column, kind in rows:
-            self.columns.setdefault((schema.lower(), table.lower()), {})[column] = kind
+        self.dialect = dialect
 
     def describe(self, asset: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
         """Return the metadata of one relation, published or not.
@@ -56,19 +63,22 @@ class RelationMetadata:
             "dbt/seconds": result.get("execution_time"),
         }
         if asset["materialized"] in COUNTED:
-            metadata["dagster/row_count"] = self._count(asset)
+            metadata["dagster/row_count"] = self.count(asset)
         lineage = self._lineage(asset, columns, result.get("compiled_code"))
         if lineage is not None:
             metadata["dagster/column_lineage"] = lineage
         return metadata
 
     def _columns_of(self, asset: Mapping[str, Any]) -> dict[str, str]:
-        _database, schema, name = asset["relation"]
-        return self.columns.get((schema.lower(), name.lower()), {})
+        return next((columns for _relation, columns in self._relations_of(asset)), {})
 
-    def _count(self, asset: Mapping[str, Any]) -> int:
-        relation = ".".join(quoted(part) for part in asset["relation"])
-        return int(self.con.execute(f"select count(*) from {relation}").fetchall()[0][0])
+    def _relations_of(self, asset: Mapping[str, Any]) -> Iterator[tuple[Relation, dict[str, str]]]:
+        """Yield where an asset stands, each with its columns: as dbt builds it, and as it is published."""
+        database, schema, name = asset["relation"]
+        for relation in ((database, schema, name), (database, self.slug, asset["name"])):
+            found = self.columns.get((relation[1].lower(), relation[2].lower()))
+            if found is not None:
+                yield relation, found
 
     def _lineage(
         self, asset: Mapping[str, Any], columns: Mapping[str, str], sql: str | None
@@ -78,10 +88,10 @@ class RelationMetadata:
         schemas: dict[Relation, Mapping[str, str]] = {}
         names: dict[Relation, str] = {}
         for upstream in (self.assets[key] for key in asset["deps"]):
-            relation: Relation = tuple(upstream["relation"])
-            schemas[relation] = self._columns_of(upstream)
-            names[relation] = upstream["name"]
-        found = column_lineage(sql, schemas, columns)
+            for relation, types in self._relations_of(upstream):
+                schemas[relation] = types
+                names[relation] = upstream["name"]
+        found = column_lineage(sql, schemas, columns, dialect=self.dialect)
         if not found:
             return None
         return dg.TableColumnLineage(

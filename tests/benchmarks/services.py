@@ -85,7 +85,7 @@ for round in range(2):
     begun = time.perf_counter()
     waiting = [f"t{{n}}" for n in range({tables})]
     done = 0
-    with Publications(con, publish) as publications:
+    with Publications(con.cursor, publish) as publications:
         while done < {tables}:
             while waiting and publications.has_room():
                 name = waiting.pop()

@@ -181,17 +181,19 @@ class Arm:
 def measure(root: Path, models: int = 300, rounds: int = 5, events: int = 10_000) -> list[Row]:
     """Run the arms in turns, each round in another order, after one round that warms up.
 
-    With and without all of it, the product runs twice a round: the difference is smaller than what one run varies by.
+    With and without all of it, the product runs in two pairs a round, one next to the other and once in each order:
+    the difference is smaller than what one run varies by, and than what a machine varies by within minutes.
     """
     with ExitStack() as stack:
         arms = {"off": _arm(root / "off", models, None, None)}
         for number, (name, mode) in enumerate([("on", FaultMode.OK), *TROUBLES.items()]):
             receivers = stack.enter_context(_receivers(mode))
             arms[name] = _arm(root / f"arm-{number}", models, *receivers, trouble=name != "on")
-        names = ["off", "on", *TROUBLES, "on", "off"]
+        troubles = list(TROUBLES)
         for turn in range(rounds + 1):
-            order = names[turn % len(names) :] + names[: turn % len(names)]
-            for name in order if turn % 2 else order[::-1]:
+            others = troubles[turn % len(troubles) :] + troubles[: turn % len(troubles)]
+            warming = ["off", "on", *others]
+            for name in ["off", "on", *others, "on", "off"] if turn else warming:
                 arms[name].run(models, counts=turn > 0)
                 print(f"round {turn} of {rounds}, {name}: {arms[name].times[-1:]}", flush=True)
     rows = _rows(arms, models)
@@ -254,8 +256,8 @@ def _rows(arms: Mapping[str, Arm], models: int) -> list[Row]:
 
 
 def _row(what: str, arm: Arm, off: Arm) -> Row:
-    # By rounds: what else this machine did at the time weighs on both.
-    ratio = median(ours / theirs for ours, theirs in zip(_by_round(arm), _by_round(off), strict=True))
+    # By pairs: what else this machine did at the time weighs on both.
+    ratio = median(ours / theirs for ours, theirs in zip(arm.times, _beside(off, arm), strict=True))
     clean = "" if not arm.unclean else f", {len(arm.unclean)} did not end cleanly"
     return Row(
         what,
@@ -267,9 +269,10 @@ def _row(what: str, arm: Arm, off: Arm) -> Row:
     )
 
 
-def _by_round(arm: Arm) -> list[float]:
-    each = 1 if arm.trouble else 2
-    return [mean(arm.times[first : first + each]) for first in range(0, len(arm.times), each)]
+def _beside(off: Arm, arm: Arm) -> list[float]:
+    """Return for each run of an arm what it compares with: the run next to it, or its round's."""
+    each = len(off.times) // len(arm.times)
+    return [mean(off.times[first : first + each]) for first in range(0, len(off.times), each)]
 
 
 @contextmanager

@@ -131,6 +131,25 @@ def test_a_manifest_keeps_unknown_fields() -> None:
     assert manifest.model_extra == {"future": 1}
 
 
+def test_what_was_said_of_trino_before_products_ran_on_it_is_still_read() -> None:
+    known: dict[str, Any] = {
+        "host": "trino.example",
+        "port": 8443,
+        "catalog": "floe",
+        "user": "etl",
+        "password": {"env": "TRINO_PASSWORD"},
+        "http_scheme": "https",
+        "session_properties": {"query_max_run_time": "2h"},
+        "threads": 8,
+    }
+    for config in (known, {"host": "trino.example", "catalog": "floe"}):
+        plugins = {"compute": {"type": "trino", "version": "476", "config": config}}
+        manifest = PlatformManifest.model_validate({**MANIFEST, "plugins": plugins})
+        assert manifest.plugins.compute is not None
+        held = manifest.plugins.compute.config.model_dump(mode="json", exclude_none=True)
+        assert config.items() <= held.items()
+
+
 @pytest.mark.parametrize("name", ["manifest", "product", "compiled_artifacts"])
 def test_the_exported_json_schemas_are_current(name: str) -> None:
     exported = json.loads((ROOT / "docs" / "schemas" / f"{name}.schema.json").read_text())

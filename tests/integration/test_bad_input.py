@@ -126,12 +126,22 @@ def test_a_transform_that_asks_for_another_engine(shop: Path, engine: str) -> No
     assert f"'orders' asks for '{engine}'" in output and "runs products on duckdb" in output
 
 
-def test_an_engine_that_runs_no_products_yet(shop: Path) -> None:
+def test_an_engine_that_cannot_reach_the_catalog(shop: Path) -> None:
     with (shop.parent / "manifest.yaml").open("a") as file:
-        file.write("plugins: {compute: {type: trino, config: {host: trino.example, catalog: floe}}}\n")
+        file.write(
+            "plugins:\n  compute: {type: trino, config: {host: trino.example, catalog: floe}}\n"
+            "  catalog: {type: sql}\n  storage: {type: local}\n"
+        )
     exit_code, output = validate(shop)
-    assert exit_code == 2 and "manifest.yaml:" in output and "[unsupported-compute]" in output
-    assert "plugins.compute.type" in output and "duckdb" in output
+    assert exit_code == 2
+    for line in (
+        "manifest.yaml:6: error: trino writes the platform's catalog itself",
+        "plugins.catalog.type polaris or rest",
+        "manifest.yaml:7: error: trino writes the tables' files itself",
+        "plugins.storage.type minio or s3",
+    ):
+        assert line in output, f"{line}\n\n{output}"
+    assert "[unshared-catalog]" in output and "[unshared-storage]" in output
 
 
 def test_a_secret_is_reported_and_never_repeated(shop: Path, home: FloeHome) -> None:

@@ -23,5 +23,5 @@ else:
 
 
 def supported_engines() -> list[str]:
-    """Return the engines that products can run on, by name."""
-    return sorted(name for name, engine in ENGINES.items() if engine.dbt_output is not None)
+    """Return the engines that products can run on in this environment, by name: those whose adapter is installed."""
+    return sorted(name for name, engine in ENGINES.items() if engine.is_installed)

@@ -49,4 +49,11 @@ def _dbt_output(slug: str, config: Mapping[str, Any]) -> dict[str, Any]:
     return output
 
 
-DUCKDB = Engine(name="duckdb", plugin=DuckDBCompute, dbt_output=_dbt_output)
+DUCKDB = Engine(
+    name="duckdb",
+    plugin=DuckDBCompute,
+    dialect="duckdb",
+    adapter="dbt-duckdb",
+    writes_catalog=False,
+    dbt_output=_dbt_output,
+)

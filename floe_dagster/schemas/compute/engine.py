@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Any
 
 from floe_dagster.schemas.base import Section
@@ -19,11 +20,32 @@ class Engine:
     Args:
         name: `plugins.compute.type`, and what dbt calls its adapter.
         plugin: Model of `plugins.compute` for this engine.
+        dialect: What sqlglot calls its SQL.
+        adapter: Distribution of its dbt adapter.
+        extra: Extra of floe-dagster that brings the adapter; None where it is always there.
+        writes_catalog: It writes the platform's Iceberg catalog itself; else this process publishes what it computed.
         dbt_output: Gives what `outputs` of the dbt profile holds, from the product's slug and the settings.
-            Secrets are references to the environment; nothing in it depends on the machine that compiles. None
-            where this version knows the engine, and runs no product on it.
+            Secrets are references to the environment; nothing in it depends on the machine that compiles.
     """
 
     name: str
     plugin: type[Section]
-    dbt_output: Callable[[str, Mapping[str, Any]], dict[str, Any]] | None
+    dialect: str
+    adapter: str
+    writes_catalog: bool
+    dbt_output: Callable[[str, Mapping[str, Any]], dict[str, Any]]
+    extra: str | None = None
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether this environment has its dbt adapter."""
+        try:
+            metadata.distribution(self.adapter)
+        except metadata.PackageNotFoundError:
+            return False
+        return True
+
+
+def audit_schema(slug: str) -> str:
+    """Return the schema where an engine that writes the catalog builds what is not published yet."""
+    return f"floe_audit_{slug}"

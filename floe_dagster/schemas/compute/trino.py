@@ -2,26 +2,115 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from ipaddress import ip_address
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
+from floe_dagster.schemas.addresses import Url
 from floe_dagster.schemas.base import Section
-from floe_dagster.schemas.compute.engine import Engine
+from floe_dagster.schemas.compute.engine import Engine, audit_schema
 from floe_dagster.schemas.secrets import Secret
+
+DEFAULT_PORT = 8080
+DEFAULT_RETRIES = 3
+DEFAULT_THREADS = 4
+DEFAULT_USER = "floe"
+_VARIABLES = "DBT_ENV_SECRET_FLOE_TRINO"
+PASSWORD_VARIABLE = f"{_VARIABLES}_PASSWORD"
+TOKEN_VARIABLE = f"{_VARIABLES}_TOKEN"
+"""What the profile refers to. dbt takes variables of this prefix in profiles alone, and hides their values in its logs."""
+
+_HOST = r"^([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])$"
+
+
+def is_loopback(host: str | None) -> bool:
+    """Tell whether a host is this machine, without asking for its address."""
+    name = (host or "").strip("[]")
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost"
+
+
+def _check_token_url(url: str) -> str:
+    address = urlsplit(url)
+    if address.scheme == "http" and not is_loopback(address.hostname):
+        raise ValueError("is not encrypted: the client secret goes there; use https://")
+    return url
+
+
+class TrinoOAuth2Config(Section):
+    """OAuth2 client credentials: Trino is shown a token, which is fetched before dbt starts."""
+
+    token_url: Annotated[Url, AfterValidator(_check_token_url)] = Field(
+        description="Token endpoint; https, on this machine http, too."
+    )
+    client_id: str = Field(description="OAuth2 client id; no secret.")
+    client_secret: Secret = Field(description="OAuth2 client secret, by reference.")
+    scope: str | None = Field(None, description="OAuth2 scope; the endpoint's own when absent.")
 
 
 class TrinoConfig(Section):
-    """A Trino cluster."""
+    """A Trino cluster. Without password and oauth2 it asks nobody who he is."""
 
-    host: str = Field(description="Host name of the coordinator.")
-    port: Annotated[int, Field(ge=1, le=65535)] = Field(8080, description="Port of the coordinator.")
-    catalog: str = Field(description="Trino catalog that holds the Iceberg tables.")
-    user: str | None = Field(None, description="User name; no secret.")
-    password: Secret | None = Field(None, description="Password, by reference.")
+    host: Annotated[str, Field(pattern=_HOST)] = Field(
+        description="Host name or address of the coordinator, without scheme and port."
+    )
+    port: Annotated[int, Field(ge=1, le=65535)] = Field(DEFAULT_PORT, description="Port of the coordinator.")
     http_scheme: Literal["http", "https"] = Field("http", description="http or https.")
-    session_properties: dict[str, str] | None = Field(None, description="Trino session properties.")
-    threads: Annotated[int, Field(ge=1, le=256)] = Field(4, description="dbt threads.")
+    catalog: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$")] = Field(
+        description="Trino catalog that stands for plugins.catalog."
+    )
+    user: Annotated[str, Field(min_length=1)] | None = Field(
+        None,
+        description="User name; no secret. When absent the token's own with oauth2, else floe.",
+    )
+    password: Secret | None = Field(
+        None, description="Password, by reference; needs user and http_scheme: https."
+    )
+    oauth2: TrinoOAuth2Config | None = Field(
+        None, description="OAuth2 client credentials in place of a password; needs http_scheme: https."
+    )
+    certificate_file: str | None = Field(
+        None,
+        description="PEM file with the authorities to trust, where dbt runs; the system's own when absent.",
+    )
+    session_properties: dict[Annotated[str, Field(pattern=r"^[^\s=,]+$")], str] | None = Field(
+        None, description="Trino session properties, those of a catalog with its name before them."
+    )
+    retries: Annotated[int, Field(ge=1, le=20)] = Field(
+        DEFAULT_RETRIES,
+        description="How often a request is sent at most where the coordinator does not answer.",
+    )
+    threads: Annotated[int, Field(ge=1, le=256)] = Field(DEFAULT_THREADS, description="dbt threads.")
+    web_url: Url | None = Field(
+        None,
+        description="Where people reach Trino's pages, for links; the coordinator's address when absent.",
+    )
+
+    @field_validator("password", "oauth2", "certificate_file")
+    @classmethod
+    def _is_encrypted(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is not None and info.data.get("http_scheme") == "http":
+            raise ValueError("needs http_scheme: https, and the port that speaks it")
+        return value
+
+    @field_validator("password")
+    @classmethod
+    def _names_a_user(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is not None and "user" in info.data and info.data["user"] is None:
+            raise ValueError("needs a user whose password it is: add `user:`")
+        return value
+
+    @field_validator("oauth2")
+    @classmethod
+    def _is_the_only_one(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is not None and info.data.get("password") is not None:
+            raise ValueError("cannot stand beside password: remove one of the two")
+        return value
 
 
 class TrinoCompute(Section):
@@ -30,4 +119,41 @@ class TrinoCompute(Section):
     config: TrinoConfig = Field(description="Settings of Trino.")
 
 
-TRINO = Engine(name="trino", plugin=TrinoCompute, dbt_output=None)
+def _dbt_output(slug: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    output: dict[str, Any] = {
+        "type": "trino",
+        "method": "none",
+        "host": config["host"],
+        "port": config.get("port") or DEFAULT_PORT,
+        "database": config["catalog"],
+        "schema": audit_schema(slug),
+        "threads": config.get("threads") or DEFAULT_THREADS,
+        "retries": config.get("retries") or DEFAULT_RETRIES,
+    }
+    if config.get("password"):
+        output |= {"method": "ldap", "password": f"{{{{ env_var('{PASSWORD_VARIABLE}', '') }}}}"}
+    elif config.get("oauth2"):
+        output |= {"method": "jwt", "jwt_token": f"{{{{ env_var('{TOKEN_VARIABLE}', '') }}}}"}
+    else:
+        # The other methods are always encrypted, and know no scheme.
+        output["http_scheme"] = config.get("http_scheme") or "http"
+    user = config.get("user") or (None if config.get("oauth2") else DEFAULT_USER)
+    if user:
+        output["user"] = user
+    if config.get("http_scheme") == "https":
+        # Where nothing is said, dbt-trino trusts every certificate.
+        output["cert"] = config.get("certificate_file") or True
+    if config.get("session_properties"):
+        output["session_properties"] = dict(config["session_properties"])
+    return output
+
+
+TRINO = Engine(
+    name="trino",
+    plugin=TrinoCompute,
+    dialect="trino",
+    adapter="dbt-trino",
+    extra="trino",
+    writes_catalog=True,
+    dbt_output=_dbt_output,
+)

@@ -1,0 +1,108 @@
+"""Can the platform's engine run products here, and reach what the other plugins name?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from floe_dagster.findings import Finding
+from floe_dagster.schemas.compute import ENGINES, supported_engines
+from floe_dagster.schemas.manifest import PlatformManifest
+
+SHARED_CATALOGS = ("polaris", "rest")
+"""Catalogs that are servers: an engine outside this process reaches them, too."""
+
+Place = tuple[str, int]
+
+
+def check_engine(
+    manifest: PlatformManifest, types: Mapping[str, str], places: Mapping[str, Place], file: str
+) -> list[Finding]:
+    """Return what keeps the platform's engine from running products.
+
+    Args:
+        manifest: Merged.
+        types: The plugin type in use by category.
+        places: File and line of each plugin's type, by category, where a manifest names it.
+        file: The nearest manifest, for what no manifest names.
+    """
+    name = types["compute"]
+    engine = ENGINES.get(name)
+    place = places.get("compute", (file, 1))
+    if engine is None:
+        return [
+            _at(
+                place,
+                "compute",
+                code="unsupported-compute",
+                message=f"this version runs no product on {name!r}",
+                found=name,
+                allowed=", ".join(ENGINES),
+                fix="Name an engine that is supported.",
+            )
+        ]
+    if not engine.is_installed:
+        package = f"floe-dagster[{engine.extra}]" if engine.extra else engine.adapter
+        return [
+            _at(
+                place,
+                "compute",
+                code="missing-adapter",
+                message=f"this environment has no {engine.adapter}, which products on {name!r} need",
+                found=name,
+                allowed=", ".join(supported_engines()),
+                fix=f"Install {package}.",
+            )
+        ]
+    if manifest.plugins.compute is None and engine.plugin.model_fields["config"].is_required():
+        return [
+            _at(
+                place,
+                "compute",
+                code="missing-field",
+                message=f"the default engine {name!r} has no settings",
+                fix=f"Write plugins.compute with type: {name} and its config.",
+            )
+        ]
+    return _check_shared(name, types, {"compute": place, **places}) if engine.writes_catalog else []
+
+
+def _check_shared(engine: str, types: Mapping[str, str], places: Mapping[str, Place]) -> list[Finding]:
+    findings = []
+    if types["catalog"] not in SHARED_CATALOGS:
+        category = "catalog" if "catalog" in places else "compute"
+        findings.append(
+            _at(
+                places[category],
+                category,
+                code="unshared-catalog",
+                message=f"{engine} writes the platform's catalog itself, and {types['catalog']!r} is none that it shares",
+                found=types[category],
+                allowed=f"plugins.catalog.type {' or '.join(SHARED_CATALOGS)}",
+                fix=f"Name in plugins.catalog the catalog that {engine} has, or run on duckdb.",
+            )
+        )
+    # A catalog that gives the keys itself needs no storage; one that is named has to be in reach of both.
+    if "storage" in places and types["storage"] == "local":
+        findings.append(
+            _at(
+                places["storage"],
+                "storage",
+                code="unshared-storage",
+                message=f"{engine} writes the tables' files itself, and a folder of this machine is none that it shares",
+                found="local",
+                allowed="plugins.storage.type minio or s3",
+                fix=f"Name in plugins.storage where the tables of {engine} lie, or run on duckdb.",
+            )
+        )
+    return findings
+
+
+def _at(place: Place, category: str, **fields: str | None) -> Finding:
+    file, line = place
+    return Finding(
+        severity="error",
+        file=file,
+        line=line,
+        field=f"plugins.{category}.type",
+        **fields,  # type: ignore[arg-type]
+    )

@@ -1,0 +1,135 @@
+"""Where dbt builds a product, before anybody else can see what it built.
+
+An engine brings a workspace of its own: a DuckDB file of this machine, or a schema of the catalog that is nobody's but the
+run's. The run asks the same of each: bring it to where dbt can begin, publish what passed the audit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import dagster as dg
+
+from floe_dagster.iceberg.publication import PublicationOptions, PublicationResult
+
+STATEFUL = frozenset({"incremental", "snapshot"})
+"""Materializations whose next content depends on their last one."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublicationRequest:
+    """One table that is to be published.
+
+    Args:
+        asset: As in the asset index.
+        namespace: Iceberg namespace of the product.
+        snapshot_properties: Kept in the summary of the snapshot.
+        column_docs: Descriptions by column.
+        options: What the product and the platform ask; a workspace may know a cheaper way to the same content.
+    """
+
+    asset: Mapping[str, Any]
+    namespace: str
+    snapshot_properties: Mapping[str, str]
+    column_docs: Mapping[str, str]
+    options: PublicationOptions
+
+    @property
+    def table(self) -> str:
+        """Name of the table in its namespace."""
+        return str(self.asset["name"])
+
+
+class Publisher(Protocol):
+    """Publishes tables, one after the other; several of them work at once."""
+
+    def publish(self, request: PublicationRequest) -> PublicationResult:
+        """Make what dbt built the published table's content.
+
+        Raises:
+            PublicationError: It cannot be published as it is; the last snapshot stands.
+            CatalogError: The catalog or the storage does not answer.
+        """
+
+    def interrupt(self) -> None:
+        """End what is being published, from another thread."""
+
+    def close(self) -> None:
+        """Give back what it holds."""
+
+
+class BuiltRelations(Protocol):
+    """What dbt has built."""
+
+    def describe(self, asset: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the metadata of one relation, published or not.
+
+        Args:
+            asset: As in the asset index.
+            result: dbt's result of building it.
+        """
+
+    def publisher(self) -> Publisher:
+        """Return another publisher."""
+
+    def published(self, asset: Mapping[str, Any], result: PublicationResult) -> None:
+        """Take note that a table was published."""
+
+
+class Workspace(Protocol):
+    """What a run needs of the engine that it builds with.
+
+    Args:
+        profiles: Content of `profiles.yml` for this run.
+    """
+
+    profiles: Mapping[str, Any]
+
+    def writing(self, catalog: Any) -> AbstractContextManager[None]:
+        """Be the only one who builds this product here, for the time of the run.
+
+        Args:
+            catalog: From `open_catalog`.
+
+        Raises:
+            dg.Failure: It is not to be had; whether a retry may help is said in it.
+        """
+
+    def environment(self) -> Mapping[str, str]:
+        """Return what the profile refers to: variables of dbt's environment."""
+
+    def arguments(self) -> Sequence[str]:
+        """Return what `dbt build` is told besides the selection."""
+
+    def can_test(self, asset: Mapping[str, Any]) -> bool:
+        """Tell whether the tests of a published table can run without it being built again."""
+
+    def prepare(self, catalog: Any, wanted: set[str], *, full_refresh: bool) -> set[str]:
+        """Bring the workspace to where dbt can begin.
+
+        Args:
+            catalog: From `open_catalog`.
+            wanted: Unique ids of what is asked for.
+            full_refresh: Whether stateful models begin from nothing.
+
+        Returns:
+            Unique ids of what dbt has to build: `wanted`, and what they read that is missing.
+        """
+
+    def node_event(self, event: Mapping[str, Any]) -> None:
+        """Take note of one of dbt's structured log events, as it comes."""
+
+    def built(self, catalog: Any) -> AbstractContextManager[BuiltRelations]:
+        """Open what dbt has built, to publish it."""
+
+    def explain(self, message: str) -> str:
+        """Return what dbt said of a node that failed, in one line for people."""
+
+    def is_transient(self, message: str) -> bool:
+        """Tell whether trying again may help against what dbt or the engine said."""
+
+    def failure(self, error: Exception) -> dg.Failure | None:
+        """Return how a run ends with an error of the engine; None where it is none."""

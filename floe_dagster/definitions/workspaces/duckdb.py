@@ -1,0 +1,277 @@
+"""DuckDB: a file of this machine, a cache of what Iceberg holds."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import dagster as dg
+
+from floe_dagster.compilation.profiles import configured_memory_limit, duckdb_file, with_memory_limit
+from floe_dagster.definitions.duckdb_lock import lock_problem
+from floe_dagster.definitions.run_metadata import RelationColumns, RelationMetadata
+from floe_dagster.definitions.workspaces.base import STATEFUL, PublicationRequest
+from floe_dagster.definitions.workspaces.cache import Before, DuckDBCache, place
+from floe_dagster.home import FloeHome
+from floe_dagster.iceberg.publication import PublicationOptions, PublicationResult, publish_relation
+from floe_dagster.iceberg.relation import RelationName, relation_columns
+from floe_dagster.iceberg.types import quoted
+from floe_dagster.memory import duckdb_memory_limit
+
+LOCK_TIMEOUT_SECONDS = 1800.0
+_TRANSIENT = re.compile(r"\bIO Error\b|Could not set lock|No space left on device")
+
+
+class DuckDBWorkspace:
+    """Builds in the product's DuckDB file; what is published is copied from there.
+
+    Args:
+        slug: Of the product.
+        assets: Of the asset index by unique id, each after those that it reads.
+        profiles: `dbt_profiles` of the artifact.
+        home: The writable folder.
+        log: A logger.
+    """
+
+    def __init__(
+        self,
+        slug: str,
+        assets: Mapping[str, dict[str, Any]],
+        profiles: Mapping[str, Any],
+        home: FloeHome,
+        log: Any,
+    ) -> None:
+        self.slug = slug
+        self.assets = assets
+        self.profiles = profiles
+        self.home = home
+        self.log = log
+        self.file = duckdb_file(profiles, slug, home)
+        configured = configured_memory_limit(profiles, slug)
+        limit = duckdb_memory_limit(configured)
+        if configured is not None and limit != configured:
+            log.info(
+                f"memory_limit {configured} does not fit beside the run's processes: DuckDB takes {limit}"
+            )
+        if limit is not None:
+            self.profiles = with_memory_limit(profiles, slug, limit)
+        self.cache = DuckDBCache(self.file, limit)
+        self.before: dict[str, Before] = {}
+
+    @contextmanager
+    def writing(self, catalog: Any) -> Iterator[None]:
+        """See `Workspace`: one process at a time writes the file."""
+        from filelock import FileLock, Timeout
+
+        self.home.locks_dir.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.home.locks_dir / f"duckdb-{self.slug}.lock")
+        begun = time.monotonic()
+        while True:
+            try:
+                lock.acquire(timeout=10)
+                break
+            except Timeout:
+                waited = time.monotonic() - begun
+                if waited > LOCK_TIMEOUT_SECONDS:
+                    raise dg.Failure(
+                        f"another process writes {self.file.name} for over {waited:.0f} seconds; end it, or wait",
+                        allow_retries=True,
+                    ) from None
+                self.log.info(f"waiting for another writer of {self.file.name} ({waited:.0f} s)")
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def environment(self) -> Mapping[str, str]:
+        """See `Workspace`."""
+        return {}
+
+    def arguments(self) -> Sequence[str]:
+        """See `Workspace`."""
+        return ()
+
+    def can_test(self, asset: Mapping[str, Any]) -> bool:
+        """See `Workspace`: without its relation in the file a test cannot run alone."""
+        return place(asset) in self.cache.relations()
+
+    def prepare(self, catalog: Any, wanted: set[str], *, full_refresh: bool) -> set[str]:
+        """See `Workspace`: stateful models are brought to what Iceberg holds."""
+        self._make_folder()
+
+        def restorable(key: str) -> bool:
+            asset = self.assets[key]
+            return (
+                asset["published"]
+                and asset["materialized"] in STATEFUL
+                and catalog.table_exists((self.slug, asset["name"]))
+            )
+
+        extra, restored = self.cache.missing(self.assets, wanted, restorable)
+        if extra:
+            names = sorted(self.assets[key]["name"] for key in extra)
+            self.log.info(f"not in the DuckDB file, so built as well: {', '.join(names)}")
+        to_build = wanted | extra
+        bring_back = restored if full_refresh else restored | to_build
+        building = [asset for key, asset in self.assets.items() if key in bring_back]
+        self.cache.restore(building, catalog, self.slug, self.log)
+        if not full_refresh:
+            self.before = self.cache.note_before(
+                [asset for key, asset in self.assets.items() if key in to_build]
+            )
+        stateful = {
+            self.assets[key]["name"]: None for key in to_build if self.assets[key]["materialized"] in STATEFUL
+        }
+        if stateful:
+            # From here on they equal no snapshot, until they are published: a process that is killed in
+            # between must not leave an increment that the next run adds again.
+            self.cache.remember(stateful)
+        return to_build
+
+    def _make_folder(self) -> None:
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            message = (
+                f"the folder of the DuckDB file {self.file} cannot be made: {error.strerror}. Name one that can be "
+                "written in plugins.compute.config.path, or leave it out: the file lies under FLOE_HOME then"
+            )
+            # The command line shows what is logged.
+            self.log.error(message)
+            raise dg.Failure(message, allow_retries=False) from error
+
+    def node_event(self, event: Mapping[str, Any]) -> None:
+        """See `Workspace`."""
+
+    @contextmanager
+    def built(self, catalog: Any) -> Iterator[BuiltInDuckDB]:
+        """See `Workspace`."""
+        with self.cache.open(read_only=True) as con:
+            yield BuiltInDuckDB(con, self, catalog)
+
+    def explain(self, message: str) -> str:
+        """See `Workspace`."""
+        return next(iter(message.strip().splitlines()), "")
+
+    def is_transient(self, message: str) -> bool:
+        """See `Workspace`: the file is busy, the disk is full."""
+        return bool(_TRANSIENT.search(message))
+
+    def failure(self, error: Exception) -> dg.Failure | None:
+        """See `Workspace`: another process holds the file."""
+        import duckdb
+
+        if isinstance(error, duckdb.Error) and (locked := lock_problem(str(error))):
+            return dg.Failure(locked, allow_retries=True)
+        return None
+
+
+class BuiltInDuckDB:
+    """What stands in the DuckDB file.
+
+    Args:
+        con: An open connection, read only.
+        workspace: Whose file it is.
+        catalog: From `open_catalog`.
+    """
+
+    def __init__(self, con: Any, workspace: DuckDBWorkspace, catalog: Any) -> None:
+        self._con = con
+        self._workspace = workspace
+        self._catalog = catalog
+        self._metadata = RelationMetadata(
+            _columns(con), self._count, workspace.assets, workspace.slug, "duckdb"
+        )
+
+    def describe(self, asset: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
+        """See `BuiltRelations`."""
+        return self._metadata.describe(asset, result)
+
+    def _count(self, asset: Mapping[str, Any]) -> int:
+        relation = ".".join(quoted(part) for part in asset["relation"])
+        return int(self._con.execute(f"select count(*) from {relation}").fetchall()[0][0])
+
+    def publisher(self) -> CursorPublisher:
+        """See `BuiltRelations`: each has a cursor of its own."""
+        return CursorPublisher(
+            self._con.cursor(), self._catalog, self._workspace.before, self._workspace.home
+        )
+
+    def published(self, asset: Mapping[str, Any], result: PublicationResult) -> None:
+        """See `BuiltRelations`."""
+        if asset["materialized"] in STATEFUL:
+            self._workspace.cache.remember({asset["name"]: result.snapshot_id})
+
+
+class CursorPublisher:
+    """Publishes relations of the DuckDB file through one cursor.
+
+    Args:
+        cursor: Nobody else's.
+        catalog: From `open_catalog`.
+        before: What stateful models held before dbt extended them, by unique id.
+        home: Takes files on their way.
+    """
+
+    def __init__(self, cursor: Any, catalog: Any, before: Mapping[str, Before], home: FloeHome) -> None:
+        self._cursor = cursor
+        self._catalog = catalog
+        self._before = before
+        self._home = home
+
+    def publish(self, request: PublicationRequest) -> PublicationResult:
+        """See `Publisher`."""
+        relation = RelationName(*request.asset["relation"])
+        return publish_relation(
+            self._cursor,
+            relation,
+            catalog=self._catalog,
+            namespace=request.namespace,
+            table=request.table,
+            snapshot_properties=request.snapshot_properties,
+            column_docs=request.column_docs,
+            options=self._options(request, relation),
+        )
+
+    def _options(self, request: PublicationRequest, relation: RelationName) -> PublicationOptions:
+        asset, options = request.asset, request.options
+        before = self._before.get(asset["id"])
+        mode, key = options.mode, options.key
+        if asset["materialized"] in STATEFUL:
+            asked = (asset.get("table") or {}).get("write_mode")
+            mode, key = "overwrite", tuple(asset.get("unique_key") or ())
+            if before is not None and asked != "overwrite":
+                columns = relation_columns(self._cursor, relation, asset["name"])
+                # With other columns every row is another one.
+                if before.columns == tuple((name, kind.sql) for name, kind in columns):
+                    mode = "increment"
+        return replace(
+            options,
+            mode=mode,
+            key=key,
+            before=before.relation if before is not None and mode == "increment" else None,
+            scratch=self._home.path / "scratch",
+        )
+
+    def interrupt(self) -> None:
+        """See `Publisher`."""
+        self._cursor.interrupt()
+
+    def close(self) -> None:
+        """See `Publisher`."""
+        self._cursor.close()
+
+
+def _columns(con: Any) -> RelationColumns:
+    columns: dict[tuple[str, str], dict[str, str]] = {}
+    rows = con.execute(
+        "select schema_name, table_name, column_name, data_type from duckdb_columns() "
+        "where not internal order by schema_name, table_name, column_index"
+    ).fetchall()
+    for schema, table, column, kind in rows:
+        columns.setdefault((schema.lower(), table.lower()), {})[column] = kind
+    return columns

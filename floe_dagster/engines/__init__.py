@@ -1,0 +1,1 @@
+"""Compute engines at run time: how they are reached, and what they say."""

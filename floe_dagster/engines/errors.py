@@ -1,0 +1,16 @@
+"""What can go wrong on the way to an engine, in words for who wrote the manifest."""
+
+from __future__ import annotations
+
+
+class EngineError(Exception):
+    """The engine does not answer, or refuses.
+
+    Args:
+        message: Names the setting in the manifest, and never a secret.
+        transient: Trying again may help.
+    """
+
+    def __init__(self, message: str, *, transient: bool) -> None:
+        super().__init__(message)
+        self.transient = transient

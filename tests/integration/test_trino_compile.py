@@ -1,0 +1,128 @@
+"""Products on Trino compile with dbt-trino where no Trino is, and no secret."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from base64 import b64encode
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from floe_dagster.compilation.profiles import build_dbt_profiles, dbt_environment, write_profiles
+from floe_dagster.compilation.stages import compile_product
+from floe_dagster.engines.trino import TrinoAccess
+from floe_dagster.home import FloeHome
+from tests.receivers.serving import self_signed, serving
+from tests.token_endpoint import token_endpoint
+
+PLUGINS = """\
+plugins:
+  compute:
+    type: trino
+    config: {{host: nowhere.invalid, port: 8443, http_scheme: https, catalog: lake, {who}}}
+  catalog: {{type: rest, config: {{uri: 'http://nowhere.invalid', warehouse: w}}}}
+  storage: {{type: s3, config: {{bucket: b}}}}
+"""
+BASIC = "user: etl, password: {env: NOT_SET}"
+OAUTH2 = (
+    "oauth2: {token_url: 'https://nowhere.invalid/t', client_id: etl, client_secret: {secret: a, key: b}}"
+)
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return self_signed(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.mark.parametrize(("who", "reference"), [(BASIC, "NOT_SET"), (OAUTH2, "FLOE_SECRET_A_B")])
+def test_compiling_needs_neither_trino_nor_its_secret(
+    shop: Path, home: FloeHome, who: str, reference: str
+) -> None:
+    with (shop.parent / "manifest.yaml").open("a") as file:
+        file.write(PLUGINS.format(who=who))
+    result = compile_product(shop, home=home)
+    assert [finding.message for finding in result.findings if finding.severity == "error"] == []
+    artifact = result.artifact
+    assert artifact is not None and artifact.plugins is not None
+    # A run resolves what is held here; the profile names only what dbt is given for it.
+    assert artifact.plugins.compute.type == "trino" and reference in str(artifact.plugins.compute.config)
+    assert reference not in str(artifact.dbt_profiles)
+    assert result.bundle is not None
+    dbt_manifest = result.bundle.dbt_manifest()
+    node = dbt_manifest["nodes"]["model.shop.daily"]
+    assert (node["database"], node["schema"]) == ("lake", "floe_audit_shop")
+    assert dbt_manifest["metadata"]["adapter_type"] == "trino"
+
+
+@pytest.mark.parametrize(
+    ("method", "secret"),
+    [
+        ("password", " {{ hush }}: 'a\"b\\c' # - [é$$$DBT_SECRET_START$$$ "),
+        ("password", "0123456789"),
+        ("oauth2", "{{hush}}.'a\"b\\c'#-[$$$DBT_SECRET_START$$$"),
+    ],
+)
+def test_dbt_shows_what_it_is_given_and_does_not_log_it(
+    shop: Path, home: FloeHome, tmp_path: Path, method: str, secret: str, certificate: tuple[Path, Path]
+) -> None:
+    shown: list[str] = []
+
+    class Refusing(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            shown.append(self.headers["Authorization"])
+            self.send_response(401)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Say nothing."""
+
+    with serving(Refusing, certificate) as address, token_endpoint() as endpoint:
+        config: dict[str, Any] = {
+            "host": "localhost",
+            "port": int(address.rpartition(":")[2]),
+            "http_scheme": "https",
+            "catalog": "lake",
+            "certificate_file": str(certificate[0]),
+            "retries": 1,
+        }
+        if method == "password":
+            config |= {"user": "etl", "password": {"env": "SECRET"}}
+            expected, hidden = b64encode(f"etl:{secret}".encode("latin-1")).decode(), secret
+        else:
+            expected = hidden = secret
+            endpoint.issues(secret)
+            config["oauth2"] = {
+                "token_url": endpoint.url,
+                "client_id": "a",
+                "client_secret": {"env": "SECRET"},
+            }
+        folder = write_profiles(build_dbt_profiles("shop", "trino", config), tmp_path / "profiles", home)
+        environ = dbt_environment(home, {**os.environ, "REQUESTS_CA_BUNDLE": "/nowhere.pem"})
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "dbt.cli.main", "--log-level", "debug", "debug"),
+                *(
+                    "--project-dir",
+                    str(shop),
+                    "--profiles-dir",
+                    str(folder),
+                    "--log-path",
+                    str(tmp_path / "logs"),
+                ),
+            ],
+            env={**environ, **TrinoAccess(config, {"SECRET": secret}).environment},
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            timeout=120,
+        )
+    assert shown and set(shown) == {("Basic " if method == "password" else "Bearer ") + expected}, done.stdout
+    written = done.stdout + done.stderr + (tmp_path / "logs" / "dbt.log").read_text()
+    assert "401" in written and "host: localhost" in written
+    assert hidden not in written
