@@ -230,6 +230,7 @@ class Pipeline:
     ) -> dict[str, Any] | None:
         from floe_dagster.compilation import dbt_manifest as dbt
         from floe_dagster.compilation.agreement import check_agreement
+        from floe_dagster.compilation.overlay import apply_overlay
         from floe_dagster.compilation.profiles import build_dbt_profiles, dbt_environment, write_profiles
 
         layout = SourceLayout(self.slug, [file.name for file in state.files])
@@ -244,7 +245,9 @@ class Pipeline:
         config = (
             compute.config.model_dump(mode="json", exclude_none=True) if compute and compute.config else {}
         )
-        profiles = build_dbt_profiles(self.slug, compute.type if compute else "duckdb", config)
+        engine = compute.type if compute else "duckdb"
+        profiles = build_dbt_profiles(self.slug, engine, config)
+        apply_overlay(project_dir, engine, product)
         profiles_dir = write_profiles(
             profiles, self.home.path / "compile" / self.slug / "profiles", self.home
         )

@@ -17,12 +17,13 @@ from floe_dagster.home import display_path
 _NOT_IN_TAGS = re.compile(r"[^A-Za-z0-9_.-]")
 
 
-def asset_specs(index: Mapping[str, Any], product_dir: Path) -> dict[str, dg.AssetSpec]:
+def asset_specs(index: Mapping[str, Any], product_dir: Path, engine: str) -> dict[str, dg.AssetSpec]:
     """Return a spec per dbt model, seed and snapshot, by dbt's unique id.
 
     Args:
         index: See `asset_index.build_asset_index`.
         product_dir: Where the sources are edited; code references point there.
+        engine: What the product is computed with, for Dagster's kinds.
     """
     product = index["product"]
     slug = product["slug"]
@@ -41,7 +42,7 @@ def asset_specs(index: Mapping[str, Any], product_dir: Path) -> dict[str, dg.Ass
             owners=asset["owners"],
             tags={**labels, **{_tag(tag): "" for tag in asset["tags"]}},
             kinds={"dbt", asset["type"] if asset["type"] != "model" else asset["materialized"]}
-            | ({"iceberg"} if published else {"duckdb"}),
+            | ({"iceberg"} if published else {engine}),
             freshness_policy=freshness if published else None,
             skippable=True,
             metadata=_metadata(asset, product_dir, links),

@@ -53,9 +53,10 @@ def build_product_definitions(
     index = bundle.index()
     product = index["product"]
     slug = product["slug"]
-    specs, checks = asset_specs(index, product_dir), check_specs(index)
     artifact = bundle.artifact()
     plugins = artifact.plugins
+    engine = plugins.compute.type if plugins else "duckdb"
+    specs, checks = asset_specs(index, product_dir, engine), check_specs(index)
     pods = partial(kubernetes_tags, product, artifact)
     resources = build_resources(slug, plugins)
     observed_here = partial(observe, artifact, index, product_dir, home)
@@ -68,7 +69,7 @@ def build_product_definitions(
         specs=list(specs.values()),
         check_specs=list(checks.values()),
         can_subset=True,
-        pool=f"{slug}_duckdb" if launched else None,
+        pool=f"{slug}_{engine}" if launched else None,
         op_tags=pods("run"),
         required_resource_keys={dbt_key, *resources},
         # Infrastructure failures only: a failed test or model forbids its retry.

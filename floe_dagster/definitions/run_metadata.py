@@ -23,7 +23,7 @@ class RelationMetadata:
 
     Args:
         columns: Of every relation that stands.
-        count: Gives the number of rows of an asset's relation.
+        count: Gives the number of rows of an asset's relation; None where its publication does.
         assets: The product's assets, by unique id.
         slug: The product's slug, which is the schema of what is published.
         dialect: sqlglot's name of the engine's SQL.
@@ -32,7 +32,7 @@ class RelationMetadata:
     def __init__(
         self,
         columns: RelationColumns,
-        count: Callable[[Mapping[str, Any]], int],
+        count: Callable[[Mapping[str, Any]], int | None],
         assets: Mapping[str, Mapping[str, Any]],
         slug: str,
         dialect: str,
@@ -62,8 +62,8 @@ class RelationMetadata:
             ),
             "dbt/seconds": result.get("execution_time"),
         }
-        if asset["materialized"] in COUNTED:
-            metadata["dagster/row_count"] = self.count(asset)
+        if asset["materialized"] in COUNTED and (rows := self.count(asset)) is not None:
+            metadata["dagster/row_count"] = rows
         lineage = self._lineage(asset, columns, result.get("compiled_code"))
         if lineage is not None:
             metadata["dagster/column_lineage"] = lineage

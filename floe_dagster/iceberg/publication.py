@@ -318,7 +318,7 @@ class _Publication:
                 properties=properties,
             )
         self.created = False
-        self._check_foreign(existing)
+        check_foreign(existing, options.recovery, self.full_name)
         transaction = existing.transaction()
         changes = evolve_schema(
             transaction,
@@ -332,18 +332,6 @@ class _Publication:
             transaction.set_properties({PRODUCT_PROPERTY: options.product})
         self.evolved = tuple(changes)
         return transaction
-
-    def _check_foreign(self, existing: Table) -> None:
-        if self.options.recovery != "strict":
-            return
-        current = existing.current_snapshot()
-        summary = summary_of(existing, current.snapshot_id if current else None)
-        if current is not None and not any(str(name).startswith("floe.") for name in summary):
-            raise PublicationError(
-                f"{self.full_name}: somebody else wrote snapshot {current.snapshot_id} ({summary.get('operation')}), and "
-                "governance.stale_table_recovery_mode is 'strict'. Roll the table back, or set it to 'repair' to "
-                "publish over it."
-            )
 
     def _stage(
         self, existing: Table | None, transaction: Transaction
@@ -431,6 +419,29 @@ class _Publication:
             written_files=len(added),
             committed_at=snapshot.timestamp_ms / 1000 if snapshot else None,
             timeline=tuple(self.timeline),
+        )
+
+
+def check_foreign(existing: Table, recovery: str | None, full_name: str) -> None:
+    """Check that what stands was published by a run, where the platform wants to know.
+
+    Args:
+        existing: The published table.
+        recovery: See `PublicationOptions`.
+        full_name: For the message.
+
+    Raises:
+        PublicationError: Recovery is strict, and somebody else wrote the current snapshot.
+    """
+    if recovery != "strict":
+        return
+    current = existing.current_snapshot()
+    summary = summary_of(existing, current.snapshot_id if current else None)
+    if current is not None and not any(str(name).startswith("floe.") for name in summary):
+        raise PublicationError(
+            f"{full_name}: somebody else wrote snapshot {current.snapshot_id} ({summary.get('operation')}), and "
+            "governance.stale_table_recovery_mode is 'strict'. Roll the table back, or set it to 'repair' to "
+            "publish over it."
         )
 
 

@@ -35,10 +35,47 @@ def evolve_schema(
         PublicationError: Iceberg cannot change a type like this, or the policy refuses.
     """
     from pyiceberg.exceptions import ValidationError
+
+    now = {column.name: column for column in transaction.table_metadata.schema().fields}
+    then = {column.name: column for column in wanted.fields}
+    changes = check_evolution(
+        transaction.table_metadata.schema(), wanted, full_name, policy=policy, keep_columns=keep_columns
+    )
+    dropped = [] if keep_columns else [name for name in now if name not in then]
+    nested = any(str(now[n].field_type) != str(c.field_type) for n, c in then.items() if n in now)
+    if not changes and not nested:
+        return []
+    try:
+        with transaction.update_schema(allow_incompatible_changes=True) as update:
+            for name in dropped:
+                update.delete_column((name,))
+        with transaction.update_schema() as update:
+            update.union_by_name(wanted)
+    except (ValidationError, ValueError) as error:
+        raise PublicationError(
+            f"{full_name} cannot change its schema like this: {error}. Publish under another name, or keep the type."
+        ) from error
+    return changes
+
+
+def check_evolution(
+    current: Schema, wanted: Schema, full_name: str, *, policy: str = "allow", keep_columns: bool = False
+) -> list[str]:
+    """Return what differs between two schemas, for people; columns are known by their names.
+
+    Args:
+        current: Schema of the table.
+        wanted: Schema of what is published.
+        full_name: For messages.
+        policy: `governance.schema_evolution`: allow, additive (new columns only) or refuse.
+        keep_columns: A column that is missing in `wanted` stays, because rows that have it stay.
+
+    Raises:
+        PublicationError: Iceberg cannot change a type like this, or the policy refuses.
+    """
     from pyiceberg.schema import promote
     from pyiceberg.types import DecimalType, PrimitiveType
 
-    current = transaction.table_metadata.schema()
     now = {column.name: column for column in current.fields}
     then = {column.name: column for column in wanted.fields}
     changes: list[str] = []
@@ -58,22 +95,9 @@ def evolve_schema(
         except Exception:
             raise _refused(full_name, name, old, new) from None
         changes.append(f"widened {name} from {old} to {new}")
-    dropped = [] if keep_columns else [name for name in now if name not in then]
-    changes += [f"dropped {name}" for name in dropped]
+    if not keep_columns:
+        changes += [f"dropped {name}" for name in now if name not in then]
     _check_policy(policy, changes, full_name)
-    nested = any(str(now[n].field_type) != str(c.field_type) for n, c in then.items() if n in now)
-    if not changes and not nested:
-        return []
-    try:
-        with transaction.update_schema(allow_incompatible_changes=True) as update:
-            for name in dropped:
-                update.delete_column((name,))
-        with transaction.update_schema() as update:
-            update.union_by_name(wanted)
-    except (ValidationError, ValueError) as error:
-        raise PublicationError(
-            f"{full_name} cannot change its schema like this: {error}. Publish under another name, or keep the type."
-        ) from error
     return changes
 
 

@@ -13,7 +13,6 @@ import time
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +25,7 @@ from floe_dagster.home import FloeHome
 from floe_dagster.observability.lineage.datasets import (
     CatalogNames,
     DatasetName,
+    EngineNames,
     column_inputs,
     location_name,
     relation_name,
@@ -36,14 +36,14 @@ from floe_dagster.observability.lineage.events import ABORT, COMPLETE, FAIL, STA
 from floe_dagster.observability.lineage.facets import Assertion, TableState, input_dataset, output_dataset
 from floe_dagster.observability.lineage.serialization import encode_event
 from floe_dagster.observability.trace_context import lineage_run_id
-from floe_dagster.schemas.artifacts import ObservabilityConfig, PluginRef, ResolvedPlugins
+from floe_dagster.schemas.artifacts import CompiledArtifacts, ObservabilityConfig, PluginRef, ResolvedPlugins
 from tests.conftest import ROOT
 from tests.receivers import FaultMode, LineageReceiver
 
 RUN = "5e3f0c8e-5f0a-4a7e-9a55-2d2ac0b0c7a1"
 ROOT_RUN = "0b9c7b50-77a7-4b45-b3a2-b1b54fb5b0f5"
 WHEN = datetime(2026, 1, 2, 3, 4, 5, 678_901, UTC)
-FILE = Path("/anywhere/duckdb/shop.duckdb")
+DUCKDB = EngineNames("duckdb", "duckdb://shop.duckdb")
 REST = CatalogNames(
     "rest", "https://catalog.example.com/api", "https://catalog.example.com/api", "floe", "s3"
 )
@@ -88,7 +88,7 @@ def product(run_id: str = RUN, root: str = RUN, **more: Any) -> ProductLineage:
 
 def named(name: str) -> DatasetName:
     asset = {"name": name, "relation": ["shop", "main", name]}
-    return table_name(asset, "shop", f"s3://warehouse/shop/{name}", REST, FILE)
+    return table_name(asset, "shop", f"s3://warehouse/shop/{name}", REST, DUCKDB)
 
 
 def full_output() -> ol.OutputDataset:
@@ -119,7 +119,7 @@ def every_event() -> dict[str, ol.RunEvent]:
         product(description=None, labels={}, source=lambda path: None, run=LineageRun(RUN, "shop_run", RUN)),
     )
     view = output_dataset(
-        relation_name({"relation": ["shop", "main", "daily"]}, FILE), TableState(kind="VIEW"), catalog=None
+        relation_name({"relation": ["shop", "main", "daily"]}, DUCKDB), TableState(kind="VIEW"), catalog=None
     )
     overwritten = output_dataset(
         named("orders"), TableState(rows=0), catalog=CatalogNames("sql", "iceberg", None, None, "local")
@@ -315,10 +315,27 @@ def test_a_table_is_also_what_catalog_and_engine_call_it() -> None:
         "shop",
         "s3://warehouse/shop/orders",
         REST,
-        Path("/other/shop.duckdb"),
+        EngineNames.of_artifact(duckdb_artifact("/other/shop.duckdb")),
     )
     assert elsewhere == name and elsewhere.symlinks == name.symlinks
-    assert relation_name(ORDERS, FILE) == DatasetName("duckdb://shop.duckdb", "shop.main.orders")
+    assert relation_name(ORDERS, DUCKDB) == DatasetName("duckdb://shop.duckdb", "shop.main.orders")
+
+
+def duckdb_artifact(path: str) -> CompiledArtifacts:
+    profiles = {"shop": {"target": "floe", "outputs": {"floe": {"type": "duckdb", "path": path}}}}
+    return CompiledArtifacts.model_construct(plugins=None, dbt_profiles=profiles)
+
+
+def test_on_an_engine_that_writes_the_catalog_a_published_table_is_called_as_others_call_it() -> None:
+    compute = PluginRef(type="trino", config={"host": "trino.example.com", "port": 8443, "catalog": "floe"})
+    plugins = ResolvedPlugins(compute=compute, orchestrator=PluginRef(type="dagster"))
+    engine = EngineNames.of_artifact(CompiledArtifacts.model_construct(plugins=plugins))
+    asset = {"name": "orders", "relation": ["floe", "floe_audit_shop", "orders"], "published": True}
+    namespace = "trino://trino.example.com:8443"
+    name = table_name(asset, "shop", "s3://warehouse/shop/orders", REST, engine)
+    assert name.symlinks[1] == (namespace, "floe.shop.orders")
+    unpublished = relation_name({**asset, "published": False}, engine)
+    assert unpublished == DatasetName(namespace, "floe.floe_audit_shop.orders")
 
 
 def plugins(kind: str, config: dict[str, Any] | None, storage: str | None = "minio") -> ResolvedPlugins:

@@ -193,12 +193,12 @@ class ObservedBuild:
 
         if published is not None:
             name = table_name(
-                asset, self.observed.slug, published.location, self.observed.catalog, self.observed.duckdb
+                asset, self.observed.slug, published.location, self.observed.catalog, self.observed.engine
             )
             self._names[asset["id"]] = name, str(published.snapshot_id)
             at = published.committed_at or time.time()
         else:
-            name = relation_name(asset, self.observed.duckdb)
+            name = relation_name(asset, self.observed.engine)
             at = _finished(dbt_result)
         inputs = {self.assets[key]["name"]: self.dataset(self.assets[key]) for key in asset["deps"]}
         names = {key: dataset for key, (dataset, _snapshot) in inputs.items()}
@@ -278,10 +278,10 @@ class ObservedBuild:
             if asset["id"] not in self._names:
                 found = self._located(asset) if asset["published"] else None
                 if found is None:
-                    return relation_name(asset, self.observed.duckdb), None
+                    return relation_name(asset, self.observed.engine), None
                 location, snapshot = found
                 name = table_name(
-                    asset, self.observed.slug, location, self.observed.catalog, self.observed.duckdb
+                    asset, self.observed.slug, location, self.observed.catalog, self.observed.engine
                 )
                 self._names[asset["id"]] = name, snapshot
             return self._names[asset["id"]]

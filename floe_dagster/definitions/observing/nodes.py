@@ -103,7 +103,7 @@ class DbtNodes:
             start=nanoseconds(begun),
             attributes={
                 **run.attributes(),
-                "db.system.name": "duckdb",
+                "db.system.name": self._observed.engine.system,
                 "db.namespace": relation.get("schema"),
                 "db.collection.name": None if is_test else relation.get("alias"),
                 "db.operation.name": node.get("materialized"),

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from floe_dagster.compilation.profiles import duckdb_file
 from floe_dagster.home import FloeHome
 from floe_dagster.observability.delivery import flush_all
-from floe_dagster.observability.lineage.datasets import CatalogNames
+from floe_dagster.observability.lineage.datasets import CatalogNames, EngineNames
 from floe_dagster.observability.lineage.emitter import LineageEmitter
 from floe_dagster.observability.logs import configure_product_logger
 from floe_dagster.observability.telemetry import Telemetry
@@ -35,7 +34,7 @@ class Observed:
         telemetry: Traces and metrics.
         lineage: OpenLineage events.
         catalog: How its catalog is called.
-        duckdb: Its DuckDB file.
+        engine: How its engine is called.
         product_dir: Where its sources are edited.
     """
 
@@ -45,7 +44,7 @@ class Observed:
     telemetry: Telemetry
     lineage: LineageEmitter
     catalog: CatalogNames
-    duckdb: Path
+    engine: EngineNames
     product_dir: Path
 
     @property
@@ -107,7 +106,7 @@ def observe(
         telemetry=telemetry,
         lineage=lineage,
         catalog=CatalogNames.of_plugins(artifact.plugins),
-        duckdb=duckdb_file(artifact.dbt_profiles or {}, slug, home),
+        engine=EngineNames.of_artifact(artifact),
         product_dir=product_dir,
     )
 

@@ -1,4 +1,4 @@
-"""Where dbt builds: a workspace for each kind of engine. Another kind is one more module, and its line in `WORKSPACES`."""
+"""Where dbt builds: a workspace for each kind of engine."""
 
 from __future__ import annotations
 
@@ -39,9 +39,14 @@ def open_workspace(
         dg.Failure: This version knows no workspace for the artifact's engine.
     """
     engine = artifact.plugins.compute.type if artifact.plugins else "duckdb"
-    if engine != "duckdb":
-        raise dg.Failure(
-            f"this version runs no product on {engine}; name duckdb in plugins.compute.type and compile again",
-            allow_retries=False,
-        )
-    return DuckDBWorkspace(slug, assets, artifact.dbt_profiles or {}, home, log)
+    if engine == "duckdb":
+        return DuckDBWorkspace(slug, assets, artifact.dbt_profiles or {}, home, log)
+    if engine == "trino":
+        # Its client is not installed everywhere.
+        from floe_dagster.definitions.workspaces.trino import TrinoWorkspace
+
+        return TrinoWorkspace(slug, bundle, assets, home, log, run_id=run_id)
+    raise dg.Failure(
+        f"this version runs no product on {engine}; name another engine in plugins.compute.type and compile again",
+        allow_retries=False,
+    )

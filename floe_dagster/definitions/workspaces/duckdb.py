@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,13 +15,13 @@ from floe_dagster.definitions.duckdb_lock import lock_problem
 from floe_dagster.definitions.run_metadata import RelationColumns, RelationMetadata
 from floe_dagster.definitions.workspaces.base import STATEFUL, PublicationRequest
 from floe_dagster.definitions.workspaces.cache import Before, DuckDBCache, place
+from floe_dagster.definitions.workspaces.locks import only_writer
 from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.publication import PublicationOptions, PublicationResult, publish_relation
 from floe_dagster.iceberg.relation import RelationName, relation_columns
 from floe_dagster.iceberg.types import quoted
 from floe_dagster.memory import duckdb_memory_limit
 
-LOCK_TIMEOUT_SECONDS = 1800.0
 _TRANSIENT = re.compile(r"\bIO Error\b|Could not set lock|No space left on device")
 
 
@@ -65,27 +64,8 @@ class DuckDBWorkspace:
     @contextmanager
     def writing(self, catalog: Any) -> Iterator[None]:
         """See `Workspace`: one process at a time writes the file."""
-        from filelock import FileLock, Timeout
-
-        self.home.locks_dir.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.home.locks_dir / f"duckdb-{self.slug}.lock")
-        begun = time.monotonic()
-        while True:
-            try:
-                lock.acquire(timeout=10)
-                break
-            except Timeout:
-                waited = time.monotonic() - begun
-                if waited > LOCK_TIMEOUT_SECONDS:
-                    raise dg.Failure(
-                        f"another process writes {self.file.name} for over {waited:.0f} seconds; end it, or wait",
-                        allow_retries=True,
-                    ) from None
-                self.log.info(f"waiting for another writer of {self.file.name} ({waited:.0f} s)")
-        try:
+        with only_writer(self.home.locks_dir / f"duckdb-{self.slug}.lock", self.file.name, self.log):
             yield
-        finally:
-            lock.release()
 
     def environment(self) -> Mapping[str, str]:
         """See `Workspace`."""

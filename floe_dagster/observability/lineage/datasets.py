@@ -1,19 +1,20 @@
 """What a dataset is called in OpenLineage.
 
 An Iceberg table is named by its location, as OpenLineage's own Spark integration names it, with its name in the catalog
-and its relation in DuckDB as symlinks: so the events of every engine that reads or writes the table speak of one dataset.
-A relation that is not published is named by the DuckDB file, without the path of this machine.
+and in the engine as symlinks: so the events of every engine that reads or writes the table speak of one dataset.
+A relation that is not published is named by the engine: DuckDB by its file, without the path of this machine, Trino by its
+address.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from floe_dagster.schemas.artifacts import ResolvedPlugins
+from floe_dagster.schemas.artifacts import CompiledArtifacts, ResolvedPlugins
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +71,50 @@ class CatalogNames:
         return cls(kind, uri or "iceberg", uri, str(warehouse) if warehouse else None, storage)
 
 
-def duckdb_name(asset: Mapping[str, Any], file: Path) -> tuple[str, str]:
-    """Return namespace and name of a relation in DuckDB.
+@dataclass(frozen=True, slots=True)
+class EngineNames:
+    """How the relations of the engine that a product is computed with are called.
+
+    Args:
+        system: OpenTelemetry's `db.system.name`, and sqlglot's name of its SQL.
+        namespace: Of its relations, as OpenLineage names the data source.
+        database: Where published tables stand under their own names, in the engine; None where the engine only computes
+            them.
+    """
+
+    system: str
+    namespace: str
+    database: str | None = None
+
+    @classmethod
+    def of_artifact(cls, artifact: CompiledArtifacts) -> EngineNames:
+        """Return the names for the compute plugin of an artifact, without anything of this machine."""
+        compute = artifact.plugins.compute if artifact.plugins else None
+        if compute is None or compute.type == "duckdb":
+            profiles: list[Any] = list((artifact.dbt_profiles or {}).values())
+            paths = [output["path"] for profile in profiles for output in profile["outputs"].values()]
+            path = str(paths[0]) if paths else "duckdb"
+            return cls("duckdb", f"duckdb://{PurePosixPath(path).name}")
+        config = compute.config or {}
+        address = ":".join(str(config[name]) for name in ("host", "port") if config.get(name))
+        return cls(compute.type, f"{compute.type}://{address}", config.get("catalog"))
+
+
+def engine_name(asset: Mapping[str, Any], slug: str, engine: EngineNames) -> tuple[str, str]:
+    """Return namespace and name of an asset's relation in the engine.
 
     Args:
         asset: As in the asset index.
-        file: The DuckDB file.
+        slug: Of the product; the schema of what is published.
+        engine: Where it is computed.
     """
-    return f"duckdb://{file.name}", ".".join(asset["relation"])
+    if engine.database is not None and asset["published"]:
+        return engine.namespace, f"{engine.database}.{slug}.{asset['name']}"
+    return engine.namespace, ".".join(asset["relation"])
 
 
 def table_name(
-    asset: Mapping[str, Any], slug: str, location: str, catalog: CatalogNames, file: Path
+    asset: Mapping[str, Any], slug: str, location: str, catalog: CatalogNames, engine: EngineNames
 ) -> DatasetName:
     """Return what a published table is called.
 
@@ -90,16 +123,16 @@ def table_name(
         slug: Of the product; the Iceberg namespace.
         location: Of the table.
         catalog: Where it is registered.
-        file: The DuckDB file that it is computed in.
+        engine: Where it is computed.
     """
     namespace, name = location_name(location)
-    symlinks = ((catalog.namespace, f"{slug}.{asset['name']}"), duckdb_name(asset, file))
+    symlinks = ((catalog.namespace, f"{slug}.{asset['name']}"), engine_name(asset, slug, engine))
     return DatasetName(namespace, name, symlinks)
 
 
-def relation_name(asset: Mapping[str, Any], file: Path) -> DatasetName:
+def relation_name(asset: Mapping[str, Any], engine: EngineNames) -> DatasetName:
     """Return what a relation is called that is not published."""
-    return DatasetName(*duckdb_name(asset, file))
+    return DatasetName(engine.namespace, ".".join(asset["relation"]))
 
 
 def column_inputs(

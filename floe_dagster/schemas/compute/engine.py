@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
@@ -14,6 +14,19 @@ FLOE_HOME_REFERENCE = "{{ env_var('FLOE_HOME') }}"
 
 
 @dataclass(frozen=True, slots=True)
+class ProjectOverlay:
+    """What the dbt project that is compiled gets besides the product's own files.
+
+    Args:
+        configs: Settings by section of `dbt_project.yml` (`models`, `seeds`); what the project says itself wins.
+        macros: Jinja; they override those of the adapter.
+    """
+
+    configs: Mapping[str, Mapping[str, Any]]
+    macros: str
+
+
+@dataclass(frozen=True, slots=True)
 class Engine:
     """A compute engine: one module of this package, listed in its registry.
 
@@ -22,6 +35,8 @@ class Engine:
         plugin: Model of `plugins.compute` for this engine.
         dialect: What sqlglot calls its SQL.
         adapter: Distribution of its dbt adapter.
+        overlay: Gives what the dbt project needs besides its files, from `partition_by` and `sort_by` by model; None where
+            it needs nothing.
         extra: Extra of floe-dagster that brings the adapter; None where it is always there.
         writes_catalog: It writes the platform's Iceberg catalog itself; else this process publishes what it computed.
         dbt_output: Gives what `outputs` of the dbt profile holds, from the product's slug and the settings.
@@ -34,6 +49,7 @@ class Engine:
     adapter: str
     writes_catalog: bool
     dbt_output: Callable[[str, Mapping[str, Any]], dict[str, Any]]
+    overlay: Callable[[Mapping[str, Mapping[str, Sequence[str]]]], ProjectOverlay] | None = None
     extra: str | None = None
 
     @property

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 from floe_dagster.schemas.addresses import Url
 from floe_dagster.schemas.base import Section
 from floe_dagster.schemas.compute.engine import Engine, audit_schema
+from floe_dagster.schemas.compute.trino_project import project_overlay
 from floe_dagster.schemas.secrets import Secret
 
 DEFAULT_PORT = 8080
@@ -156,4 +157,5 @@ TRINO = Engine(
     extra="trino",
     writes_catalog=True,
     dbt_output=_dbt_output,
+    overlay=project_overlay,
 )

@@ -1,0 +1,42 @@
+"""Brings what an engine needs into the dbt project that is compiled; the product's own files stay as they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from floe_dagster.compilation.sources import PROJECT_FILE
+from floe_dagster.schemas.compute import ENGINES
+from floe_dagster.schemas.product import ProductSpec
+
+FOLDER = "floe_macros"
+
+
+def apply_overlay(project_dir: Path, engine: str, spec: ProductSpec) -> None:
+    """Write an engine's settings and macros into a copy of the product's dbt project.
+
+    Args:
+        project_dir: The copy; its `dbt_project.yml` can be read.
+        engine: `plugins.compute.type`.
+        spec: The product spec: layouts of tables.
+    """
+    overlay = ENGINES[engine].overlay
+    if overlay is None:
+        return
+    layouts: dict[str, dict[str, Any]] = {}
+    for transform in spec.transforms or ():
+        if transform.table:
+            layout = {"partition_by": transform.table.partition_by, "sort_by": transform.table.sort_by}
+            layouts[transform.name] = {name: fields for name, fields in layout.items() if fields}
+    wanted = overlay(layouts)
+    path = project_dir / PROJECT_FILE
+    project = yaml.safe_load(path.read_text("utf-8"))
+    for section, configs in wanted.configs.items():
+        project[section] = {**configs, **(project.get(section) or {})}
+    project["macro-paths"] = [*(project.get("macro-paths") or ["macros"]), FOLDER]
+    path.write_text(yaml.safe_dump(project, sort_keys=False, allow_unicode=True), "utf-8")
+    folder = project_dir / FOLDER
+    folder.mkdir(exist_ok=True)
+    (folder / "engine.sql").write_text(wanted.macros, "utf-8")

@@ -1,0 +1,48 @@
+"""One writer at a time, on this machine; between machines a pool of Dagster does it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+LOCK_TIMEOUT_SECONDS = 1800.0
+
+
+@contextmanager
+def only_writer(path: Path, what: str, log: Any) -> Iterator[None]:
+    """Hold the lock of what is written.
+
+    Args:
+        path: Of the lock file; its folder is made.
+        what: For people.
+        log: Is told every ten seconds that another writer is waited for.
+
+    Raises:
+        dg.Failure: It was not to be had; a retry may help.
+    """
+    from filelock import FileLock, Timeout
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    begun = time.monotonic()
+    while True:
+        try:
+            lock.acquire(timeout=10)
+            break
+        except Timeout:
+            waited = time.monotonic() - begun
+            if waited > LOCK_TIMEOUT_SECONDS:
+                raise dg.Failure(
+                    f"another process writes {what} for over {waited:.0f} seconds; end it, or wait",
+                    allow_retries=True,
+                ) from None
+            log.info(f"waiting for another writer of {what} ({waited:.0f} s)")
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,356 @@
+"""Trino: models are Iceberg tables of the platform's catalog from the start, in a schema that is the run's alone.
+
+A published table is cloned into it, dbt writes the clone, and what passes the audit is promoted: metadata moves, no data.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import dagster as dg
+
+from floe_dagster.compilation.bundle import Bundle
+from floe_dagster.compilation.profiles import with_client_tag
+from floe_dagster.definitions.run_metadata import RelationMetadata
+from floe_dagster.definitions.workspaces.base import STATEFUL, PublicationRequest
+from floe_dagster.definitions.workspaces.deferral import write_state
+from floe_dagster.definitions.workspaces.locks import only_writer
+from floe_dagster.engines.errors import EngineError
+from floe_dagster.engines.trino.access import TrinoAccess
+from floe_dagster.engines.trino.queries import TrinoQueries
+from floe_dagster.engines.trino.warehouse import TrinoWarehouse
+from floe_dagster.home import FloeHome
+from floe_dagster.iceberg.clones import drop_clone, drop_clones, make_clone
+from floe_dagster.iceberg.errors import CatalogError
+from floe_dagster.iceberg.promotion import promote
+from floe_dagster.iceberg.publication import PublicationResult
+from floe_dagster.schemas.compute.trino_project import table_properties
+
+AT_ONCE = 4
+"""A clone is mostly waiting for the catalog."""
+
+COPY = "__floe_table"
+"""Ends the name of the table that takes the rows of a relation which dbt does not write as the published table."""
+
+_QUERY_ERROR = re.compile(
+    r'Trino\w*Error\(type=(?P<type>\w+), name=(?P<name>\w+), message="(?P<message>.*?)", query_id=(?P<id>\w+)\)',
+    re.DOTALL,
+)
+_TRANSIENT = re.compile(
+    r"\b(QUERY_QUEUE_FULL|CLUSTER_OUT_OF_MEMORY|NO_NODES_AVAILABLE|REMOTE_HOST_GONE|REMOTE_TASK_ERROR|"
+    r"REMOTE_TASK_MISMATCH|TOO_MANY_REQUESTS_FAILED|PAGE_TRANSPORT_ERROR|PAGE_TRANSPORT_TIMEOUT|SERVER_SHUTTING_DOWN|"
+    r"SERVER_STARTING_UP|SERVER_RESTARTED|ABANDONED_QUERY|EXCHANGE_MANAGER_NOT_CONFIGURED|ICEBERG_COMMIT_ERROR)\b"
+    r"|Failed to establish a new connection|Connection refused|Connection aborted|Max retries exceeded"
+    r"|RemoteDisconnected|Read timed out|error 50[234]"
+)
+_LIMITS = {
+    "QUERY_QUEUE_FULL": "the queue of Trino's resource group is full",
+    "EXCEEDED_LOCAL_MEMORY_LIMIT": "query.max-memory-per-node of Trino",
+    "EXCEEDED_GLOBAL_MEMORY_LIMIT": "query.max-memory of Trino, or query_max_memory in session_properties",
+    "EXCEEDED_TIME_LIMIT": "query.max-run-time or query.max-execution-time of Trino, or the session property of that name",
+    "EXCEEDED_CPU_LIMIT": "query.max-cpu-time of Trino, or query_max_cpu_time in session_properties",
+    "EXCEEDED_SCAN_LIMIT": "query.max-scan-physical-bytes of Trino, or the session property of that name",
+}
+
+
+class TrinoWorkspace:
+    """Builds in the audit schema of the product's Trino catalog.
+
+    Args:
+        slug: Of the product.
+        bundle: What was compiled.
+        assets: Of the asset index by unique id, each after those that it reads.
+        home: The writable folder.
+        log: A logger.
+        run_id: Of the Dagster run; its queries bear it.
+    """
+
+    def __init__(
+        self,
+        slug: str,
+        bundle: Bundle,
+        assets: Mapping[str, dict[str, Any]],
+        home: FloeHome,
+        log: Any,
+        *,
+        run_id: str,
+    ) -> None:
+        artifact = bundle.artifact()
+        assert artifact.plugins is not None
+        self.slug = slug
+        self.bundle = bundle
+        self.assets = assets
+        self.home = home
+        self.log = log
+        self.config = artifact.plugins.compute.config or {}
+        self.tag = f"floe-run={run_id}"
+        self.profiles: Mapping[str, Any] = with_client_tag(artifact.dbt_profiles or {}, slug, self.tag)
+        self.schemas = sorted({asset["relation"][1] for asset in assets.values()})
+        self._environment: dict[str, str] = {}
+        self._cloned: set[str] = set()
+
+    @contextmanager
+    def writing(self, catalog: Any) -> Iterator[None]:
+        """See `Workspace`: left-overs of a run that was killed are taken away before, and this one's after."""
+        self.access = TrinoAccess(self.config)
+        self.queries = TrinoQueries(self.access, self.tag)
+        self.warehouse = TrinoWarehouse(self.access, self.config["catalog"], self.tag)
+        with only_writer(self.home.locks_dir / f"trino-{self.slug}.lock", f"{self.slug} on Trino", self.log):
+            self.access.check()
+            self._environment = self.access.environment
+            for schema in self.schemas:
+                if not catalog.namespace_exists(schema):
+                    catalog.create_namespace_if_not_exists(schema)
+                if left := drop_clones(catalog, schema):
+                    self.log.info(f"left by a run that was killed, and taken away: {', '.join(left)}")
+            finished = False
+            try:
+                yield
+                finished = True
+            finally:
+                self._clean_up(catalog, finished=finished)
+
+    def _clean_up(self, catalog: Any, *, finished: bool) -> None:
+        """End what still runs and take the clones away; what fails here, the next run does."""
+        try:
+            if not finished and (ended := self.queries.cancel()):
+                self.log.info(f"cancelled in Trino: {', '.join(ended)}")
+            for schema in self.schemas:
+                drop_clones(catalog, schema)
+        except Exception as error:  # the run's own end says more than a catalog that is away
+            self.log.warning(
+                f"clones of {self.slug} were left in the catalog; the next run drops them: {error}"
+            )
+
+    def environment(self) -> Mapping[str, str]:
+        """See `Workspace`."""
+        return self._environment
+
+    def arguments(self) -> Sequence[str]:
+        """See `Workspace`: what is not built is read as it is published."""
+        folder = self.home.dbt_target_dir(self.slug).with_name("state")
+        write_state(self.bundle.dbt_manifest(), self.assets.values(), self.slug, folder)
+        return "--defer", "--favor-state", "--state", str(folder)
+
+    def can_test(self, asset: Mapping[str, Any]) -> bool:
+        """See `Workspace`: tests read the published table."""
+        return True
+
+    def prepare(self, catalog: Any, wanted: set[str], *, full_refresh: bool) -> set[str]:
+        """See `Workspace`: what is published and will be written is cloned."""
+        present = self.warehouse.kinds(self.schemas)
+        extra = self._missing(catalog, wanted, present)
+        if extra:
+            names = sorted(self.assets[key]["name"] for key in extra)
+            self.log.info(f"not in the catalog, so built as well: {', '.join(names)}")
+        to_build = wanted | extra
+        published = [self.assets[key] for key in to_build if self.assets[key]["published"]]
+        for asset in published:
+            database, schema, name = self.written(asset)
+            # Not published, and not to be begun with: an increment that was withheld, or a run that was killed.
+            if kind := present.get((schema, name)):
+                self.warehouse.drop((database, schema, name), kind)
+        with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="floe-clone") as pool:
+            for key in pool.map(lambda asset: self._clone(catalog, asset), published):
+                if key is not None:
+                    self._cloned.add(key)
+        return to_build
+
+    def _clone(self, catalog: Any, asset: Mapping[str, Any]) -> str | None:
+        from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
+
+        try:
+            table = catalog.load_table((self.slug, asset["name"]))
+        except (NoSuchTableError, NoSuchNamespaceError):
+            return None
+        _database, schema, name = self.written(asset)
+        make_clone(catalog, table, (schema, name))
+        return str(asset["id"])
+
+    def _missing(self, catalog: Any, wanted: set[str], present: Mapping[tuple[str, str], str]) -> set[str]:
+        build: set[str] = set()
+        pending = [up for key in wanted for up in self.assets[key]["deps"]]
+        while pending:
+            key = pending.pop()
+            asset = self.assets[key]
+            if key in wanted or key in build:
+                continue
+            if asset["published"]:
+                stands = catalog.table_exists((self.slug, asset["name"]))
+            else:
+                stands = (asset["relation"][1], asset["relation"][2]) in present
+            if not stands:
+                build.add(key)
+                pending += asset["deps"]
+        return build
+
+    def written(self, asset: Mapping[str, Any]) -> tuple[str, str, str]:
+        """Return the relation that becomes the published table."""
+        database, schema, name = asset["relation"]
+        return database, schema, f"{name}{COPY}" if is_copied(asset) else name
+
+    def has_clone(self, asset: Mapping[str, Any]) -> bool:
+        """Tell whether an asset was published before this run, so that a clone of it is written."""
+        return asset["id"] in self._cloned
+
+    def node_event(self, event: Mapping[str, Any]) -> None:
+        """See `Workspace`."""
+
+    @contextmanager
+    def built(self, catalog: Any) -> Iterator[BuiltInTrino]:
+        """See `Workspace`."""
+        yield BuiltInTrino(self, catalog)
+
+    def explain(self, message: str) -> str:
+        """See `Workspace`: what Trino says, its query, and the limit where it was one."""
+        found = _QUERY_ERROR.search(message)
+        if not found:
+            return " ".join(line.strip() for line in message.strip().splitlines()[:3])
+        limit = _LIMITS.get(found["name"])
+        said = " ".join(found["message"].split())
+        return f"Trino: {found['name']}: {said}{f' (limit: {limit})' if limit else ''}, query {found['id']}"
+
+    def is_transient(self, message: str) -> bool:
+        """See `Workspace`: nodes that went away, a full queue."""
+        return bool(_TRANSIENT.search(message))
+
+    def failure(self, error: Exception) -> dg.Failure | None:
+        """See `Workspace`."""
+        from trino.exceptions import TrinoQueryError
+
+        if isinstance(error, EngineError):
+            return dg.Failure(str(error), allow_retries=error.transient)
+        if isinstance(error, TrinoQueryError):
+            said = self.explain(str(error))
+            return dg.Failure(said, allow_retries=self.is_transient(said))
+        return None
+
+
+def is_copied(asset: Mapping[str, Any]) -> bool:
+    """Tell whether dbt builds something else than the published table, whose rows are then copied within Trino.
+
+    A view is no table; and rows that are added to a table, or take the place of some, are not the table.
+    """
+    if asset["materialized"] in STATEFUL:
+        return False
+    mode = (asset.get("table") or {}).get("write_mode") or "overwrite"
+    return asset["materialized"] == "view" or mode != "overwrite"
+
+
+class BuiltInTrino:
+    """What stands in the audit schema.
+
+    Args:
+        workspace: Whose it is.
+        catalog: From `open_catalog`.
+    """
+
+    def __init__(self, workspace: TrinoWorkspace, catalog: Any) -> None:
+        self._workspace = workspace
+        self._catalog = catalog
+        # Before anything is promoted: a table that gets its published name stands here no more.
+        self.columns = workspace.warehouse.columns([*workspace.schemas, workspace.slug])
+        self._metadata = RelationMetadata(
+            self.columns, self._count, workspace.assets, workspace.slug, "trino"
+        )
+
+    def _count(self, asset: Mapping[str, Any]) -> int | None:
+        # A published table's rows are counted in its snapshot.
+        return None if asset["published"] else self._workspace.warehouse.count(asset["relation"])
+
+    def describe(self, asset: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
+        """See `BuiltRelations`: with what the model's query took."""
+        metadata = self._metadata.describe(asset, result)
+        query_id = str((result.get("adapter_response") or {}).get("query_id") or "")
+        if not query_id:
+            return metadata
+        metadata["trino/query_id"] = query_id
+        metadata["trino/query"] = dg.MetadataValue.url(self._workspace.access.query_url(query_id))
+        if cost := self._workspace.queries.cost(query_id):
+            metadata |= {
+                "trino/seconds": cost.elapsed_seconds,
+                "trino/queued_seconds": cost.queued_seconds,
+                "trino/cpu_seconds": cost.cpu_seconds,
+                "trino/peak_memory_bytes": cost.peak_memory_bytes,
+                "trino/read_bytes": cost.read_bytes,
+                "trino/written_bytes": cost.written_bytes,
+                "trino/splits": cost.splits,
+            }
+        return metadata
+
+    def publisher(self) -> TrinoPublisher:
+        """See `BuiltRelations`."""
+        return TrinoPublisher(self._workspace, self._catalog, self.columns)
+
+    def published(self, asset: Mapping[str, Any], result: PublicationResult) -> None:
+        """See `BuiltRelations`."""
+
+
+class TrinoPublisher:
+    """Promotes what dbt wrote.
+
+    Args:
+        workspace: Where it stands.
+        catalog: From `open_catalog`.
+        columns: Type by column, by schema and name.
+    """
+
+    def __init__(
+        self,
+        workspace: TrinoWorkspace,
+        catalog: Any,
+        columns: Mapping[tuple[str, str], Mapping[str, str]],
+    ) -> None:
+        self._workspace = workspace
+        self._catalog = catalog
+        self._columns = columns
+
+    def publish(self, request: PublicationRequest) -> PublicationResult:
+        """See `Publisher`."""
+        asset = request.asset
+        _database, schema, name = self._workspace.written(asset)
+        if is_copied(asset):
+            self._copy(request)
+        result = promote(
+            self._catalog,
+            source=(schema, name),
+            target=(request.namespace, request.table),
+            snapshot_properties=request.snapshot_properties,
+            column_docs=request.column_docs,
+            options=request.options,
+        )
+        if self._workspace.has_clone(asset):
+            drop_clone(self._catalog, (schema, name))
+        return result
+
+    def _copy(self, request: PublicationRequest) -> None:
+        from trino.exceptions import TrinoQueryError
+
+        asset, workspace = request.asset, self._workspace
+        source, target = tuple(asset["relation"]), workspace.written(asset)
+        mode = request.options.mode if workspace.has_clone(asset) else "overwrite"
+        columns = list(self._columns.get((source[1].lower(), source[2].lower()), ()))
+        table = asset.get("table") or {}
+        layout = table_properties(table.get("partition_by"), table.get("sort_by"))
+        steps: dict[str, Callable[[], None]] = {
+            "overwrite": lambda: workspace.warehouse.copy(source, target, layout),
+            "append": lambda: workspace.warehouse.append(source, target, columns),
+            "upsert": lambda: workspace.warehouse.upsert(source, target, columns, request.options.key),
+        }
+        try:
+            steps[mode]()
+        except (EngineError, TrinoQueryError) as error:
+            raise CatalogError(
+                f"{request.namespace}.{request.table}: {workspace.explain(str(error))}"
+            ) from error
+
+    def interrupt(self) -> None:
+        """See `Publisher`."""
+        self._workspace.queries.cancel()
+
+    def close(self) -> None:
+        """See `Publisher`."""

@@ -1,0 +1,122 @@
+"""Trino's own word on queries: what they cost, and their end when nobody waits for them any more."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from floe_dagster.engines.trino.access import TrinoAccess
+
+_UNITS = {"B": 1, "kB": 2**10, "MB": 2**20, "GB": 2**30, "TB": 2**40, "PB": 2**50}
+_SECONDS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_QUANTITY = re.compile(r"^(\d+(?:\.\d+)?)\s*([A-Za-z]+)$")
+
+
+@dataclass(frozen=True, slots=True)
+class QueryCost:
+    """What one query took.
+
+    Args:
+        query_id: Trino's.
+        elapsed_seconds: From its creation to its end.
+        queued_seconds: How long it waited to begin.
+        cpu_seconds: Processor time on all nodes.
+        peak_memory_bytes: The most that it held at once, on all nodes.
+        read_bytes: Read from the storage.
+        written_bytes: Written to the storage.
+        splits: Pieces of work.
+    """
+
+    query_id: str
+    elapsed_seconds: float
+    queued_seconds: float
+    cpu_seconds: float
+    peak_memory_bytes: int
+    read_bytes: int
+    written_bytes: int
+    splits: int
+
+
+class TrinoQueries:
+    """The queries of one run, as Trino knows them.
+
+    Args:
+        access: The way to Trino.
+        client_tag: All of the run's queries bear it, and no others.
+    """
+
+    def __init__(self, access: TrinoAccess, client_tag: str) -> None:
+        self._access = access
+        self._tag = client_tag
+
+    def cost(self, query_id: str) -> QueryCost | None:
+        """Return what a query took; None where Trino has forgotten it, or does not say.
+
+        Trino keeps its last queries for a quarter of an hour only. Costs are an extra: no failure here fails a run.
+        """
+        from requests import RequestException
+
+        try:
+            with self._access.session() as session:
+                answer = session.get(
+                    f"{self._access.base_url}/v1/query/{quote(query_id, safe='')}?pruned=true"
+                )
+                found = answer.json() if answer.status_code == 200 else None
+        except (RequestException, ValueError):
+            return None
+        stats = found.get("queryStats") if isinstance(found, dict) else None
+        if not isinstance(stats, dict):
+            return None
+        return QueryCost(
+            query_id,
+            elapsed_seconds=seconds(stats.get("elapsedTime")),
+            queued_seconds=seconds(stats.get("queuedTime")),
+            cpu_seconds=seconds(stats.get("totalCpuTime")),
+            peak_memory_bytes=size(
+                stats.get("peakTotalMemoryReservation") or stats.get("peakUserMemoryReservation")
+            ),
+            read_bytes=size(stats.get("physicalInputDataSize")),
+            written_bytes=size(stats.get("physicalWrittenDataSize")),
+            splits=int(stats.get("totalDrivers") or 0),
+        )
+
+    def cancel(self) -> list[str]:
+        """End every query of the run that still runs or waits; returns their ids.
+
+        A client that just goes away leaves its queries running for minutes.
+        """
+        from requests import RequestException
+
+        ended: list[str] = []
+        try:
+            with self._access.session() as session:
+                answer = session.get(f"{self._access.base_url}/v1/query")
+                for query in answer.json() if answer.status_code == 200 else ():
+                    if self._is_ours(query) and query.get("state") not in ("FINISHED", "FAILED"):
+                        query_id = str(query["queryId"])
+                        session.delete(f"{self._access.base_url}/v1/query/{quote(query_id, safe='')}")
+                        ended.append(query_id)
+        except (RequestException, ValueError):
+            # It is a courtesy to the cluster; Trino gives up by itself in time.
+            return ended
+        return ended
+
+    def _is_ours(self, query: Any) -> bool:
+        if not isinstance(query, dict):
+            return False
+        tags = query.get("clientTags") or (query.get("session") or {}).get("clientTags") or ()
+        return self._tag in tags
+
+
+def size(text: Any) -> int:
+    """Return the bytes of a size as Trino writes it, such as `1.5MB`; 0 where it says none."""
+    found = _QUANTITY.match(str(text or ""))
+    return round(float(found[1]) * _UNITS.get(found[2], 0)) if found else 0
+
+
+def seconds(text: Any) -> float:
+    """Return the seconds of a duration as Trino writes it, such as `1.20m`; 0 where it says none."""
+    found = _QUANTITY.match(str(text or ""))
+    return float(found[1]) * _SECONDS.get(found[2], 0.0) if found else 0.0

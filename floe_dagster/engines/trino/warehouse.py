@@ -1,0 +1,123 @@
+"""What a run asks of Trino besides dbt: which relations stand, and the statements of a publication."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from floe_dagster.engines.trino.access import TrinoAccess
+
+Relation = Sequence[str]
+"""Catalog, schema and name."""
+
+
+class TrinoWarehouse:
+    """One Trino catalog, asked by one run.
+
+    Args:
+        access: The way to Trino.
+        catalog: Trino's name of it.
+        client_tag: All statements bear it.
+    """
+
+    def __init__(self, access: TrinoAccess, catalog: str, client_tag: str) -> None:
+        self._access = access
+        self._catalog = catalog
+        self._tag = client_tag
+
+    def execute(self, sql: str) -> list[list[Any]]:
+        """Run one statement to its end and return its rows.
+
+        Raises:
+            EngineError: Nobody answers, or refuses who asks.
+            trino.exceptions.TrinoQueryError: Trino says what is wrong with the statement.
+        """
+        connection = self._access.connect(client_tags=[self._tag])
+        try:
+            cursor = connection.cursor()
+            cursor.execute(sql)
+            return [list(row) for row in cursor.fetchall()]
+        except Exception as error:
+            raise self._access.error(error) from error
+        finally:
+            connection.close()
+
+    def kinds(self, schemas: Iterable[str]) -> dict[tuple[str, str], str]:
+        """Return what stands in some schemas: `table` or `view` by schema and name.
+
+        Args:
+            schemas: Names; one that does not exist holds nothing.
+        """
+        rows = self.execute(
+            f"select table_schema, table_name, table_type from {quoted(self._catalog)}.information_schema.tables "
+            f"where table_schema in ({_literals(schemas)})"
+        )
+        return {
+            (str(schema), str(name)): "view" if kind == "VIEW" else "table" for schema, name, kind in rows
+        }
+
+    def columns(self, schemas: Iterable[str]) -> dict[tuple[str, str], dict[str, str]]:
+        """Return type by column of all that stands in some schemas, by schema and name."""
+        rows = self.execute(
+            f"select table_schema, table_name, column_name, data_type from {quoted(self._catalog)}"
+            f".information_schema.columns where table_schema in ({_literals(schemas)}) "
+            "order by table_schema, table_name, ordinal_position"
+        )
+        found: dict[tuple[str, str], dict[str, str]] = {}
+        for schema, name, column, kind in rows:
+            found.setdefault((str(schema), str(name)), {})[str(column)] = str(kind)
+        return found
+
+    def count(self, relation: Relation) -> int:
+        """Return the number of rows."""
+        return int(self.execute(f"select count(*) from {rendered(relation)}")[0][0])
+
+    def drop(self, relation: Relation, kind: str) -> None:
+        """Drop a view, or a table with its files: never a clone, whose files are another table's, too."""
+        self.execute(f"drop {kind} if exists {rendered(relation)}")
+
+    def copy(self, source: Relation, target: Relation, properties: Mapping[str, str]) -> None:
+        """Make a table's content that of another relation; the table is made where it is missing.
+
+        Args:
+            source: Is read.
+            target: Is written.
+            properties: Trino's table properties, as they stand in SQL.
+        """
+        listed = ", ".join(f"{name} = {value}" for name, value in properties.items())
+        self.execute(
+            f"create or replace table {rendered(target)} {f'with ({listed}) ' if listed else ''}"
+            f"as select * from {rendered(source)}"
+        )
+
+    def append(self, source: Relation, target: Relation, columns: Sequence[str]) -> None:
+        """Add the rows of a relation to a table, column by name."""
+        names = ", ".join(quoted(name) for name in columns)
+        self.execute(f"insert into {rendered(target)} ({names}) select {names} from {rendered(source)}")
+
+    def upsert(self, source: Relation, target: Relation, columns: Sequence[str], key: Sequence[str]) -> None:
+        """Put the rows of a relation in the place of those with the same key; others are added."""
+        same = " and ".join(f"t.{quoted(name)} is not distinct from s.{quoted(name)}" for name in key)
+        names = ", ".join(quoted(name) for name in columns)
+        values = ", ".join(f"s.{quoted(name)}" for name in columns)
+        others = [name for name in columns if name.lower() not in {part.lower() for part in key}]
+        changed = ", ".join(f"{quoted(name)} = s.{quoted(name)}" for name in others)
+        update = f"when matched then update set {changed} " if others else ""
+        self.execute(
+            f"merge into {rendered(target)} t using {rendered(source)} s on {same} {update}"
+            f"when not matched then insert ({names}) values ({values})"
+        )
+
+
+def quoted(name: str) -> str:
+    """Return a name as an identifier of SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def rendered(relation: Relation) -> str:
+    """Return a relation as it stands in SQL."""
+    return ".".join(quoted(part) for part in relation)
+
+
+def _literals(values: Iterable[str]) -> str:
+    return ", ".join("'" + value.replace("'", "''") + "'" for value in sorted(set(values)))
