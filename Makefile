@@ -14,7 +14,7 @@ export DBT_SEND_ANONYMOUS_USAGE_STATS = false
 export DO_NOT_TRACK = 1
 PYTEST_WORKERS ?= auto
 
-.PHONY: help setup run dev compile docs test test-ui test-services test-trino test-deploy services-up services-down trino-up trino-down demo-local compile-demo build-demo-image build-plus-image demo-check demo bench bench-growth bench-services bench-telemetry audit lint lock lock-check dist sbom check-tag clean
+.PHONY: help setup run dev compile docs test test-ui test-services test-trino test-deploy services-up services-down trino-up trino-down demo-trino demo-local compile-demo build-demo-image build-plus-image demo-check demo bench bench-growth bench-services bench-telemetry audit lint lock lock-check dist sbom check-tag clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1|/' | column -t -s '|'
@@ -75,6 +75,9 @@ test-trino: setup ## tests against a real Trino on two nodes; needs Java 24 or n
 	@$(BIN)/python deploy/services/control.py build
 	@$(BIN)/python deploy/services/trino.py build
 	@$(BIN)/python -m pytest tests/trino $(PYTEST_ARGS)
+
+demo-trino: setup ## the three products on Trino, a node of which is killed on the way; needs Java 24 or newer, too
+	@$(BIN)/python deploy/services/demo_trino.py
 
 demo-local: setup ## the three products through the REST catalog and MinIO, read back by PyIceberg and DuckDB
 	@$(BIN)/python deploy/services/demo.py

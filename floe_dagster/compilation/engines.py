@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from floe_dagster.findings import Finding
 from floe_dagster.schemas.compute import ENGINES, supported_engines
+from floe_dagster.schemas.compute.engine import audit_schema
 from floe_dagster.schemas.manifest import PlatformManifest
 
 SHARED_CATALOGS = ("polaris", "rest")
@@ -64,6 +66,76 @@ def check_engine(
             )
         ]
     return _check_shared(name, types, {"compute": place, **places}) if engine.writes_catalog else []
+
+
+def check_built(engine: str, slug: str, dbt_manifest: Mapping[str, Any], path_prefix: str) -> list[Finding]:
+    """Return what an engine that writes the catalog would build where others see it before its tests have passed.
+
+    Args:
+        engine: `plugins.compute.type`.
+        slug: Of the product.
+        dbt_manifest: dbt's.
+        path_prefix: Folder of the product, for display.
+    """
+    if not ENGINES[engine].writes_catalog:
+        return []
+    schema = audit_schema(slug)
+    findings = []
+    for node in dbt_manifest["nodes"].values():
+        if node["resource_type"] not in ("model", "seed", "snapshot"):
+            continue
+        file = f"{path_prefix}/{node['original_file_path']}"
+        materialized = node["config"].get("materialized")
+        if materialized == "ephemeral":
+            continue
+        if node["schema"] != schema and not node["schema"].startswith(f"{schema}_"):
+            findings.append(
+                Finding(
+                    code="outside-audit-schema",
+                    severity="error",
+                    message=f"{node['resource_type']} {node['name']!r} would be built in schema {node['schema']!r}, where "
+                    f"others see it before its tests have passed: {engine} writes the catalog itself",
+                    file=file,
+                    line=1,
+                    found=node["schema"],
+                    allowed=f"{schema}, or a schema that begins with {schema}_",
+                    fix="Take the macro generate_schema_name, or target_schema, out of the project.",
+                    model=node["name"],
+                )
+            )
+        found = node["config"].get("on_table_exists")
+        if materialized in ("table", "incremental", "seed") and found not in (None, "replace"):
+            findings.append(
+                Finding(
+                    code="drops-its-table",
+                    severity="error",
+                    message=f"{node['resource_type']} {node['name']!r} sets on_table_exists, and would drop what is "
+                    "published to make it anew",
+                    file=file,
+                    line=1,
+                    field="config.on_table_exists",
+                    found=str(found),
+                    allowed="replace",
+                    fix="Remove on_table_exists; the table is replaced in one commit.",
+                    model=node["name"],
+                )
+            )
+        if materialized == "materialized_view":
+            findings.append(
+                Finding(
+                    code="materialized-view",
+                    severity="error",
+                    message=f"model {node['name']!r} is a materialized view, which a REST catalog does not hold",
+                    file=file,
+                    line=1,
+                    field="config.materialized",
+                    found="materialized_view",
+                    allowed="table, incremental, view, ephemeral",
+                    fix="Materialize it as a table.",
+                    model=node["name"],
+                )
+            )
+    return findings
 
 
 def _check_shared(engine: str, types: Mapping[str, str], places: Mapping[str, Place]) -> list[Finding]:

@@ -230,6 +230,7 @@ class Pipeline:
     ) -> dict[str, Any] | None:
         from floe_dagster.compilation import dbt_manifest as dbt
         from floe_dagster.compilation.agreement import check_agreement
+        from floe_dagster.compilation.engines import check_built
         from floe_dagster.compilation.overlay import apply_overlay
         from floe_dagster.compilation.profiles import build_dbt_profiles, dbt_environment, write_profiles
 
@@ -276,6 +277,7 @@ class Pipeline:
         if parsed.manifest is None:
             return None
         self.profiles = profiles
+        self.findings += check_built(engine, self.slug, parsed.manifest, self.shown)
         self._agreement = check_agreement(product, spec.document, parsed.manifest)
         self.findings += [finding for finding in self._agreement if finding.kind == "input"]
         return parsed.manifest

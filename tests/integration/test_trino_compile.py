@@ -126,3 +126,22 @@ def test_dbt_shows_what_it_is_given_and_does_not_log_it(
     written = done.stdout + done.stderr + (tmp_path / "logs" / "dbt.log").read_text()
     assert "401" in written and "host: localhost" in written
     assert hidden not in written
+
+
+def test_what_would_be_seen_before_its_tests_have_passed_is_refused(shop: Path, home: FloeHome) -> None:
+    with (shop.parent / "manifest.yaml").open("a") as file:
+        file.write(PLUGINS.format(who=BASIC))
+    (shop / "macros").mkdir()
+    (shop / "macros" / "names.sql").write_text(
+        "{% macro generate_schema_name(custom, node) %}{{ custom or target.schema }}{% endmacro %}"
+    )
+    (shop / "models" / "orders.sql").write_text("{{ config(schema='shop') }}\nselect 1 as id\n")
+    (shop / "models" / "daily.sql").write_text(
+        "{{ config(on_table_exists='drop') }}\nselect count(*) as n from {{ ref('orders') }}\n"
+    )
+    result = compile_product(shop, home=home)
+    errors = {finding.code: finding for finding in result.findings if finding.severity == "error"}
+    assert set(errors) == {"outside-audit-schema", "drops-its-table"} and result.bundle is None
+    assert errors["outside-audit-schema"].file == "shop/models/orders.sql"
+    assert "'shop'" in errors["outside-audit-schema"].message
+    assert errors["drops-its-table"].model == "daily" and errors["drops-its-table"].allowed == "replace"

@@ -33,6 +33,14 @@ _MACROS = """\
   {%- endif -%}
 {%- endmacro -%}
 
+{#- With a key and no strategy rows take the place of those with the same key, as on DuckDB; dbt-trino would add them. -#}
+{%- macro trino__get_incremental_default_sql(arg_dict) -%}
+  {%- if arg_dict['unique_key'] -%}
+    {{ return(get_incremental_merge_sql(arg_dict)) }}
+  {%- endif -%}
+  {{ return(get_incremental_append_sql(arg_dict)) }}
+{%- endmacro -%}
+
 {%- macro floe_table_layouts() -%}
   {{ return(__LAYOUTS__) }}
 {%- endmacro -%}

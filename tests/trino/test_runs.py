@@ -1,0 +1,295 @@
+"""Runs of a product on a real Trino: what is published, what is withheld, what is left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+import yaml
+from pyiceberg.catalog import Catalog
+
+from floe_dagster.compilation.stages import compile_product
+from floe_dagster.definitions.factory import build_product_definitions
+from floe_dagster.home import FloeHome
+from floe_dagster.iceberg.clones import is_clone
+from tests.services.conftest import Services
+
+AUDIT = "floe_audit_shop"
+SPEC = """\
+apiVersion: floe.dev/v1
+kind: FloeSpec
+metadata: {name: shop, version: 1.0.0, owner: shop@example.com}
+platform: {manifest: ../manifest.yaml}
+transforms:
+  - name: orders
+    table: {partition_by: [month(at)], sort_by: [id desc]}
+  - name: daily
+  - name: history
+  - name: growing
+    table: {write_mode: append}
+"""
+ORDERS = """\
+select c.id, c.name, cast({{ var('factor', 1) }} * c.amount as bigint) as amount,
+       cast(date '2024-01-15' + interval '1' month * (c.id % 3) as timestamp(6)) as at
+from {{ ref('raw_orders') }} as c
+"""
+HISTORY = """\
+{{ config(materialized='incremental', incremental_strategy='merge', unique_key='id') }}
+select id, amount, {{ var('factor', 1) }} as factor from {{ ref('orders') }}
+{% if is_incremental() %} where id > {{ var('after', 3) }} {% endif %}
+"""
+TESTS = """\
+models:
+  - name: orders
+    description: One row per order.
+    columns:
+      - {name: id, description: Number of the order., data_tests: [unique, not_null]}
+      - name: amount
+        data_tests:
+          - accepted_values: {values: ['{{ var("refused", -1) }}'], quote: false, config: {enabled: "{{ var('refuse', false) }}"}}
+"""
+
+
+class Shop:
+    """A product on Trino, and what stands of it."""
+
+    def __init__(self, product: Path, home: FloeHome, catalog: Catalog, instance: dg.DagsterInstance) -> None:
+        self.product = product
+        self.home = home
+        self.catalog = catalog
+        self.instance = instance
+
+    def run(self, *names: str, config: dict[str, Any] | None = None) -> Any:
+        """Compile and run in this process; all of it, or some assets."""
+        result = compile_product(self.product, home=self.home)
+        assert result.bundle is not None, result.findings
+        definitions = build_product_definitions(result.bundle, product_dir=self.product, home=self.home)
+        options: dict[str, Any] = {}
+        if names:
+            options["asset_selection"] = [dg.AssetKey(["shop", name]) for name in names]
+        return definitions.resolve_job_def("shop_run").execute_in_process(
+            raise_on_error=False,
+            instance=self.instance,
+            run_config={"ops": {"shop_dbt": {"config": config or {}}}},
+            **options,
+        )
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """Return the published rows as PyIceberg reads them."""
+        rows: list[dict[str, Any]] = self.catalog.load_table(("shop", name)).scan().to_arrow().to_pylist()
+        return sorted(rows, key=lambda row: str(row))
+
+    def clones(self) -> list[str]:
+        """Return the names of the clones that stand."""
+        found = (self.catalog.load_table(identifier) for identifier in self.catalog.list_tables(AUDIT))
+        return [".".join(table.name()) for table in found if is_clone(table)]
+
+
+def metadata(outcome: Any) -> dict[str, dict[str, Any]]:
+    """Return what each materialization shows, by name of the asset."""
+    return {
+        event.asset_key.path[-1]: {key: value.value for key, value in event.metadata.items()}
+        for event in outcome.asset_materializations_for_node("shop_dbt")
+    }
+
+
+def said(outcome: Any) -> str:
+    """Return why the run failed."""
+    failed = [event for event in outcome.all_events if event.event_type_value == "STEP_FAILURE"]
+    return "\n".join(str(event.event_specific_data.error_display_string) for event in failed)
+
+
+@pytest.fixture
+def on_trino(
+    shop: Path,
+    home: FloeHome,
+    cluster: Any,
+    catalog: Catalog,
+    services: Services,
+    tmp_path: Path,
+    make_shop: Callable[..., Shop],
+) -> Shop:
+    return make_shop(cluster)
+
+
+@pytest.fixture
+def make_shop(
+    shop: Path,
+    home: FloeHome,
+    catalog: Catalog,
+    services: Services,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Callable[..., Shop]]:
+    """Makes the product of these tests on a cluster, and forgets its tables."""
+    (tmp_path / "dagster").mkdir()
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
+    (shop / "floe.yaml").write_text(SPEC)
+    (shop / "dbt_project.yml").write_text(
+        "name: shop\nversion: 1.0.0\nprofile: shop\nmodels: {+materialized: table}\n"
+    )
+    (shop / "seeds").mkdir()
+    (shop / "seeds" / "raw_orders.csv").write_text(
+        "id,name,amount\n" + "".join(f"{n},name {n},{n * 10}\n" for n in range(1, 7))
+    )
+    models = shop / "models"
+    (models / "orders.sql").write_text(ORDERS)
+    (models / "recent.sql").write_text(
+        "{{ config(materialized='view') }}\nselect * from {{ ref('orders') }} where id > 2\n"
+    )
+    (models / "daily.sql").write_text(
+        "select cast(count(*) as bigint) as n, sum(amount) as amount from {{ ref('recent') }}\n"
+    )
+    (models / "history.sql").write_text(HISTORY)
+    (models / "growing.sql").write_text("select max(id) as id from {{ ref('orders') }}\n")
+    (models / "schema.yml").write_text(TESTS)
+
+    def make(cluster: Any) -> Shop:
+        manifest = yaml.safe_load(services.write_manifest(tmp_path / "manifest.yaml").read_text())
+        host, _, port = cluster.url.rpartition("/")[2].rpartition(":")
+        manifest["plugins"]["compute"] = {
+            "type": "trino",
+            "config": {"host": host, "port": int(port), "catalog": "floe"},
+        }
+        (tmp_path / "manifest.yaml").write_text(yaml.safe_dump(manifest, sort_keys=False))
+        return Shop(shop, home, catalog, instance)
+
+    with dg.DagsterInstance.get() as instance:
+        yield make
+    for schema in ("shop", AUDIT):
+        if catalog.namespace_exists(schema):
+            for identifier in catalog.list_tables(schema):
+                catalog.drop_table(identifier)
+            for identifier in catalog.list_views(schema):
+                catalog.drop_view(identifier)
+
+
+def test_a_product_is_published_extended_and_leaves_nothing_behind(on_trino: Shop) -> None:
+    first = on_trino.run()
+    assert first.success, said(first)
+    shown = metadata(first)
+    assert set(shown) == {"raw_orders", "orders", "recent", "daily", "history", "growing"}
+    assert [row["amount"] for row in on_trino.rows("orders")] == [10, 20, 30, 40, 50, 60]
+    assert on_trino.rows("daily") == [{"n": 4, "amount": 180}]
+    assert on_trino.clones() == []
+    table = on_trino.catalog.load_table(("shop", "orders"))
+    assert [field.name for field in table.spec().fields] == ["at_month"]
+    assert table.properties["floe.product"] == "shop"
+    assert table.schema().find_field("id").doc == "Number of the order."
+    snapshot = table.current_snapshot()
+    assert snapshot is not None and snapshot.summary is not None
+    assert snapshot.summary["floe.dagster-run-id"] == first.run_id
+    assert shown["orders"]["iceberg/snapshot_id"] == str(snapshot.snapshot_id)
+    assert shown["orders"]["dagster/row_count"] == 6 and shown["raw_orders"]["dagster/row_count"] == 6
+    assert shown["orders"]["trino/query_id"] in shown["orders"]["trino/query"]
+    assert shown["orders"]["trino/cpu_seconds"] > 0 and shown["orders"]["trino/splits"] > 0
+    lineage = shown["daily"]["dagster/column_lineage"].deps_by_column
+    assert [(dep.asset_key.path[-1], dep.column_name) for dep in lineage["amount"]] == [("recent", "amount")]
+
+    second = on_trino.run(config={"vars": {"factor": 2}})
+    assert second.success, said(second)
+    again = on_trino.catalog.load_table(("shop", "orders"))
+    assert again.metadata.table_uuid == table.metadata.table_uuid
+    assert [field.name for field in again.spec().fields] == ["at_month"]
+    assert again.schema().find_field("id").doc == "Number of the order."
+    current = again.current_snapshot()
+    assert current is not None and current.parent_snapshot_id == snapshot.snapshot_id
+    assert [row["amount"] for row in on_trino.rows("orders")] == [20, 40, 60, 80, 100, 120]
+    # Merged: what the increment does not touch stays.
+    factors = {row["id"]: row["factor"] for row in on_trino.rows("history")}
+    assert factors == {1: 1, 2: 1, 3: 1, 4: 2, 5: 2, 6: 2}
+    assert metadata(second)["history"]["dagster/row_count"] == 6
+    assert on_trino.rows("growing") == [{"id": 6}, {"id": 6}]
+    assert on_trino.clones() == []
+    # What was read before is still there to be read.
+    before = again.scan(snapshot_id=snapshot.snapshot_id).to_arrow().column("amount").to_pylist()
+    assert sorted(before) == [10, 20, 30, 40, 50, 60]
+
+
+def test_what_fails_its_test_never_gets_its_published_name(on_trino: Shop) -> None:
+    refused = on_trino.run(config={"vars": {"refuse": True}})
+    assert not refused.success and "test accepted_values" in said(refused)
+    assert not on_trino.catalog.table_exists(("shop", "orders"))
+    assert not on_trino.catalog.table_exists(("shop", "daily"))
+    assert on_trino.run().success
+    snapshots = {name: on_trino.catalog.load_table(("shop", name)).metadata.current_snapshot_id
+                 for name in ("orders", "daily", "history", "growing")}  # fmt: skip
+    refused = on_trino.run(config={"vars": {"refuse": True, "factor": 7}})
+    assert not refused.success
+    for name, snapshot in snapshots.items():
+        assert on_trino.catalog.load_table(("shop", name)).metadata.current_snapshot_id == snapshot
+    assert [row["amount"] for row in on_trino.rows("orders")] == [10, 20, 30, 40, 50, 60]
+    assert on_trino.clones() == []
+    # The increment that was withheld is not added by the next run, either.
+    assert on_trino.run(config={"vars": {"factor": 3}}).success
+    assert {row["factor"] for row in on_trino.rows("history") if row["id"] > 3} == {3}
+
+
+def test_one_model_reads_what_is_published(on_trino: Shop) -> None:
+    assert on_trino.run().success
+    (on_trino.product / "models" / "orders.sql").write_text(ORDERS.replace("c.id,", "c.id + 100 as id,"))
+    outcome = on_trino.run("daily")
+    assert outcome.success, said(outcome)
+    assert set(metadata(outcome)) == {"daily"}
+    assert on_trino.rows("daily") == [{"n": 4, "amount": 180}]
+
+
+def test_an_error_names_the_model_and_what_trino_says(on_trino: Shop) -> None:
+    (on_trino.product / "models" / "daily.sql").write_text("select nonsense from {{ ref('orders') }}\n")
+    outcome = on_trino.run()
+    assert not outcome.success
+    assert "- daily: dbt: error: Trino: COLUMN_NOT_FOUND: " in said(outcome)
+    assert "'nonsense' cannot be resolved" in said(outcome)
+    assert on_trino.catalog.table_exists(("shop", "orders"))
+
+
+def test_a_view_can_be_published_as_a_table(on_trino: Shop) -> None:
+    (on_trino.product / "models" / "recent.sql").write_text(
+        "{{ config(materialized='view', meta={'floe': {'publish': true}}) }}\n"
+        "select * from {{ ref('orders') }} where id > {{ var('above', 2) }}\n"
+    )
+    assert on_trino.run().success
+    assert [row["id"] for row in on_trino.rows("recent")] == [3, 4, 5, 6]
+    outcome = on_trino.run(config={"vars": {"above": 4}})
+    assert outcome.success, said(outcome)
+    assert [row["id"] for row in on_trino.rows("recent")] == [5, 6]
+    assert on_trino.rows("daily") == [{"n": 2, "amount": 110}]
+
+
+def test_from_duckdb_to_trino_and_back(on_trino: Shop, tmp_path: Path) -> None:
+    manifest = tmp_path / "manifest.yaml"
+    on_both = yaml.safe_load(manifest.read_text())
+    on_duckdb = {**on_both, "plugins": {**on_both["plugins"], "compute": {"type": "duckdb"}}}
+    for number, (document, engine) in enumerate(
+        [(on_duckdb, "duckdb"), (on_both, "trino"), (on_duckdb, "duckdb")]
+    ):
+        manifest.write_text(yaml.safe_dump(document, sort_keys=False))
+        outcome = on_trino.run(config={"vars": {"factor": number + 1, "after": 6 - 2 * number}})
+        assert outcome.success, f"{engine}: {said(outcome)}"
+        assert [row["amount"] for row in on_trino.rows("orders")] == [
+            n * 10 * (number + 1) for n in range(1, 7)
+        ]
+        assert len(on_trino.rows("growing")) == number + 1
+    table = on_trino.catalog.load_table(("shop", "history"))
+    assert len(table.metadata.snapshots) == 3
+    assert {row["id"]: row["factor"] for row in on_trino.rows("history")} == {
+        1: 1,
+        2: 1,
+        3: 3,
+        4: 3,
+        5: 3,
+        6: 3,
+    }
+
+
+def test_without_trino_the_run_says_where_it_looked(on_trino: Shop, tmp_path: Path) -> None:
+    manifest = yaml.safe_load((tmp_path / "manifest.yaml").read_text())
+    manifest["plugins"]["compute"]["config"]["port"] = 1
+    (tmp_path / "manifest.yaml").write_text(yaml.safe_dump(manifest))
+    outcome = on_trino.run()
+    assert not outcome.success
+    assert "Trino at http://127.0.0.1:1 does not answer" in said(outcome)
+    assert "plugins.compute.config.host and port" in said(outcome)

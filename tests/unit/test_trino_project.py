@@ -1,0 +1,58 @@
+"""What the compiled dbt project gets for Trino."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from floe_dagster.compilation.overlay import apply_overlay
+from floe_dagster.schemas.compute.trino_project import table_properties
+from floe_dagster.schemas.product import ProductSpec
+
+
+@pytest.mark.parametrize(
+    ("partition_by", "sort_by", "expected"),
+    [
+        (["region"], None, {"partitioning": "ARRAY['\"region\"']"}),
+        (["day(At)", "bucket(16, id)"], None, {"partitioning": "ARRAY['day(\"at\")', 'bucket(\"id\", 16)']"}),
+        (None, ["at desc", "id"], {"sorted_by": "ARRAY['\"at\" DESC NULLS LAST', '\"id\" ASC NULLS FIRST']"}),
+        (['"it\'s"'], None, {"partitioning": "ARRAY['\"it''s\"']"}),
+        (None, None, {}),
+    ],
+)
+def test_layouts_as_trino_writes_them(
+    partition_by: list[str] | None, sort_by: list[str] | None, expected: dict[str, str]
+) -> None:
+    assert table_properties(partition_by, sort_by) == expected
+
+
+def spec() -> ProductSpec:
+    return ProductSpec.model_validate(
+        {
+            "apiVersion": "floe.dev/v1",
+            "kind": "FloeSpec",
+            "metadata": {"name": "shop", "version": "1.0.0", "owner": "shop@example.com"},
+            "platform": {"manifest": "m.yaml"},
+            "transforms": [{"name": "orders", "table": {"partition_by": ["day(at)"]}}, {"name": "daily"}],
+        }
+    )
+
+
+def test_what_the_project_says_itself_wins(tmp_path: Path) -> None:
+    project = {"name": "shop", "models": {"+on_table_exists": "drop", "shop": {"+materialized": "table"}}}
+    (tmp_path / "dbt_project.yml").write_text(yaml.safe_dump(project))
+    apply_overlay(tmp_path, "trino", spec())
+    found = yaml.safe_load((tmp_path / "dbt_project.yml").read_text())
+    assert found["models"] == {"+on_table_exists": "drop", "shop": {"+materialized": "table"}}
+    assert found["seeds"] == {"+on_table_exists": "replace"}
+    assert found["macro-paths"] == ["macros", "floe_macros"]
+    assert "day(" in (tmp_path / "floe_macros" / "engine.sql").read_text()
+
+
+def test_duckdb_needs_nothing(tmp_path: Path) -> None:
+    (tmp_path / "dbt_project.yml").write_text("name: shop  # as it is\n")
+    apply_overlay(tmp_path, "duckdb", spec())
+    assert [file.name for file in tmp_path.iterdir()] == ["dbt_project.yml"]
+    assert (tmp_path / "dbt_project.yml").read_text() == "name: shop  # as it is\n"
