@@ -216,7 +216,7 @@ class _Promotion:
         return wanted
 
     def _documented(self, schema: Schema, before: Schema | None) -> Schema:
-        """Return a schema with the docs, and the `required` and identifier fields that an engine's rewrite loses."""
+        """Return a schema with docs: those of the product, else those that an engine's rewrite has lost."""
         from pyiceberg.schema import Schema
 
         known = {field.field_id: field for field in before.fields} if before else {}

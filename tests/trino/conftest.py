@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
+import yaml
 from pyiceberg.catalog import Catalog
 
 from floe_dagster.home import FloeHome
@@ -23,6 +25,7 @@ from tests.services.conftest import (  # noqa: F401 - fixtures of tests/services
     services,
     tools,
 )
+from tests.trino.shops import AUDIT, HISTORY, ORDERS, SPEC, TESTS, Shop
 
 
 def _trino() -> Any:
@@ -89,3 +92,61 @@ def catalog(services: Services, home: FloeHome) -> Catalog:  # noqa: F811
     """The catalog that Trino has as `floe`, as PyIceberg sees it."""
     plugins = services.plugins()
     return open_catalog(plugins["catalog"], plugins["storage"], home=home)
+
+
+@pytest.fixture
+def make_shop(
+    shop: Path,
+    home: FloeHome,
+    catalog: Catalog,
+    services: Services,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Callable[..., Shop]]:
+    """Makes the product of these tests on a cluster, and forgets its tables."""
+    (tmp_path / "dagster").mkdir()
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
+    (shop / "floe.yaml").write_text(SPEC)
+    (shop / "dbt_project.yml").write_text(
+        "name: shop\nversion: 1.0.0\nprofile: shop\nmodels: {+materialized: table}\n"
+    )
+    (shop / "seeds").mkdir()
+    (shop / "seeds" / "raw_orders.csv").write_text(
+        "id,name,amount\n" + "".join(f"{n},name {n},{n * 10}\n" for n in range(1, 7))
+    )
+    models = shop / "models"
+    (models / "orders.sql").write_text(ORDERS)
+    (models / "recent.sql").write_text(
+        "{{ config(materialized='view') }}\nselect * from {{ ref('orders') }} where id > 2\n"
+    )
+    (models / "daily.sql").write_text(
+        "select cast(count(*) as bigint) as n, sum(amount) as amount from {{ ref('recent') }}\n"
+    )
+    (models / "history.sql").write_text(HISTORY)
+    (models / "growing.sql").write_text("select max(id) as id from {{ ref('orders') }}\n")
+    (models / "schema.yml").write_text(TESTS)
+
+    def make(cluster: Any) -> Shop:
+        manifest = yaml.safe_load(services.write_manifest(tmp_path / "manifest.yaml").read_text())
+        host, _, port = cluster.url.rpartition("/")[2].rpartition(":")
+        manifest["plugins"]["compute"] = {
+            "type": "trino",
+            "config": {"host": host, "port": int(port), "catalog": "floe"},
+        }
+        (tmp_path / "manifest.yaml").write_text(yaml.safe_dump(manifest, sort_keys=False))
+        return Shop(shop, home, catalog, instance)
+
+    with dg.DagsterInstance.get() as instance:
+        yield make
+    for schema in ("shop", AUDIT):
+        if catalog.namespace_exists(schema):
+            for identifier in catalog.list_tables(schema):
+                catalog.drop_table(identifier)
+            for identifier in catalog.list_views(schema):
+                catalog.drop_view(identifier)
+
+
+@pytest.fixture
+def on_trino(cluster: Any, make_shop: Callable[..., Shop]) -> Shop:
+    """The product on coordinator and one worker."""
+    return make_shop(cluster)

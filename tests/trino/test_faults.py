@@ -11,9 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.trino.test_runs import ORDERS, Shop, make_shop, metadata, said
-
-__all__ = ["make_shop"]
+from tests.trino.shops import ORDERS, Shop, metadata, said
 
 SLOW = (
     "select count(*) as n from {{ ref('raw_orders') }} as o cross join tpch.sf1.lineitem as a "
@@ -62,7 +60,7 @@ def in_background(act: Callable[[], Any]) -> Callable[[], Any]:
 
 def test_a_worker_that_is_killed_costs_an_attempt_and_no_row(
     make_cluster: Callable[..., Any],
-    make_shop: Callable[..., Shop],  # noqa: F811
+    make_shop: Callable[..., Shop],
 ) -> None:
     cluster = make_cluster(workers=1, fault_tolerant=True)
     shop = make_shop(cluster)
@@ -95,7 +93,7 @@ def test_a_worker_that_is_killed_costs_an_attempt_and_no_row(
 
 def test_a_coordinator_that_restarts_ends_the_run_and_a_retry_does_what_is_missing(
     cluster: Any,
-    make_shop: Callable[..., Shop],  # noqa: F811
+    make_shop: Callable[..., Shop],
 ) -> None:
     shop = make_shop(cluster)
     assert shop.run().success
@@ -115,7 +113,7 @@ def test_a_coordinator_that_restarts_ends_the_run_and_a_retry_does_what_is_missi
 
 def test_a_limit_names_itself_and_the_model(
     make_cluster: Callable[..., Any],
-    make_shop: Callable[..., Shop],  # noqa: F811
+    make_shop: Callable[..., Shop],
 ) -> None:
     cluster = make_cluster(workers=0, settings={"query.max-execution-time": "15s"})
     shop = make_shop(cluster)
@@ -131,7 +129,7 @@ def test_a_limit_names_itself_and_the_model(
 
 def test_a_full_queue_names_itself_and_may_be_tried_again(
     make_cluster: Callable[..., Any],
-    make_shop: Callable[..., Shop],  # noqa: F811
+    make_shop: Callable[..., Shop],
 ) -> None:
     groups = {
         "rootGroups": [
@@ -153,7 +151,7 @@ def test_a_full_queue_names_itself_and_may_be_tried_again(
 def test_a_run_that_is_interrupted_leaves_no_query_behind(
     cluster: Any,
     make_shop: Callable[..., Shop],
-    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import dagster as dg
 

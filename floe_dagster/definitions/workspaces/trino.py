@@ -152,7 +152,7 @@ class TrinoWorkspace:
         for asset in published:
             database, schema, name = self.written(asset)
             # Not published, and not to be begun with: an increment that was withheld, or a run that was killed.
-            if kind := present.get((schema, name)):
+            if kind := present.get((schema.lower(), name.lower())):
                 self.warehouse.drop((database, schema, name), kind)
         with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="floe-clone") as pool:
             for key in pool.map(lambda asset: self._clone(catalog, asset), published):
@@ -182,7 +182,8 @@ class TrinoWorkspace:
             if asset["published"]:
                 stands = catalog.table_exists((self.slug, asset["name"]))
             else:
-                stands = (asset["relation"][1], asset["relation"][2]) in present
+                _database, schema, name = asset["relation"]
+                stands = (schema.lower(), name.lower()) in present
             if not stands:
                 build.add(key)
                 pending += asset["deps"]
