@@ -361,8 +361,9 @@ class Cluster:
         if not pid or not control._is_alive(pid):
             return False
         try:
-            # Another process may have got its number since.
-            return str(self.folder / name) in Path(f"/proc/{pid}/cmdline").read_text()
+            # Another process may have got its number since. While one program becomes another there is no command line.
+            command = Path(f"/proc/{pid}/cmdline").read_text()
+            return not command or str(self.folder / name) in command
         except OSError:
             return True
 

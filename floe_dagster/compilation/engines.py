@@ -13,6 +13,24 @@ from floe_dagster.schemas.manifest import PlatformManifest
 SHARED_CATALOGS = ("polaris", "rest")
 """Catalogs that are servers: an engine outside this process reaches them, too."""
 
+METADATA_TABLES = frozenset(
+    {
+        *(
+            "entries",
+            "files",
+            "data_files",
+            "delete_files",
+            "history",
+            "metadata_log_entries",
+            "snapshots",
+            "refs",
+        ),
+        *("manifests", "partitions", "all_data_files", "all_delete_files", "all_files", "all_manifests"),
+        *("all_entries", "position_deletes"),
+    }
+)
+"""`schema.table.files` reads as well as `schema.files`; a REST catalog that finds no table `files` tries the former."""
+
 Place = tuple[str, int]
 
 
@@ -100,6 +118,21 @@ def check_built(engine: str, slug: str, dbt_manifest: Mapping[str, Any], path_pr
                     found=node["schema"],
                     allowed=f"{schema}, or a schema that begins with {schema}_",
                     fix="Take the macro generate_schema_name, or target_schema, out of the project.",
+                    model=node["name"],
+                )
+            )
+        if node["alias"].lower() in METADATA_TABLES:
+            findings.append(
+                Finding(
+                    code="metadata-table-name",
+                    severity="error",
+                    message=f"{node['resource_type']} {node['name']!r} has the name of one of Iceberg's metadata tables: a "
+                    f"catalog that looks for it looks for those of a table {node['schema']!r}",
+                    file=file,
+                    line=1,
+                    found=node["alias"],
+                    allowed=f"any name but {', '.join(sorted(METADATA_TABLES))}",
+                    fix="Give it another name.",
                     model=node["name"],
                 )
             )

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from floe_dagster.iceberg.clones import CLONE_OF, add_schema, check_base, set_main
+from floe_dagster.iceberg.clones import CLONE_OF, add_schema, check_base, cloned_snapshot, set_main
 from floe_dagster.iceberg.commit import (
     PUBLICATION_ID,
     UnknownOutcomeError,
@@ -90,9 +90,13 @@ class _Promotion:
         self.options = options
         self.begun = time.time()
         self.evolved: tuple[str, ...] = ()
+        self.engine: Mapping[str, Any] = {}
 
     def run(self) -> PublicationResult:
         written = self.catalog.load_table(self.source)
+        last = written.metadata.current_snapshot_id
+        if last is not None and last != cloned_snapshot(written):
+            self.engine = summary_of(written, last)
         if self.catalog.table_exists(self.target):
             return self._extend(self.catalog.load_table(self.target), written)
         return self._begin(written)
@@ -105,7 +109,7 @@ class _Promotion:
             check_evolution(published.schema(), schema, self.name, policy=self.options.schema_evolution)
         )
         self._commit(published, clone, schema)
-        return self._result(self.catalog.load_table(self.target), clone, created=False)
+        return self._result(self.catalog.load_table(self.target), created=False)
 
     def _commit(self, published: Table, clone: Table, schema: Schema) -> None:
         from pyiceberg.table import update as change
@@ -193,7 +197,7 @@ class _Promotion:
         if not self.catalog.namespace_exists(self.target[0]):
             self.catalog.create_namespace_if_not_exists(self.target[0])
         self.catalog.rename_table(self.source, self.target)
-        return self._result(self.catalog.load_table(self.target), written, created=True)
+        return self._result(self.catalog.load_table(self.target), created=True)
 
     def _mark(self, table: Table) -> None:
         """Commit a snapshot that changes no row and bears our properties."""
@@ -239,12 +243,11 @@ class _Promotion:
             None,
         )
 
-    def _result(self, table: Table, written: Table, *, created: bool) -> PublicationResult:
+    def _result(self, table: Table, *, created: bool) -> PublicationResult:
         snapshot = table.current_snapshot()
         assert snapshot is not None
         summary = summary_of(table, snapshot.snapshot_id)
-        of_engine = written.current_snapshot()
-        last = summary_of(written, of_engine.snapshot_id) if of_engine else {}
+        last = self.engine
 
         def count(name: str, found: Mapping[str, Any] = summary) -> int:
             return int(found.get(name) or 0)

@@ -77,7 +77,9 @@ def lake(services: Services, home: FloeHome, namespace: str) -> Lake:
 
 
 def rows_of(ids: list[int], **columns: Any) -> pa.Table:
-    return pa.table({"id": pa.array(ids, pa.int64()), "name": [f"n{n}" for n in ids], **columns})
+    return pa.table(
+        {"id": pa.array(ids, pa.int64()), "name": pa.array([f"n{n}" for n in ids], pa.string()), **columns}
+    )
 
 
 def test_what_is_written_to_a_clone_shows_once_it_is_promoted(lake: Lake) -> None:

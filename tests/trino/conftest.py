@@ -25,7 +25,7 @@ from tests.services.conftest import (  # noqa: F401 - fixtures of tests/services
     services,
     tools,
 )
-from tests.trino.shops import AUDIT, HISTORY, ORDERS, SPEC, TESTS, Shop
+from tests.trino.shops import AUDIT, NOT_TOO_MUCH, ORDERS, SPEC, TESTS, TOTALS, Shop
 
 
 def _trino() -> Any:
@@ -120,11 +120,13 @@ def make_shop(
         "{{ config(materialized='view') }}\nselect * from {{ ref('orders') }} where id > 2\n"
     )
     (models / "daily.sql").write_text(
-        "select cast(count(*) as bigint) as n, sum(amount) as amount from {{ ref('recent') }}\n"
+        "select cast(count(*) as bigint) as n, cast(sum(amount) as bigint) as amount from {{ ref('recent') }}\n"
     )
-    (models / "history.sql").write_text(HISTORY)
+    (models / "totals.sql").write_text(TOTALS)
     (models / "growing.sql").write_text("select max(id) as id from {{ ref('orders') }}\n")
     (models / "schema.yml").write_text(TESTS)
+    (shop / "tests").mkdir()
+    (shop / "tests" / "not_too_much.sql").write_text(NOT_TOO_MUCH)
 
     def make(cluster: Any) -> Shop:
         manifest = yaml.safe_load(services.write_manifest(tmp_path / "manifest.yaml").read_text())

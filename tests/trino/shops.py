@@ -23,7 +23,7 @@ transforms:
   - name: orders
     table: {partition_by: [month(at)], sort_by: [id desc]}
   - name: daily
-  - name: history
+  - name: totals
   - name: growing
     table: {write_mode: append}
 """
@@ -32,7 +32,7 @@ select c.id, c.name, cast({{ var('factor', 1) }} * c.amount as bigint) as amount
        cast(date '2024-01-15' + interval '1' month * (c.id % 3) as timestamp(6)) as at
 from {{ ref('raw_orders') }} as c
 """
-HISTORY = """\
+TOTALS = """\
 {{ config(materialized='incremental', incremental_strategy='merge', unique_key='id') }}
 select id, amount, {{ var('factor', 1) }} as factor from {{ ref('orders') }}
 {% if is_incremental() %} where id > {{ var('after', 3) }} {% endif %}
@@ -43,10 +43,8 @@ models:
     description: One row per order.
     columns:
       - {name: id, description: Number of the order., data_tests: [unique, not_null]}
-      - name: amount
-        data_tests:
-          - accepted_values: {values: ['{{ var("refused", -1) }}'], quote: false, config: {enabled: "{{ var('refuse', false) }}"}}
 """
+NOT_TOO_MUCH = "select id from {{ ref('orders') }} where amount > {{ var('most', 1000000) }}\n"
 
 
 class Shop:

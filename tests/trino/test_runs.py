@@ -13,7 +13,7 @@ def test_a_product_is_published_extended_and_leaves_nothing_behind(on_trino: Sho
     first = on_trino.run()
     assert first.success, said(first)
     shown = metadata(first)
-    assert set(shown) == {"raw_orders", "orders", "recent", "daily", "history", "growing"}
+    assert set(shown) == {"raw_orders", "orders", "recent", "daily", "totals", "growing"}
     assert [row["amount"] for row in on_trino.rows("orders")] == [10, 20, 30, 40, 50, 60]
     assert on_trino.rows("daily") == [{"n": 4, "amount": 180}]
     assert on_trino.clones() == []
@@ -41,9 +41,9 @@ def test_a_product_is_published_extended_and_leaves_nothing_behind(on_trino: Sho
     assert current is not None and current.parent_snapshot_id == snapshot.snapshot_id
     assert [row["amount"] for row in on_trino.rows("orders")] == [20, 40, 60, 80, 100, 120]
     # Merged: what the increment does not touch stays.
-    factors = {row["id"]: row["factor"] for row in on_trino.rows("history")}
+    factors = {row["id"]: row["factor"] for row in on_trino.rows("totals")}
     assert factors == {1: 1, 2: 1, 3: 1, 4: 2, 5: 2, 6: 2}
-    assert metadata(second)["history"]["dagster/row_count"] == 6
+    assert metadata(second)["totals"]["dagster/row_count"] == 6
     assert on_trino.rows("growing") == [{"id": 6}, {"id": 6}]
     assert on_trino.clones() == []
     # What was read before is still there to be read.
@@ -52,14 +52,14 @@ def test_a_product_is_published_extended_and_leaves_nothing_behind(on_trino: Sho
 
 
 def test_what_fails_its_test_never_gets_its_published_name(on_trino: Shop) -> None:
-    refused = on_trino.run(config={"vars": {"refuse": True}})
-    assert not refused.success and "test accepted_values" in said(refused)
+    refused = on_trino.run(config={"vars": {"most": 0}})
+    assert not refused.success and "test not_too_much failed" in said(refused)
     assert not on_trino.catalog.table_exists(("shop", "orders"))
     assert not on_trino.catalog.table_exists(("shop", "daily"))
     assert on_trino.run().success
     snapshots = {name: on_trino.catalog.load_table(("shop", name)).metadata.current_snapshot_id
-                 for name in ("orders", "daily", "history", "growing")}  # fmt: skip
-    refused = on_trino.run(config={"vars": {"refuse": True, "factor": 7}})
+                 for name in ("orders", "daily", "totals", "growing")}  # fmt: skip
+    refused = on_trino.run(config={"vars": {"most": 0, "factor": 7}})
     assert not refused.success
     for name, snapshot in snapshots.items():
         assert on_trino.catalog.load_table(("shop", name)).metadata.current_snapshot_id == snapshot
@@ -67,7 +67,7 @@ def test_what_fails_its_test_never_gets_its_published_name(on_trino: Shop) -> No
     assert on_trino.clones() == []
     # The increment that was withheld is not added by the next run, either.
     assert on_trino.run(config={"vars": {"factor": 3}}).success
-    assert {row["factor"] for row in on_trino.rows("history") if row["id"] > 3} == {3}
+    assert {row["factor"] for row in on_trino.rows("totals") if row["id"] > 3} == {3}
 
 
 def test_one_model_reads_what_is_published(on_trino: Shop) -> None:
@@ -75,6 +75,7 @@ def test_one_model_reads_what_is_published(on_trino: Shop) -> None:
     (on_trino.product / "models" / "orders.sql").write_text(ORDERS.replace("c.id,", "c.id + 100 as id,"))
     outcome = on_trino.run("daily")
     assert outcome.success, said(outcome)
+    # The view between them is no table: it is made again, to read what is published.
     assert set(metadata(outcome)) == {"daily"}
     assert on_trino.rows("daily") == [{"n": 4, "amount": 180}]
 
@@ -115,9 +116,9 @@ def test_from_duckdb_to_trino_and_back(on_trino: Shop, tmp_path: Path) -> None:
             n * 10 * (number + 1) for n in range(1, 7)
         ]
         assert len(on_trino.rows("growing")) == number + 1
-    table = on_trino.catalog.load_table(("shop", "history"))
+    table = on_trino.catalog.load_table(("shop", "totals"))
     assert len(table.metadata.snapshots) == 3
-    assert {row["id"]: row["factor"] for row in on_trino.rows("history")} == {
+    assert {row["id"]: row["factor"] for row in on_trino.rows("totals")} == {
         1: 1,
         2: 1,
         3: 3,

@@ -146,7 +146,7 @@ class TrinoWorkspace:
         extra = self._missing(catalog, wanted, present)
         if extra:
             names = sorted(self.assets[key]["name"] for key in extra)
-            self.log.info(f"not in the catalog, so built as well: {', '.join(names)}")
+            self.log.info(f"read and not published, so built as well: {', '.join(names)}")
         to_build = wanted | extra
         published = [self.assets[key] for key in to_build if self.assets[key]["published"]]
         for asset in published:
@@ -183,7 +183,9 @@ class TrinoWorkspace:
                 stands = catalog.table_exists((self.slug, asset["name"]))
             else:
                 _database, schema, name = asset["relation"]
-                stands = (schema.lower(), name.lower()) in present
+                # A view reads what its last run built, clones that are gone: made again, it reads what is published.
+                is_view = asset["materialized"] == "view"
+                stands = (schema.lower(), name.lower()) in present and not is_view
             if not stands:
                 build.add(key)
                 pending += asset["deps"]
@@ -254,7 +256,11 @@ class BuiltInTrino:
         self._workspace = workspace
         self._catalog = catalog
         # Before anything is promoted: a table that gets its published name stands here no more.
-        self.columns = workspace.warehouse.columns([*workspace.schemas, workspace.slug])
+        schemas = [
+            *workspace.schemas,
+            *([workspace.slug] if catalog.namespace_exists(workspace.slug) else []),
+        ]
+        self.columns = workspace.warehouse.columns(schemas)
         self._metadata = RelationMetadata(
             self.columns, self._count, workspace.assets, workspace.slug, "trino"
         )
