@@ -84,7 +84,8 @@ def _run(cluster: Any) -> int:
             time.sleep(0.2)
         if run.poll() is None:
             cluster.stop_node(VICTIM, signal.SIGKILL)
-            print(f"\n*** killed {VICTIM} with SIGKILL; {', '.join(cluster.nodes())} go on ***\n", flush=True)
+            others = [name for name in cluster.names if name != VICTIM]
+            print(f"\n*** killed {VICTIM} with SIGKILL; {' and '.join(others)} go on ***\n", flush=True)
         code = run.wait()
     finally:
         if run.poll() is None:

@@ -253,8 +253,9 @@ class _Promotion:
             return int(found.get(name) or 0)
 
         # Rows that position deletes hide still count as records of their files.
-        rows = count("total-records") - count("total-position-deletes")
-        replaced = created or (last.get("operation") == "overwrite" and not count("total-position-deletes"))
+        hidden = count("total-position-deletes")
+        rows = count("total-records") - hidden
+        replaced = created or (count("added-records", last) == count("total-records") and not hidden)
         deleted = count("deleted-records", last) + count("added-position-deletes", last)
         now = time.time()
         return PublicationResult(
@@ -271,7 +272,7 @@ class _Promotion:
             mode="overwrite" if replaced else "increment",
             written_bytes=count("added-files-size", last),
             inserted=count("added-records", last),
-            deleted=None if created else deleted,
+            deleted=None if replaced else deleted,
             written_files=count("added-data-files", last),
             committed_at=snapshot.timestamp_ms / 1000,
             timeline=(("commit", self.begun, now),),
