@@ -9,5 +9,5 @@ select
     upper({{ clean_text('country') }}) as country,
     coalesce({{ clean_text('segment') }}, 'unknown') as segment,
     cast(signed_up_on as date) as signed_up_on,
-    cast(updated_at as timestamp) as updated_at
+    cast(updated_at as timestamp(6)) as updated_at
 from latest

@@ -4,6 +4,6 @@ select distinct
     {{ money('amount') }} as amount,
     upper({{ clean_text('currency') }}) as currency,
     lower({{ clean_text('status') }}) as status,
-    cast(occurred_at as timestamp) as occurred_at
+    cast(occurred_at as timestamp(6)) as occurred_at
 from {{ ref('raw_transactions') }}
 where transaction_id is not null
