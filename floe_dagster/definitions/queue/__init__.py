@@ -1,1 +1,0 @@
-"""Many products at once: what a run's place in Dagster's queue depends on."""
