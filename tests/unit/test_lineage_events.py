@@ -323,13 +323,19 @@ def test_a_table_is_also_what_catalog_and_engine_call_it() -> None:
 
 def duckdb_artifact(path: str) -> CompiledArtifacts:
     profiles = {"shop": {"target": "floe", "outputs": {"floe": {"type": "duckdb", "path": path}}}}
-    return CompiledArtifacts.model_construct(plugins=None, dbt_profiles=profiles)
+    return artifact_of(plugins=None, dbt_profiles=profiles)
+
+
+def artifact_of(**parts: Any) -> CompiledArtifacts:
+    construct: Any = CompiledArtifacts.model_construct
+    artifact: CompiledArtifacts = construct(**parts)
+    return artifact
 
 
 def test_on_an_engine_that_writes_the_catalog_a_published_table_is_called_as_others_call_it() -> None:
     compute = PluginRef(type="trino", config={"host": "trino.example.com", "port": 8443, "catalog": "floe"})
     plugins = ResolvedPlugins(compute=compute, orchestrator=PluginRef(type="dagster"))
-    engine = EngineNames.of_artifact(CompiledArtifacts.model_construct(plugins=plugins))
+    engine = EngineNames.of_artifact(artifact_of(plugins=plugins))
     asset = {"name": "orders", "relation": ["floe", "floe_audit_shop", "orders"], "published": True}
     namespace = "trino://trino.example.com:8443"
     name = table_name(asset, "shop", "s3://warehouse/shop/orders", REST, engine)
