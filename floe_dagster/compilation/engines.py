@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from floe_dagster.findings import Finding
@@ -15,18 +15,22 @@ SHARED_CATALOGS = ("polaris", "rest")
 
 METADATA_TABLES = frozenset(
     {
-        *(
-            "entries",
-            "files",
-            "data_files",
-            "delete_files",
-            "history",
-            "metadata_log_entries",
-            "snapshots",
-            "refs",
-        ),
-        *("manifests", "partitions", "all_data_files", "all_delete_files", "all_files", "all_manifests"),
-        *("all_entries", "position_deletes"),
+        "entries",
+        "files",
+        "data_files",
+        "delete_files",
+        "history",
+        "metadata_log_entries",
+        "snapshots",
+        "refs",
+        "manifests",
+        "partitions",
+        "all_data_files",
+        "all_delete_files",
+        "all_files",
+        "all_manifests",
+        "all_entries",
+        "position_deletes",
     }
 )
 """`schema.table.files` reads as well as `schema.files`; a REST catalog that finds no table `files` tries the former."""
@@ -97,78 +101,63 @@ def check_built(engine: str, slug: str, dbt_manifest: Mapping[str, Any], path_pr
     """
     if not ENGINES[engine].writes_catalog:
         return []
-    schema = audit_schema(slug)
     findings = []
     for node in dbt_manifest["nodes"].values():
-        if node["resource_type"] not in ("model", "seed", "snapshot"):
-            continue
-        file = f"{path_prefix}/{node['original_file_path']}"
-        materialized = node["config"].get("materialized")
-        if materialized == "ephemeral":
-            continue
-        if node["schema"] != schema and not node["schema"].startswith(f"{schema}_"):
-            findings.append(
+        is_built = node["resource_type"] in ("model", "seed", "snapshot")
+        if is_built and node["config"].get("materialized") != "ephemeral":
+            findings += [
                 Finding(
-                    code="outside-audit-schema",
                     severity="error",
-                    message=f"{node['resource_type']} {node['name']!r} would be built in schema {node['schema']!r}, where "
-                    f"others see it before its tests have passed: {engine} writes the catalog itself",
-                    file=file,
+                    file=f"{path_prefix}/{node['original_file_path']}",
                     line=1,
-                    found=node["schema"],
-                    allowed=f"{schema}, or a schema that begins with {schema}_",
-                    fix="Take the macro generate_schema_name, or target_schema, out of the project.",
                     model=node["name"],
+                    **problem,  # type: ignore[arg-type]
                 )
-            )
-        if node["alias"].lower() in METADATA_TABLES:
-            findings.append(
-                Finding(
-                    code="metadata-table-name",
-                    severity="error",
-                    message=f"{node['resource_type']} {node['name']!r} has the name of one of Iceberg's metadata tables: a "
-                    f"catalog that looks for it looks for those of a table {node['schema']!r}",
-                    file=file,
-                    line=1,
-                    found=node["alias"],
-                    allowed=f"any name but {', '.join(sorted(METADATA_TABLES))}",
-                    fix="Give it another name.",
-                    model=node["name"],
-                )
-            )
-        found = node["config"].get("on_table_exists")
-        if materialized in ("table", "incremental", "seed") and found not in (None, "replace"):
-            findings.append(
-                Finding(
-                    code="drops-its-table",
-                    severity="error",
-                    message=f"{node['resource_type']} {node['name']!r} sets on_table_exists, and would drop what is "
-                    "published to make it anew",
-                    file=file,
-                    line=1,
-                    field="config.on_table_exists",
-                    found=str(found),
-                    allowed="replace",
-                    fix="Remove on_table_exists; the table is replaced in one commit.",
-                    model=node["name"],
-                )
-            )
-        if materialized == "materialized_view":
-            findings.append(
-                Finding(
-                    code="materialized-view",
-                    severity="error",
-                    message=f"model {node['name']!r} is a materialized view, which a REST catalog does not hold",
-                    file=file,
-                    line=1,
-                    field="config.materialized",
-                    found="materialized_view",
-                    allowed="table, incremental, view, ephemeral",
-                    fix="Materialize it as a table.",
-                    model=node["name"],
-                )
-            )
+                for problem in _problems(engine, audit_schema(slug), node)
+            ]
     return findings
+
+
+def _problems(engine: str, schema: str, node: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+    """Yield what a finding says of one node of dbt's manifest."""
+    what = f"{node['resource_type']} {node['name']!r}"
+    materialized, on_table_exists = (node["config"].get(name) for name in ("materialized", "on_table_exists"))
+    if node["schema"] != schema and not node["schema"].startswith(f"{schema}_"):
+        yield {
+            "code": "outside-audit-schema",
+            "message": f"{what} would be built in schema {node['schema']!r}, where others see it before its tests have "
+            f"passed: {engine} writes the catalog itself",
+            "found": node["schema"],
+            "allowed": f"{schema}, or a schema that begins with {schema}_",
+            "fix": "Take the macro generate_schema_name, or target_schema, out of the project.",
+        }
+    if node["alias"].lower() in METADATA_TABLES:
+        yield {
+            "code": "metadata-table-name",
+            "message": f"{what} has the name of one of Iceberg's metadata tables: a catalog that looks for it looks for "
+            f"those of a table {node['schema']!r}",
+            "found": node["alias"],
+            "allowed": f"any name but {', '.join(sorted(METADATA_TABLES))}",
+            "fix": "Give it another name.",
+        }
+    if materialized in ("table", "incremental", "seed") and on_table_exists not in (None, "replace"):
+        yield {
+            "code": "drops-its-table",
+            "message": f"{what} sets on_table_exists, and would drop what is published to make it anew",
+            "field": "config.on_table_exists",
+            "found": str(on_table_exists),
+            "allowed": "replace",
+            "fix": "Remove on_table_exists; the table is replaced in one commit.",
+        }
+    if materialized == "materialized_view":
+        yield {
+            "code": "materialized-view",
+            "message": f"{what} is a materialized view, which a REST catalog does not hold",
+            "field": "config.materialized",
+            "found": "materialized_view",
+            "allowed": "table, incremental, view, ephemeral",
+            "fix": "Materialize it as a table.",
+        }
 
 
 def _check_shared(engine: str, types: Mapping[str, str], places: Mapping[str, Place]) -> list[Finding]:

@@ -167,11 +167,10 @@ class ProductRun:
             if spec.key in selected and self.tests[key]["asset"] in earlier.snapshots
         }
         earlier.checks = recorded_checks(self.context, asked)
-        for key in asked.keys() - earlier.checks.keys():
-            # Its result was never recorded; without its relation the test cannot be repeated alone.
-            asset = self.tests[key]["asset"]
-            if asset in earlier.snapshots and not self.workspace.can_test(self.assets[asset]):
-                del earlier.snapshots[asset]
+        # Where a result was never recorded, the test is repeated; where it cannot be repeated alone, with its table.
+        unrecorded = {self.tests[key]["asset"] for key in asked.keys() - earlier.checks.keys()}
+        for asset in unrecorded - self.workspace.testable(unrecorded):
+            del earlier.snapshots[asset]
         earlier.checks = {
             key: result
             for key, result in earlier.checks.items()
@@ -195,11 +194,7 @@ class ProductRun:
     def _run_dbt(self, to_build: set[str], tests: set[str]) -> dict[str, Any]:
         if not to_build and not tests:
             return {"results": []}
-        return self.build.run(self._selection(to_build, tests), self._dbt_event)
-
-    def _dbt_event(self, event: Mapping[str, Any]) -> None:
-        self.workspace.node_event(event)
-        self.seen.dbt_event(event)
+        return self.build.run(self._selection(to_build, tests), self.seen.dbt_event)
 
     def _selection(self, to_build: set[str], tests: set[str]) -> list[str]:
         if len(to_build) == len(self.assets):

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from floe_dagster.engines.trino.queries import seconds, size
-from floe_dagster.engines.trino.warehouse import quoted, rendered
+from floe_dagster.engines.trino.warehouse import rendered
+from floe_dagster.iceberg.types import quoted
 
 
 @pytest.mark.parametrize(

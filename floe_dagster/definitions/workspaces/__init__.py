@@ -45,7 +45,7 @@ def open_workspace(
         # Its client is not installed everywhere.
         from floe_dagster.definitions.workspaces.trino import TrinoWorkspace
 
-        return TrinoWorkspace(slug, bundle, assets, home, log, run_id=run_id)
+        return TrinoWorkspace(slug, artifact, bundle, assets, home, log, run_id=run_id)
     raise dg.Failure(
         f"this version runs no product on {engine}; name another engine in plugins.compute.type and compile again",
         allow_retries=False,

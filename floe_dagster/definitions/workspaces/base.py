@@ -104,8 +104,12 @@ class Workspace(Protocol):
     def arguments(self) -> Sequence[str]:
         """Return what `dbt build` is told besides the selection."""
 
-    def can_test(self, asset: Mapping[str, Any]) -> bool:
-        """Tell whether the tests of a published table can run without it being built again."""
+    def testable(self, keys: set[str]) -> set[str]:
+        """Return those published tables whose tests can run without them being built again.
+
+        Args:
+            keys: Unique ids of published assets.
+        """
 
     def prepare(self, catalog: Any, wanted: set[str], *, full_refresh: bool) -> set[str]:
         """Bring the workspace to where dbt can begin.
@@ -119,9 +123,6 @@ class Workspace(Protocol):
             Unique ids of what dbt has to build: `wanted`, and what they read that is missing.
         """
 
-    def node_event(self, event: Mapping[str, Any]) -> None:
-        """Take note of one of dbt's structured log events, as it comes."""
-
     def built(self, catalog: Any) -> AbstractContextManager[BuiltRelations]:
         """Open what dbt has built, to publish it."""
 
@@ -133,3 +134,9 @@ class Workspace(Protocol):
 
     def failure(self, error: Exception) -> dg.Failure | None:
         """Return how a run ends with an error of the engine; None where it is none."""
+
+
+def place(asset: Mapping[str, Any]) -> tuple[str, str]:
+    """Return schema and name of an asset's relation, in lower case."""
+    _database, schema, name = asset["relation"]
+    return schema.lower(), name.lower()

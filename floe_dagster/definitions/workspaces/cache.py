@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from floe_dagster.compilation.atomic import write_atomically
-from floe_dagster.definitions.workspaces.base import STATEFUL
+from floe_dagster.definitions.workspaces.base import STATEFUL, place
 from floe_dagster.iceberg.changes import BEFORE_SCHEMA, row_hash
 from floe_dagster.iceberg.errors import PublicationError
 from floe_dagster.iceberg.maintenance import same_content
@@ -175,9 +175,3 @@ class DuckDBCache:
             return loaded if isinstance(loaded, dict) else {}
         except (OSError, ValueError):
             return {}
-
-
-def place(asset: Mapping[str, Any]) -> tuple[str, str]:
-    """Return schema and name of an asset's relation, in lower case."""
-    _database, schema, name = asset["relation"]
-    return schema.lower(), name.lower()

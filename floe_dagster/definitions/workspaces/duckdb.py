@@ -13,14 +13,15 @@ import dagster as dg
 from floe_dagster.compilation.profiles import configured_memory_limit, duckdb_file, with_memory_limit
 from floe_dagster.definitions.duckdb_lock import lock_problem
 from floe_dagster.definitions.run_metadata import RelationColumns, RelationMetadata
-from floe_dagster.definitions.workspaces.base import STATEFUL, PublicationRequest
-from floe_dagster.definitions.workspaces.cache import Before, DuckDBCache, place
+from floe_dagster.definitions.workspaces.base import STATEFUL, PublicationRequest, place
+from floe_dagster.definitions.workspaces.cache import Before, DuckDBCache
 from floe_dagster.definitions.workspaces.locks import only_writer
 from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.publication import PublicationOptions, PublicationResult, publish_relation
 from floe_dagster.iceberg.relation import RelationName, relation_columns
 from floe_dagster.iceberg.types import quoted
 from floe_dagster.memory import duckdb_memory_limit
+from floe_dagster.schemas.compute.duckdb import DUCKDB
 
 _TRANSIENT = re.compile(r"\bIO Error\b|Could not set lock|No space left on device")
 
@@ -75,9 +76,10 @@ class DuckDBWorkspace:
         """See `Workspace`."""
         return ()
 
-    def can_test(self, asset: Mapping[str, Any]) -> bool:
+    def testable(self, keys: set[str]) -> set[str]:
         """See `Workspace`: without its relation in the file a test cannot run alone."""
-        return place(asset) in self.cache.relations()
+        present = self.cache.relations()
+        return {key for key in keys if place(self.assets[key]) in present}
 
     def prepare(self, catalog: Any, wanted: set[str], *, full_refresh: bool) -> set[str]:
         """See `Workspace`: stateful models are brought to what Iceberg holds."""
@@ -124,9 +126,6 @@ class DuckDBWorkspace:
             self.log.error(message)
             raise dg.Failure(message, allow_retries=False) from error
 
-    def node_event(self, event: Mapping[str, Any]) -> None:
-        """See `Workspace`."""
-
     @contextmanager
     def built(self, catalog: Any) -> Iterator[BuiltInDuckDB]:
         """See `Workspace`."""
@@ -164,7 +163,7 @@ class BuiltInDuckDB:
         self._workspace = workspace
         self._catalog = catalog
         self._metadata = RelationMetadata(
-            _columns(con), self._count, workspace.assets, workspace.slug, "duckdb"
+            _columns(con), self._count, workspace.assets, workspace.slug, DUCKDB.dialect
         )
 
     def describe(self, asset: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:

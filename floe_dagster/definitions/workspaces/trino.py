@@ -16,7 +16,7 @@ import dagster as dg
 from floe_dagster.compilation.bundle import Bundle
 from floe_dagster.compilation.profiles import with_client_tag
 from floe_dagster.definitions.run_metadata import RelationMetadata
-from floe_dagster.definitions.workspaces.base import STATEFUL, PublicationRequest
+from floe_dagster.definitions.workspaces.base import STATEFUL, PublicationRequest, place
 from floe_dagster.definitions.workspaces.deferral import write_state
 from floe_dagster.definitions.workspaces.locks import only_writer
 from floe_dagster.engines.errors import EngineError
@@ -28,6 +28,8 @@ from floe_dagster.iceberg.clones import drop_clone, drop_clones, make_clone
 from floe_dagster.iceberg.errors import CatalogError
 from floe_dagster.iceberg.promotion import promote
 from floe_dagster.iceberg.publication import PublicationResult
+from floe_dagster.schemas.artifacts import CompiledArtifacts
+from floe_dagster.schemas.compute.trino import TRINO
 from floe_dagster.schemas.compute.trino_project import table_properties
 
 AT_ONCE = 4
@@ -62,7 +64,8 @@ class TrinoWorkspace:
 
     Args:
         slug: Of the product.
-        bundle: What was compiled.
+        artifact: The compiled artifact.
+        bundle: It came from.
         assets: Of the asset index by unique id, each after those that it reads.
         home: The writable folder.
         log: A logger.
@@ -72,6 +75,7 @@ class TrinoWorkspace:
     def __init__(
         self,
         slug: str,
+        artifact: CompiledArtifacts,
         bundle: Bundle,
         assets: Mapping[str, dict[str, Any]],
         home: FloeHome,
@@ -79,7 +83,6 @@ class TrinoWorkspace:
         *,
         run_id: str,
     ) -> None:
-        artifact = bundle.artifact()
         assert artifact.plugins is not None
         self.slug = slug
         self.bundle = bundle
@@ -136,9 +139,9 @@ class TrinoWorkspace:
         write_state(self.bundle.dbt_manifest(), self.assets.values(), self.slug, folder)
         return "--defer", "--favor-state", "--state", str(folder)
 
-    def can_test(self, asset: Mapping[str, Any]) -> bool:
-        """See `Workspace`: tests read the published table."""
-        return True
+    def testable(self, keys: set[str]) -> set[str]:
+        """See `Workspace`: tests read the published tables."""
+        return keys
 
     def prepare(self, catalog: Any, wanted: set[str], *, full_refresh: bool) -> set[str]:
         """See `Workspace`: what is published and will be written is cloned."""
@@ -182,10 +185,9 @@ class TrinoWorkspace:
             if asset["published"]:
                 stands = catalog.table_exists((self.slug, asset["name"]))
             else:
-                _database, schema, name = asset["relation"]
                 # A view reads what its last run built, clones that are gone: made again, it reads what is published.
                 is_view = asset["materialized"] == "view"
-                stands = (schema.lower(), name.lower()) in present and not is_view
+                stands = place(asset) in present and not is_view
             if not stands:
                 build.add(key)
                 pending += asset["deps"]
@@ -199,9 +201,6 @@ class TrinoWorkspace:
     def has_clone(self, asset: Mapping[str, Any]) -> bool:
         """Tell whether an asset was published before this run, so that a clone of it is written."""
         return asset["id"] in self._cloned
-
-    def node_event(self, event: Mapping[str, Any]) -> None:
-        """See `Workspace`."""
 
     @contextmanager
     def built(self, catalog: Any) -> Iterator[BuiltInTrino]:
@@ -262,7 +261,7 @@ class BuiltInTrino:
         ]
         self.columns = workspace.warehouse.columns(schemas)
         self._metadata = RelationMetadata(
-            self.columns, self._count, workspace.assets, workspace.slug, "trino"
+            self.columns, self._count, workspace.assets, workspace.slug, TRINO.dialect
         )
 
     def _count(self, asset: Mapping[str, Any]) -> int | None:
@@ -338,9 +337,9 @@ class TrinoPublisher:
         from trino.exceptions import TrinoQueryError
 
         asset, workspace = request.asset, self._workspace
-        source, target = tuple(asset["relation"]), workspace.written(asset)
+        source, target = asset["relation"], workspace.written(asset)
         mode = request.options.mode if workspace.has_clone(asset) else "overwrite"
-        columns = list(self._columns.get((source[1].lower(), source[2].lower()), ()))
+        columns = list(self._columns.get(place(asset), ()))
         table = asset.get("table") or {}
         layout = table_properties(table.get("partition_by"), table.get("sort_by"))
         steps: dict[str, Callable[[], None]] = {

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from floe_dagster.engines.trino.access import TrinoAccess
+from floe_dagster.iceberg.types import quoted
 
 Relation = Sequence[str]
 """Catalog, schema and name."""
@@ -107,11 +108,6 @@ class TrinoWarehouse:
             f"merge into {rendered(target)} t using {rendered(source)} s on {same} {update}"
             f"when not matched then insert ({names}) values ({values})"
         )
-
-
-def quoted(name: str) -> str:
-    """Return a name as an identifier of SQL."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 def rendered(relation: Relation) -> str:
