@@ -11,47 +11,70 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import control
 
 FOLDER = control.ROOT / ".floe" / "services"
+MANIFEST = FOLDER / "manifest.yaml"
 
 
 def main() -> int:
     """Run the demo; 0 where every table is the same in all three."""
     from floe_dagster.cli import main as floe
 
-    tools = control.ROOT / ".floe" / "tools"
     try:
-        control.build(tools)
-        control.start(FOLDER, tools)
+        if code := prepare(FOLDER / "home"):
+            return code
     except control.ServiceError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    os.environ |= control._read_environment(FOLDER)
-    os.environ["FLOE_HOME"] = str(FOLDER / "home")
-    os.environ["DAGSTER_HOME"] = str(FOLDER / "home" / "dagster")
-    os.chdir(control.ROOT)
-    manifest = str(FOLDER / "manifest.yaml")
-    print(f"settings for a shell of yours: {FOLDER / 'environment'}, manifest: {manifest}")
-    if code := floe(["platform", "bootstrap", "--manifest", manifest]):
+    print(f"settings for a shell of yours: {FOLDER / 'environment'}, manifest: {MANIFEST}")
+    if code := floe(["platform", "check", "--manifest", str(MANIFEST)]):
         return int(code)
+    if code := subprocess.run(run_command(MANIFEST), check=False).returncode:
+        return code
+    catalog, duckdb = open_tables(MANIFEST), FOLDER / "home" / "duckdb"
+    print(f"\n{'table':42} {'rows':>7}  DuckDB file = PyIceberg = DuckDB on MinIO")
+    return tell_tables(
+        catalog, lambda slug, table: read_back(catalog, slug, table, duckdb / f"{slug}.duckdb")
+    )
+
+
+def prepare(home: Path) -> int:
+    """Start MinIO and the catalog, go into the project, and make what the products need; 0 where all is there.
+
+    Args:
+        home: `FLOE_HOME` of this process from then on, with Dagster's below it.
+
+    Raises:
+        ServiceError: A service cannot be had.
+    """
+    from floe_dagster.cli import main as floe
+
+    tools = control.ROOT / ".floe" / "tools"
+    control.build(tools)
+    control.start(FOLDER, tools)
+    os.environ |= control._read_environment(FOLDER)
+    os.environ["FLOE_HOME"] = str(home)
+    os.environ["DAGSTER_HOME"] = str(home / "dagster")
+    os.chdir(control.ROOT)
+    code = int(floe(["platform", "bootstrap", "--manifest", str(MANIFEST)]))
     # From here on nobody needs the administrators' passwords.
     for name in ("MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD"):
         os.environ.pop(name, None)
-    if code := floe(["platform", "check", "--manifest", manifest]):
-        return int(code)
-    run = subprocess.run(
-        [str(Path(sys.executable).with_name("floe-dagster")), "run", "--manifest", manifest], check=False
-    )
-    if run.returncode:
-        return run.returncode
-    return _read_back(Path(manifest))
+    return code
 
 
-def _read_back(manifest: Path) -> int:
+def run_command(manifest: Path) -> list[str]:
+    """Return the command that runs all products."""
+    return [str(Path(sys.executable).with_name("floe-dagster")), "run", "--manifest", str(manifest)]
+
+
+def open_tables(manifest: Path) -> Any:
+    """Open the catalog of a manifest."""
     import yaml
 
     from floe_dagster.home import FloeHome
@@ -60,16 +83,24 @@ def _read_back(manifest: Path) -> int:
 
     plugins = yaml.safe_load(manifest.read_text())["plugins"]
     home = FloeHome(Path(os.environ["FLOE_HOME"]))
-    catalog = open_catalog(PluginRef(**plugins["catalog"]), PluginRef(**plugins["storage"]), home=home)
-    print(f"\n{'table':42} {'rows':>7}  DuckDB file = PyIceberg = DuckDB on MinIO")
-    different = 0
+    return open_catalog(PluginRef(**plugins["catalog"]), PluginRef(**plugins["storage"]), home=home)
+
+
+def tell_tables(catalog: Any, compare: Callable[[str, str], tuple[int, bool]]) -> int:
+    """Print a line per published table; 0 where there are some, and all are equal.
+
+    Args:
+        catalog: From `open_tables`.
+        compare: Gives the number of rows of a table, and whether all who read it see the same.
+    """
+    found = []
     for product in sorted(control.ROOT.glob("products/*/floe.yaml")):
         slug = product.parent.name
         for identifier in sorted(catalog.list_tables(slug)):
-            rows, equal = read_back(catalog, slug, identifier[-1], home.duckdb_dir / f"{slug}.duckdb")
-            different += not equal
+            rows, equal = compare(slug, identifier[-1])
+            found.append(equal)
             print(f"{slug + '.' + identifier[-1]:42} {rows:>7}  {'yes' if equal else 'NO'}")
-    return 1 if different else 0
+    return 0 if found and all(found) else 1
 
 
 def read_back(catalog: Any, namespace: str, table: str, file: Path) -> tuple[int, bool]:

@@ -8,18 +8,16 @@ count the same rows.
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import control
+import demo
 import trino
 
-FOLDER = control.ROOT / ".floe" / "services"
 TRINO = control.ROOT / ".floe" / "trino-demo"
 MANIFEST = TRINO / "manifest.yaml"
 WORKERS = 2
@@ -28,26 +26,12 @@ VICTIM = "worker-1"
 
 def main() -> int:
     """Run the demo; 0 where the run ended well without the killed node, and all rows are there."""
-    from floe_dagster.cli import main as floe
-
     tools = control.ROOT / ".floe" / "tools"
+    cluster = trino.Cluster(TRINO, tools, demo.FOLDER, trino.Options(workers=WORKERS, fault_tolerant=True))
     try:
         trino.build(tools)
-        control.build(tools)
-        control.start(FOLDER, tools)
-    except control.ServiceError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    os.environ |= control._read_environment(FOLDER)
-    os.environ["FLOE_HOME"] = str(TRINO / "home")
-    os.environ["DAGSTER_HOME"] = str(TRINO / "home" / "dagster")
-    os.chdir(control.ROOT)
-    if code := floe(["platform", "bootstrap", "--manifest", str(FOLDER / "manifest.yaml")]):
-        return int(code)
-    for name in ("MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD"):
-        os.environ.pop(name, None)
-    cluster = trino.Cluster(TRINO, tools, FOLDER, trino.Options(workers=WORKERS, fault_tolerant=True))
-    try:
+        if code := demo.prepare(TRINO / "home"):
+            return code
         print(f"starting Trino with {WORKERS} workers")
         cluster.start()
         _write_manifest(cluster)
@@ -62,7 +46,7 @@ def main() -> int:
 def _write_manifest(cluster: Any) -> None:
     import yaml
 
-    manifest = yaml.safe_load((FOLDER / "manifest.yaml").read_text())
+    manifest = yaml.safe_load(demo.MANIFEST.read_text())
     host, _, port = cluster.url.rpartition("/")[2].rpartition(":")
     settings = {"host": host, "port": int(port), "catalog": "floe"}
     manifest["plugins"]["compute"] = {"type": "trino", "config": settings}
@@ -72,13 +56,7 @@ def _write_manifest(cluster: Any) -> None:
 
 def _run(cluster: Any) -> int:
     """Run all products, and kill a node as soon as models are being built."""
-    command = [
-        str(Path(sys.executable).with_name("floe-dagster")),
-        "run",
-        "--manifest",
-        str(MANIFEST),
-    ]
-    run = subprocess.Popen(command)
+    run = subprocess.Popen(demo.run_command(MANIFEST))
     try:
         while run.poll() is None and not _is_building(cluster):
             time.sleep(0.2)
@@ -106,31 +84,28 @@ def _is_building(cluster: Any) -> bool:
 
 
 def _read_back(cluster: Any) -> int:
-    import yaml
+    catalog = demo.open_tables(MANIFEST)
 
-    from floe_dagster.home import FloeHome
-    from floe_dagster.iceberg.catalogs import open_catalog
-    from floe_dagster.schemas.artifacts import PluginRef
+    def compare(slug: str, table: str) -> tuple[int, bool]:
+        rows = catalog.load_table((slug, table)).scan().to_arrow().num_rows
+        counted = cluster.query(f'select count(*) from floe."{slug}"."{table}"').rows[0][0]
+        return rows, rows == counted
 
-    plugins = yaml.safe_load(MANIFEST.read_text())["plugins"]
-    home = FloeHome(Path(os.environ["FLOE_HOME"]))
-    catalog = open_catalog(PluginRef(**plugins["catalog"]), PluginRef(**plugins["storage"]), home=home)
     print(f"\n{'table':42} {'rows':>7}  PyIceberg = Trino")
-    different = tables = 0
-    for product in sorted(control.ROOT.glob("products/*/floe.yaml")):
-        slug = product.parent.name
-        for identifier in sorted(catalog.list_tables(slug)):
-            rows = catalog.load_table(identifier).scan().to_arrow().num_rows
-            counted = cluster.query(f'select count(*) from floe."{slug}"."{identifier[-1]}"').rows[0][0]
-            different += rows != counted
-            tables += 1
-            print(f"{slug + '.' + identifier[-1]:42} {rows:>7}  {'yes' if rows == counted else 'NO'}")
-        left = catalog.list_tables(f"floe_audit_{slug}")
-        clones = [name for name in left if "floe.clone-of" in catalog.load_table(name).properties]
-        if clones:
-            different += 1
-            print(f"left behind: {clones}")
-    return 1 if different or not tables else 0
+    return demo.tell_tables(catalog, compare) or _tell_clones(catalog)
+
+
+def _tell_clones(catalog: Any) -> int:
+    """Print what the run left in the audit schemas; 0 where it left no clone."""
+    from floe_dagster.iceberg.clones import is_clone
+    from floe_dagster.schemas.compute.engine import audit_schema
+
+    schemas = [audit_schema(product.parent.name) for product in control.ROOT.glob("products/*/floe.yaml")]
+    tables = [catalog.load_table(name) for schema in schemas for name in catalog.list_tables(schema)]
+    clones = sorted(".".join(table.name()) for table in tables if is_clone(table))
+    if clones:
+        print(f"left behind: {', '.join(clones)}")
+    return 1 if clones else 0
 
 
 if __name__ == "__main__":
