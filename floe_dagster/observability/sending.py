@@ -14,9 +14,10 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from floe_dagster.connections import connection_reason
+from floe_dagster.connections import as_it_is, connection_reason
 from floe_dagster.observability.answers import ReceiverAwayError, RecordRefusedError
 from floe_dagster.observability.receiver import Receiver
+from floe_dagster.schemas.addresses import is_loopback
 
 CONNECT_SECONDS = 5.0
 ANSWER_BYTES = 256 << 10
@@ -90,10 +91,10 @@ class HttpSender:
         session.mount("http://", HTTPAdapter(max_retries=0))
         session.mount("https://", HTTPAdapter(max_retries=0))
         # Proxy variables do not decide where events of this machine go.
-        session.trust_env = address.hostname not in ("127.0.0.1", "localhost", "::1")
+        session.trust_env = not is_loopback(address.hostname)
         user = get_auth_from_url(self.url)
-        # A session without any would look into ~/.netrc, and replace the manifest's headers.
-        session.auth = user if any(user) else _as_it_is
+        # What stands in ~/.netrc would replace the manifest's headers.
+        session.auth = user if any(user) else as_it_is
         return session
 
     def _request(self, body: bytes, headers: Mapping[str, str]) -> tuple[Any, dict[str, Any]]:
@@ -280,10 +281,6 @@ def _content(answer: Any, deadline: float) -> bytes:
     # What is left of it would be the next request's answer.
     answer.close()
     return content
-
-
-def _as_it_is(request: Any) -> Any:
-    return request
 
 
 def _rejected(receiver: Receiver, signal: str, answer: bytes) -> str | None:

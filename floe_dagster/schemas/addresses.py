@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
 HIGHEST_PORT = 65_535
+
+
+def is_loopback(host: str | None) -> bool:
+    """Tell whether a host is this machine, without asking for its address."""
+    name = (host or "").strip("[]")
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost"
 
 
 def _check_address(value: str) -> str:

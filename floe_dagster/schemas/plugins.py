@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from floe_dagster.schemas.addresses import Url
+from floe_dagster.schemas.addresses import Url, is_loopback
 from floe_dagster.schemas.base import Section
 from floe_dagster.schemas.compute import Compute
 from floe_dagster.schemas.secrets import Secret
@@ -132,8 +132,7 @@ class MarquezConfig(Section):
     @model_validator(mode="after")
     def _is_encrypted(self) -> MarquezConfig:
         address = urlsplit(self.url)
-        is_loopback = address.hostname in ("localhost", "::1") or (address.hostname or "").startswith("127.")
-        if address.scheme == "http" and not is_loopback and not self.allow_insecure_http:
+        if address.scheme == "http" and not is_loopback(address.hostname) and not self.allow_insecure_http:
             raise ValueError("url is not encrypted: use https://, or set allow_insecure_http: true")
         return self
 

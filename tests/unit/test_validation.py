@@ -130,3 +130,24 @@ def test_preset_with_request_above_limit(tmp_path: Path) -> None:
         tmp_path, MANIFEST + "resource_presets: {small: {cpu_request: 2, cpu_limit: 500m}}\n"
     )
     assert "above its limit" in finding.message and finding.field == "resource_presets.small"
+
+
+@pytest.mark.parametrize(
+    ("url", "is_encrypted_or_here"),
+    [
+        ("http://localhost:5000", True),
+        ("http://127.0.0.1:5000", True),
+        ("http://127.1.2.3:5000", True),
+        ("http://[::1]:5000", True),
+        ("https://marquez.example.com", True),
+        ("http://marquez.example.com", False),
+        ("http://127.example.com", False),
+        ("http://127.0.0.1.example.com", False),
+    ],
+)
+def test_events_go_unencrypted_to_this_machine_alone(
+    tmp_path: Path, url: str, is_encrypted_or_here: bool
+) -> None:
+    plugin = f"plugins: {{lineage_backend: {{type: marquez, config: {{url: '{url}'}}}}}}\n"
+    messages = [finding.message for finding in manifest_findings(tmp_path, MANIFEST + plugin)]
+    assert any("url is not encrypted" in message for message in messages) != is_encrypted_or_here

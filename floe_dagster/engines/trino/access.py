@@ -10,17 +10,17 @@ import ssl
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from floe_dagster.connections import connection_reason
+from floe_dagster.connections import as_it_is, connection_reason
 from floe_dagster.credentials import MissingCredentialError, resolve
 from floe_dagster.engines.errors import EngineError
-from floe_dagster.engines.trino.tokens import ClientCredentials, as_it_is
+from floe_dagster.engines.trino.tokens import ClientCredentials
+from floe_dagster.schemas.addresses import is_loopback
 from floe_dagster.schemas.compute.trino import (
     DEFAULT_PORT,
     DEFAULT_RETRIES,
     DEFAULT_USER,
     PASSWORD_VARIABLE,
     TOKEN_VARIABLE,
-    is_loopback,
 )
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ import time
 from typing import Any
 from urllib.parse import quote_plus, urlsplit
 
-from floe_dagster.connections import connection_reason
+from floe_dagster.connections import as_it_is, connection_reason
 from floe_dagster.engines.errors import EngineError
-from floe_dagster.schemas.compute.trino import is_loopback
+from floe_dagster.schemas.addresses import is_loopback
 
 FIELD = "plugins.compute.config.oauth2"
 ANSWER_SECONDS = 30.0
@@ -173,8 +173,3 @@ def life_seconds(said: Any) -> float:
     except (ValueError, OverflowError):
         return LIFE_SECONDS
     return seconds if math.isfinite(seconds) and seconds > 0 else LIFE_SECONDS
-
-
-def as_it_is(request: Any) -> Any:
-    """Authenticate nobody: where a session has no authentication, requests takes what stands in ~/.netrc."""
-    return request

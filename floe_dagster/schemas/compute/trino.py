@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from ipaddress import ip_address
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
-from floe_dagster.schemas.addresses import Url
+from floe_dagster.schemas.addresses import Url, is_loopback
 from floe_dagster.schemas.base import Section
 from floe_dagster.schemas.compute.engine import Engine, audit_schema
 from floe_dagster.schemas.compute.trino_project import project_overlay
@@ -25,15 +24,6 @@ TOKEN_VARIABLE = f"{_VARIABLES}_TOKEN"
 """What the profile refers to. dbt takes variables of this prefix in profiles alone, and hides their values in its logs."""
 
 _HOST = r"^([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])$"
-
-
-def is_loopback(host: str | None) -> bool:
-    """Tell whether a host is this machine, without asking for its address."""
-    name = (host or "").strip("[]")
-    try:
-        return ip_address(name).is_loopback
-    except ValueError:
-        return name == "localhost"
 
 
 def _check_token_url(url: str) -> str:
