@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import gc
 import json
-import resource
+import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import mean, median
+from statistics import median
 
 from floe_dagster.home import FloeHome
 from floe_dagster.observability.outbox import Outbox
@@ -145,23 +146,34 @@ class Arm:
     def environment(self) -> Mapping[str, str]:
         return {**self.project.environment, "DAGSTER_HOME": str(self.project.home / "dagster")}
 
-    def run(self, models: int, *, counts: bool) -> None:
-        """Run the product once, in a process of its own, until that process has ended."""
+    def run(self, models: int, *, counts: bool, processor: int) -> None:
+        """Run the product once, in a process of its own, until that process has ended.
+
+        Args:
+            models: How many it has.
+            counts: Whether the run is one of those that are compared.
+            processor: The only one that the run and what it starts may use.
+        """
         for receiver in (self.otlp, self.lineage):
             if receiver is not None:
                 receiver.clear()
         shutil.rmtree(self.project.home / "outbox", ignore_errors=True)
         answer = self.project.home / "answer.json"
         code = RUN.format(folder=str(self.project.folder), models=models, answer=str(answer))
-        used = _processor_seconds()
-        done = subprocess.run(
-            [sys.executable, "-c", code], env=dict(self.environment), capture_output=True, text=True
-        )
+        code = f"import os\nos.sched_setaffinity(0, {{{processor}}})\n{code}"
+        written, complaints = self.project.home / "stdout.txt", self.project.home / "stderr.txt"
+        with written.open("w") as stdout, complaints.open("w") as stderr:
+            process = subprocess.Popen(
+                [sys.executable, "-c", code], env=dict(self.environment), stdout=stdout, stderr=stderr
+            )
+            # What this one run and its processes used, also where another goes on beside it.
+            _, status, used = os.wait4(process.pid, 0)
         ended = time.time()
-        if done.returncode != 0 or "Traceback" in done.stderr:
-            self.unclean.append(done.stderr[-3000:])
-        if done.returncode != 0:
-            raise RuntimeError(f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode != 0 or "Traceback" in complaints.read_text():
+            self.unclean.append(complaints.read_text()[-3000:])
+        if process.returncode != 0:
+            raise RuntimeError(f"{written.read_text()[-3000:]}\n{complaints.read_text()[-3000:]}")
         if self.otlp and self.lineage and not self.trouble:
             # All of it has arrived, else it would be no measurement of all of it.
             assert sum(self._waiting().values()) == 0, self._waiting()
@@ -169,7 +181,7 @@ class Arm:
         if counts:
             begun, peak = json.loads(answer.read_text())
             self.times.append(ended - begun)
-            self.processor.append(_processor_seconds() - used)
+            self.processor.append(used.ru_utime + used.ru_stime)
             self.peaks.append(peak)
             self.waiting.append(self._waiting())
 
@@ -178,24 +190,56 @@ class Arm:
         return {signal: Outbox(home.outbox_dir("bench", signal)).pending() for signal in SIGNALS}
 
 
-def measure(root: Path, models: int = 300, rounds: int = 5, events: int = 10_000) -> list[Row]:
-    """Run the arms in turns, each round in another order, after one round that warms up.
+@dataclass
+class Pair:
+    """An arm, and its runs' neighbours.
 
-    With and without all of it, the product runs in two pairs a round, one next to the other and once in each order:
-    the difference is smaller than what one run varies by, and than what a machine varies by within minutes.
+    Args:
+        name: What is peculiar to the receivers.
+        ours: Sends to them.
+        off: Sends nothing.
     """
+
+    name: str
+    ours: Arm
+    off: Arm
+
+    def run(self, models: int, processors: Sequence[int], *, counts: bool) -> None:
+        """Run both at the same time, each on one of two processors."""
+        with ThreadPoolExecutor(2) as pool:
+            runs = [
+                pool.submit(arm.run, models, counts=counts, processor=processor)
+                for arm, processor in zip((self.ours, self.off), processors, strict=True)
+            ]
+        for run in runs:
+            run.result()
+
+
+def measure(root: Path, models: int = 300, rounds: int = 2, events: int = 10_000) -> list[Row]:
+    """Run each arm beside a run with all of it off, after one such pair that warms up.
+
+    A machine's speed varies within minutes by more than what is looked for, so both runs of a pair go on at the same
+    time, each on a processor of its own, and change places for the next pair. What would be sent by an idle processor
+    is sent by the run's own, so that the ratio is rather too high than too low.
+
+    Raises:
+        RuntimeError: Where this process may not use two processors.
+    """
+    processors = sorted(os.sched_getaffinity(0))[:2]
+    if len(processors) < 2:
+        raise RuntimeError("this benchmark needs two processors: two runs go on side by side")
     with ExitStack() as stack:
-        arms = {"off": _arm(root / "off", models, None, None)}
+        arms: list[Pair] = []
         for number, (name, mode) in enumerate([("on", FaultMode.OK), *TROUBLES.items()]):
             receivers = stack.enter_context(_receivers(mode))
-            arms[name] = _arm(root / f"arm-{number}", models, *receivers, trouble=name != "on")
-        troubles = list(TROUBLES)
-        for turn in range(rounds + 1):
-            others = troubles[turn % len(troubles) :] + troubles[: turn % len(troubles)]
-            warming = ["off", "on", *others]
-            for name in ["off", "on", *others, "on", "off"] if turn else warming:
-                arms[name].run(models, counts=turn > 0)
-                print(f"round {turn} of {rounds}, {name}: {arms[name].times[-1:]}", flush=True)
+            ours = _arm(root / f"arm-{number}", models, *receivers, trouble=name != "on")
+            # Each with one of its own: a run is the slower the more of them its tables and event log have seen.
+            arms.append(Pair(name, ours, _arm(root / f"off-{number}", models, None, None)))
+        for turn in range(-1, 2 * rounds):
+            for pair in arms:
+                pair.run(models, processors if turn % 2 else processors[::-1], counts=turn >= 0)
+                times = [arm.times[-1:] for arm in (pair.ours, pair.off)]
+                print(f"pair {turn + 1} of {2 * rounds}, {pair.name} and off: {times}", flush=True)
     rows = _rows(arms, models)
     print(table(rows), flush=True)
     return [*rows, *_events(root / "events", events)]
@@ -231,12 +275,12 @@ def _receivers(mode: FaultMode | None) -> Iterator[tuple[OtlpReceiver, LineageRe
         yield otlp, lineage
 
 
-def _rows(arms: Mapping[str, Arm], models: int) -> list[Row]:
-    off, on = arms["off"], arms["on"]
-    memory = median(off.peaks) / 2**20
-    more = median(on.peaks) / 2**20 - memory
+def _rows(pairs: Sequence[Pair], models: int) -> list[Row]:
+    on, *others = pairs
+    memory = median(on.off.peaks) / 2**20
+    more = median(on.ours.peaks) / 2**20 - memory
     rows = [
-        _row(f"run of {models} models and {2 * models} tests with traces, metrics and lineage", on, off),
+        _row(f"run of {models} models and {2 * models} tests with traces, metrics and lineage", on),
         Row(
             "peak memory of it",
             f"{memory + more:.0f} MiB",
@@ -246,33 +290,25 @@ def _rows(arms: Mapping[str, Arm], models: int) -> list[Row]:
             more * 2**20 <= 50e6,
         ),
     ]
-    for name in TROUBLES:
-        left = {signal: round(median(found[signal] for found in arms[name].waiting)) for signal in SIGNALS}
+    for pair in others:
+        left = {signal: round(median(found[signal] for found in pair.ours.waiting)) for signal in SIGNALS}
         told = ", ".join(f"{count} {signal}" for signal, count in left.items())
-        rows.append(
-            _row(f"the same, collector and lineage backend {name}; then wait: {told}", arms[name], off)
-        )
+        rows.append(_row(f"the same, collector and lineage backend {pair.name}; then wait: {told}", pair))
     return rows
 
 
-def _row(what: str, arm: Arm, off: Arm) -> Row:
-    # By pairs: what else this machine did at the time weighs on both.
-    ratio = median(ours / theirs for ours, theirs in zip(arm.times, _beside(off, arm), strict=True))
-    clean = "" if not arm.unclean else f", {len(arm.unclean)} did not end cleanly"
+def _row(what: str, pair: Pair) -> Row:
+    ours, off = pair.ours, pair.off
+    ratio = median(mine / theirs for mine, theirs in zip(ours.times, off.times, strict=True))
+    clean = "" if not ours.unclean else f", {len(ours.unclean)} did not end cleanly"
     return Row(
         what,
-        f"{median(arm.times):.1f} s, {median(arm.processor):.0f} s of processors{clean}",
-        f"{median(off.times):.1f} s, {median(off.processor):.0f} s of processors (all of it off)",
+        f"{median(ours.times):.1f} s, {median(ours.processor):.0f} s of processors{clean}",
+        f"{median(off.times):.1f} s, {median(off.processor):.0f} s of processors (all of it off, beside it)",
         ratio,
         "<= 1.05",
-        ratio <= 1.05 and not arm.unclean,
+        ratio <= 1.05 and not ours.unclean,
     )
-
-
-def _beside(off: Arm, arm: Arm) -> list[float]:
-    """Return for each run of an arm what it compares with: the run next to it, or its round's."""
-    each = len(off.times) // len(arm.times)
-    return [mean(off.times[first : first + each]) for first in range(0, len(off.times), each)]
 
 
 @contextmanager
@@ -284,12 +320,6 @@ def _no_collections() -> Iterator[None]:
         yield
     finally:
         gc.enable()
-
-
-def _processor_seconds() -> float:
-    """Return what the processes that have ended, and theirs, have computed."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 def _events(root: Path, count: int) -> list[Row]:
