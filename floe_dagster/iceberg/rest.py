@@ -7,26 +7,25 @@ has not begun (no connection, 429).
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
 from pyiceberg.catalog.rest import RestCatalog
 from pyiceberg.catalog.rest.auth import AuthManager, AuthManagerAdapter
-from requests import PreparedRequest, RequestException, Response, Session
+from requests import PreparedRequest, Response, Session
 from requests.adapters import HTTPAdapter
 from urllib3.util.retry import Retry
 
+from floe_dagster import client_credentials
 from floe_dagster.iceberg.errors import CatalogError, NotUsableError
+from floe_dagster.schemas.addresses import is_loopback
 
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 60.0
 ATTEMPTS = 6
 BACKOFF_SECONDS = 0.25
-RENEW_SECONDS = 60.0
-"""A token is renewed so long before it expires, or after four fifths of its life where that is shorter."""
+OAUTH2 = "plugins.catalog.config.oauth2"
 
 
 class Repeat(Retry):
@@ -90,18 +89,17 @@ class ClientCredentials(AuthManager):
     def __init__(
         self, token_url: str, client_id: str, client_secret: str, scope: str, answer_seconds: float
     ) -> None:
-        self._token_url = token_url
-        self._client_id = client_id
-        self._client_secret = client_secret
-        self._scope = scope
-        self._answer_seconds = answer_seconds
-        self._token: str | None = None
-        self._renew_at = 0.0
-        self._lock = threading.Lock()
-        self.refreshes = 0
+        self._tokens = client_credentials.ClientCredentials(
+            token_url, client_id, client_secret, scope, field=OAUTH2, answer_seconds=answer_seconds
+        )
 
     def __repr__(self) -> str:
-        return f"ClientCredentials({self._token_url}, {self._client_id})"
+        return repr(self._tokens)
+
+    @property
+    def refreshes(self) -> int:
+        """How many tokens were issued."""
+        return self._tokens.issued
 
     def auth_header(self) -> str:
         """Return the header of a token that is still good.
@@ -110,63 +108,14 @@ class ClientCredentials(AuthManager):
             NotUsableError: The client is refused.
             CatalogError: No token is to be had.
         """
-        with self._lock:
-            if self._token is None or time.monotonic() >= self._renew_at:
-                self._fetch()
-            return f"Bearer {self._token}"
+        try:
+            return f"Bearer {self._tokens.token()}"
+        except client_credentials.TokenError as error:
+            raise (CatalogError if error.transient else NotUsableError)(str(error)) from None
 
     def renew(self) -> None:
         """Forget the token: the server has refused it."""
-        with self._lock:
-            self._token = None
-
-    def _fetch(self) -> None:
-        form = {
-            "grant_type": "client_credentials",
-            "client_id": self._client_id,
-            "client_secret": self._client_secret,
-            "scope": self._scope,
-        }
-        begun = time.monotonic()
-        for attempt in range(ATTEMPTS):
-            last = attempt == ATTEMPTS - 1
-            try:
-                with bounded_session(self._answer_seconds) as session:
-                    answer = session.post(self._token_url, data=form)
-            except RequestException as error:
-                if not last:
-                    time.sleep(BACKOFF_SECONDS * 2**attempt)
-                    continue
-                from floe_dagster.iceberg.errors import catalog_error
-
-                raise catalog_error(error, "no token was issued") from None
-            # Asking for a token twice harms nobody.
-            if answer.status_code >= 500 and not last:
-                time.sleep(BACKOFF_SECONDS * 2**attempt)
-                continue
-            break
-        try:
-            said = answer.json()
-        except ValueError:
-            said = {}
-        if answer.status_code >= 400 or not isinstance(said, dict) or not said.get("access_token"):
-            raise self._refused(answer.status_code, said if isinstance(said, dict) else {})
-        self._token = str(said["access_token"])
-        life = float(said.get("expires_in") or 3600.0)
-        self._renew_at = begun + max(life - RENEW_SECONDS, life * 0.8)
-        self.refreshes += 1
-
-    def _refused(self, status: int, said: Mapping[str, Any]) -> CatalogError:
-        detail = said.get("error_description") or said.get("error") or f"HTTP {status}"
-        if isinstance(detail, dict):
-            detail = detail.get("message") or f"HTTP {status}"
-        reason = str(detail)[:300]
-        if status in (400, 401, 403):
-            return NotUsableError(
-                f"the token endpoint {self._token_url} refuses client {self._client_id!r}: {reason}. Check client_id, "
-                f"client_secret and scope ({self._scope}) of plugins.catalog.config.oauth2"
-            )
-        return CatalogError(f"the token endpoint {self._token_url} issues no token: {reason}")
+        self._tokens.forget()
 
 
 class _BearerToken(AuthManager):
@@ -208,7 +157,7 @@ class BoundedRestCatalog(RestCatalog):
         if self._floe_auth is not None:
             session.auth = AuthManagerAdapter(self._floe_auth)
         # What ~/.netrc or a proxy variable says must not replace the token.
-        session.trust_env = urlsplit(self.uri).hostname not in ("127.0.0.1", "localhost", "::1")
+        session.trust_env = not is_loopback(urlsplit(self.uri).hostname)
         return session
 
     def _refresh_token(self) -> None:

@@ -13,13 +13,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from floe_dagster import client_credentials as tokens
+from floe_dagster.client_credentials import ClientCredentials, TokenError, life_seconds
 from floe_dagster.engines.errors import EngineError
-from floe_dagster.engines.trino import TrinoAccess, tokens
-from floe_dagster.engines.trino.tokens import ClientCredentials, life_seconds
+from floe_dagster.engines.trino import TrinoAccess
 from tests.receivers.serving import Answer, self_signed, serving
 from tests.token_endpoint import TokenEndpoint, token_endpoint
 
 HUSH = "hush marker&+é"
+FIELD = "plugins.compute.config.oauth2"
 
 
 @pytest.fixture
@@ -30,7 +32,7 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[TokenEndpoint]:
 
 
 def credentials(endpoint: TokenEndpoint, **options: Any) -> ClientCredentials:
-    return ClientCredentials(endpoint.url, "etl", HUSH, **options)
+    return ClientCredentials(endpoint.url, "etl", HUSH, field=FIELD, **options)
 
 
 def config(**more: Any) -> dict[str, Any]:
@@ -42,8 +44,8 @@ def oauth2(endpoint: TokenEndpoint) -> dict[str, Any]:
     return config(http_scheme="https", oauth2=given)
 
 
-def failure(source: ClientCredentials | TrinoAccess) -> EngineError:
-    with pytest.raises(EngineError) as caught:
+def failure(source: ClientCredentials | TrinoAccess) -> TokenError | EngineError:
+    with pytest.raises((TokenError, EngineError)) as caught:
         source.token() if isinstance(source, ClientCredentials) else source.check()
     assert "hush" not in str(caught.value)
     return caught.value
@@ -114,7 +116,7 @@ def test_an_endpoint_that_stays_away(endpoint: TokenEndpoint) -> None:
 
 def test_nobody_listens_at_the_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokens, "PAUSE_SECONDS", 0.01)
-    error = failure(ClientCredentials("http://127.0.0.1:1/token", "etl", HUSH))
+    error = failure(ClientCredentials("http://127.0.0.1:1/token", "etl", HUSH, field=FIELD))
     assert error.transient and "http://127.0.0.1:1/token does not answer: nothing listens there" in str(error)
     assert "plugins.compute.config.oauth2.token_url" in str(error)
 
@@ -186,7 +188,7 @@ def test_whatever_is_answered_a_token_can_be_sent_or_the_error_is_clear(
     endpoint.answers = [Answer(status, json.dumps(said).encode())]
     try:
         token = credentials(endpoint).token()
-    except EngineError as error:
+    except TokenError as error:
         assert "plugins.compute.config.oauth2" in str(error) and HUSH not in str(error)
         assert str(error).isprintable()
     else:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from floe_dagster import client_credentials as tokens
 from floe_dagster.compilation.profiles import (
     build_dbt_profiles,
     dbt_environment,
@@ -19,7 +20,7 @@ from floe_dagster.compilation.profiles import (
     write_profiles,
 )
 from floe_dagster.engines.errors import EngineError
-from floe_dagster.engines.trino import TrinoAccess, tokens
+from floe_dagster.engines.trino import TrinoAccess
 from floe_dagster.home import FloeHome
 from tests.receivers.serving import self_signed
 from tests.token_endpoint import token_endpoint

@@ -10,10 +10,10 @@ import ssl
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from floe_dagster.client_credentials import ClientCredentials, TokenError
 from floe_dagster.connections import as_it_is, connection_reason
 from floe_dagster.credentials import MissingCredentialError, resolve
 from floe_dagster.engines.errors import EngineError
-from floe_dagster.engines.trino.tokens import ClientCredentials
 from floe_dagster.schemas.addresses import is_loopback
 from floe_dagster.schemas.compute.trino import (
     DEFAULT_PORT,
@@ -58,6 +58,7 @@ class TrinoAccess:
                     resolve(oauth2["client_id"], f"{FIELD}.oauth2.client_id", environ) or "",
                     resolve(oauth2["client_secret"], f"{FIELD}.oauth2.client_secret", environ) or "",
                     oauth2.get("scope"),
+                    field=f"{FIELD}.oauth2",
                 )
         except MissingCredentialError as error:
             raise EngineError(str(error), transient=False) from None
@@ -89,7 +90,7 @@ class TrinoAccess:
         if self._password is not None:
             found[PASSWORD_VARIABLE] = self._password
         if self._credentials is not None:
-            found[TOKEN_VARIABLE] = self._credentials.token(fresh=True)
+            found[TOKEN_VARIABLE] = self._token(fresh=True)
         if self._certificate_file:
             # Where only dbt-trino's session knows the certificates, a variable of this name would win.
             found["REQUESTS_CA_BUNDLE"] = self._certificate_file
@@ -237,9 +238,15 @@ class TrinoAccess:
         return {} if is_loopback(self._config["host"]) else dict(get_environ_proxies(self.base_url))
 
     def _show_token(self, request: PreparedRequest) -> PreparedRequest:
-        assert self._credentials is not None
-        request.headers["Authorization"] = f"Bearer {self._credentials.token()}"
+        request.headers["Authorization"] = f"Bearer {self._token()}"
         return request
+
+    def _token(self, *, fresh: bool = False) -> str:
+        assert self._credentials is not None
+        try:
+            return self._credentials.token(fresh=fresh)
+        except TokenError as error:
+            raise EngineError(str(error), transient=error.transient) from None
 
     def _refused(self, status: int, said: str) -> EngineError:
         who = f"user {self.user!r}" if self.user else "the token"

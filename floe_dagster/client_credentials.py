@@ -1,4 +1,4 @@
-"""OAuth2 client credentials for Trino: a token that is renewed before it expires."""
+"""OAuth2 client credentials, for Trino and for catalogs: a token that is renewed before it expires."""
 
 from __future__ import annotations
 
@@ -11,14 +11,12 @@ from typing import Any
 from urllib.parse import quote_plus, urlsplit
 
 from floe_dagster.connections import as_it_is, connection_reason
-from floe_dagster.engines.errors import EngineError
 from floe_dagster.schemas.addresses import is_loopback
 
-FIELD = "plugins.compute.config.oauth2"
 ANSWER_SECONDS = 30.0
 ANSWER_BYTES = 256 << 10
 """What is read of an answer at most; tokens have a few kilobytes."""
-ATTEMPTS = 4
+ATTEMPTS = 6
 PAUSE_SECONDS = 0.25
 LIFE_SECONDS = 3600.0
 """Of a token whose endpoint does not say."""
@@ -26,6 +24,19 @@ RENEW_SECONDS = 60.0
 """A token is renewed so long before it expires, or after four fifths of its life where that is later."""
 
 _TOKEN = re.compile(r"[\x21-\x7e]+")
+
+
+class TokenError(Exception):
+    """No token is to be had.
+
+    Args:
+        message: Why, and which setting to look at.
+        transient: Whether trying again may help.
+    """
+
+    def __init__(self, message: str, *, transient: bool) -> None:
+        super().__init__(message)
+        self.transient = transient
 
 
 class ClientCredentials:
@@ -36,6 +47,7 @@ class ClientCredentials:
         client_id: No secret.
         client_secret: Never shown.
         scope: OAuth2 scope; the endpoint's own when None.
+        field: The settings in the manifest, for messages.
         answer_seconds: How long the whole answer may take.
     """
 
@@ -45,16 +57,21 @@ class ClientCredentials:
         client_id: str,
         client_secret: str,
         scope: str | None = None,
+        *,
+        field: str,
         answer_seconds: float = ANSWER_SECONDS,
     ) -> None:
         self._token_url = token_url
         self._client_id = client_id
         self._client_secret = client_secret
         self._scope = scope
+        self._field = field
         self._answer_seconds = answer_seconds
         self._token = ""
         self._renew_at = 0.0
         self._lock = threading.Lock()
+        self.issued = 0
+        """How many tokens were issued."""
 
     def __repr__(self) -> str:
         return f"ClientCredentials({self._token_url}, {self._client_id})"
@@ -66,14 +83,20 @@ class ClientCredentials:
             fresh: Fetch one whose whole life lies before it, for somebody who cannot renew it.
 
         Raises:
-            EngineError: The client is refused, or no token is to be had.
+            TokenError: The client is refused, or no token is to be had.
         """
         with self._lock:
             if fresh or not self._token or time.monotonic() >= self._renew_at:
                 begun = time.monotonic()
                 self._token, life = self._parse(*self._ask())
                 self._renew_at = begun + max(life - RENEW_SECONDS, life * 0.8)
+                self.issued += 1
             return self._token
+
+    def forget(self) -> None:
+        """Fetch another token next time: the server has refused this one."""
+        with self._lock:
+            self._token = ""
 
     def _ask(self) -> tuple[int, bytes]:
         """Return status and body of the answer; asking twice harms nobody."""
@@ -81,7 +104,7 @@ class ClientCredentials:
             is_last = attempt == ATTEMPTS - 1
             try:
                 status, body = self._post()
-            except EngineError:
+            except TokenError:
                 if is_last:
                     raise
             else:
@@ -124,8 +147,8 @@ class ClientCredentials:
                     return answer.status_code, body
         except (requests.RequestException, HTTPError) as error:
             reason = connection_reason(error) or type(error).__name__
-            raise EngineError(
-                f"the token endpoint {self._token_url} does not answer: {reason}. Check {FIELD}.token_url",
+            raise TokenError(
+                f"the token endpoint {self._token_url} does not answer: {reason}. Check {self._field}.token_url",
                 transient=True,
             ) from None
 
@@ -137,28 +160,31 @@ class ClientCredentials:
         if not isinstance(said, dict):
             said = {}
         if status in (400, 401, 403):
-            raise EngineError(
+            raise TokenError(
                 f"the token endpoint {self._token_url} refuses client {self._client_id!r}: "
-                f"{self._reason(said) or f'HTTP {status}'}. Check client_id, client_secret and scope of {FIELD}",
+                f"{self._reason(said) or f'HTTP {status}'}. Check client_id, client_secret and scope of {self._field}",
                 transient=False,
             )
         if status != 200:
-            raise EngineError(
+            raise TokenError(
                 f"the token endpoint {self._token_url} issues no token: {self._reason(said) or f'HTTP {status}'}. "
-                f"Check {FIELD}.token_url",
+                f"Check {self._field}.token_url",
                 transient=status >= 500 or status == 429,
             )
         token = said.get("access_token")
         if not isinstance(token, str) or not _TOKEN.fullmatch(token):
-            raise EngineError(
+            raise TokenError(
                 f"the answer of the token endpoint {self._token_url} is no JSON with an access_token. Check "
-                f"{FIELD}.token_url",
+                f"{self._field}.token_url",
                 transient=False,
             )
         return token, life_seconds(said.get("expires_in"))
 
     def _reason(self, said: dict[str, Any]) -> str:
         found = said.get("error_description") or said.get("error")
+        if isinstance(found, dict):
+            # As Iceberg's REST catalogs say it.
+            found = found.get("message")
         text = found if isinstance(found, str) else ""
         # Some endpoints repeat what they were sent.
         for secret in (self._client_secret, quote_plus(self._client_secret)):
