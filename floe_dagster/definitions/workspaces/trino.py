@@ -45,7 +45,7 @@ _QUERY_ERROR = re.compile(
 _TRANSIENT = re.compile(
     r"\b(QUERY_QUEUE_FULL|CLUSTER_OUT_OF_MEMORY|NO_NODES_AVAILABLE|REMOTE_HOST_GONE|REMOTE_TASK_ERROR|"
     r"REMOTE_TASK_MISMATCH|TOO_MANY_REQUESTS_FAILED|PAGE_TRANSPORT_ERROR|PAGE_TRANSPORT_TIMEOUT|SERVER_SHUTTING_DOWN|"
-    r"SERVER_STARTING_UP|SERVER_RESTARTED|ABANDONED_QUERY|EXCHANGE_MANAGER_NOT_CONFIGURED|ICEBERG_COMMIT_ERROR)\b"
+    r"SERVER_STARTING_UP|SERVER_RESTARTED|ABANDONED_QUERY|ICEBERG_COMMIT_ERROR)\b"
     r"|Failed to establish a new connection|Connection refused|Connection aborted|Max retries exceeded"
     r"|RemoteDisconnected|Read timed out|error 50[234]"
 )
@@ -112,7 +112,8 @@ class TrinoWorkspace:
                     self.log.info(f"left by a run that was killed, and taken away: {', '.join(left)}")
             finished = False
             try:
-                yield
+                with self.queries.remembered():
+                    yield
                 finished = True
             finally:
                 self._clean_up(catalog, finished=finished)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+from floe_dagster.engines.errors import EngineError
 from floe_dagster.engines.trino.access import TrinoAccess
 
 _UNITS = {"B": 1, "kB": 2**10, "MB": 2**20, "GB": 2**30, "TB": 2**40, "PB": 2**50}
@@ -50,37 +54,71 @@ class TrinoQueries:
     def __init__(self, access: TrinoAccess, client_tag: str) -> None:
         self._access = access
         self._tag = client_tag
+        self._costs: dict[str, QueryCost] = {}
 
     def cost(self, query_id: str) -> QueryCost | None:
         """Return what a query took; None where Trino has forgotten it, or does not say.
 
-        Trino keeps its last queries for a quarter of an hour only. Costs are an extra: no failure here fails a run.
+        Costs are an extra: no failure here fails a run.
         """
+        if query_id not in self._costs:
+            found = self._ask(f"query/{quote(query_id, safe='')}?pruned=true")
+            if isinstance(found, dict):
+                self._keep(query_id, found)
+        return self._costs.get(query_id)
+
+    @contextmanager
+    def remembered(self, every_seconds: float = 60.0) -> Iterator[None]:
+        """Keep what the run's queries took as they end: Trino itself forgets them after a quarter of an hour.
+
+        Args:
+            every_seconds: How often Trino is asked.
+        """
+        over = threading.Event()
+
+        def watch() -> None:
+            while not over.wait(every_seconds):
+                self.remember()
+
+        thread = threading.Thread(target=watch, name="floe-trino-costs", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+
+    def remember(self) -> None:
+        """Keep what those of the run's queries took that have ended."""
+        found = self._ask("query")
+        for query in found if isinstance(found, list) else ():
+            if self._is_ours(query) and query.get("state") == "FINISHED":
+                self._keep(str(query["queryId"]), query)
+
+    def _ask(self, path: str) -> Any:
         from requests import RequestException
 
         try:
             with self._access.session() as session:
-                answer = session.get(
-                    f"{self._access.base_url}/v1/query/{quote(query_id, safe='')}?pruned=true"
-                )
-                found = answer.json() if answer.status_code == 200 else None
-        except (RequestException, ValueError):
+                answer = session.get(f"{self._access.base_url}/v1/{path}")
+                return answer.json() if answer.status_code == 200 else None
+        except (EngineError, RequestException, ValueError):
             return None
-        stats = found.get("queryStats") if isinstance(found, dict) else None
-        if not isinstance(stats, dict):
-            return None
-        return QueryCost(
-            query_id,
-            elapsed_seconds=seconds(stats.get("elapsedTime")),
-            queued_seconds=seconds(stats.get("queuedTime")),
-            cpu_seconds=seconds(stats.get("totalCpuTime")),
-            peak_memory_bytes=size(
-                stats.get("peakTotalMemoryReservation") or stats.get("peakUserMemoryReservation")
-            ),
-            read_bytes=size(stats.get("physicalInputDataSize")),
-            written_bytes=size(stats.get("physicalWrittenDataSize")),
-            splits=int(stats.get("totalDrivers") or 0),
-        )
+
+    def _keep(self, query_id: str, found: Mapping[str, Any]) -> None:
+        stats = found.get("queryStats")
+        if isinstance(stats, dict):
+            self._costs[query_id] = QueryCost(
+                query_id,
+                elapsed_seconds=seconds(stats.get("elapsedTime")),
+                queued_seconds=seconds(stats.get("queuedTime")),
+                cpu_seconds=seconds(stats.get("totalCpuTime")),
+                peak_memory_bytes=size(
+                    stats.get("peakTotalMemoryReservation") or stats.get("peakUserMemoryReservation")
+                ),
+                read_bytes=size(stats.get("physicalInputDataSize")),
+                written_bytes=size(stats.get("physicalWrittenDataSize")),
+                splits=int(stats.get("totalDrivers") or 0),
+            )
 
     def cancel(self) -> list[str]:
         """End every query of the run that still runs or waits; returns their ids.
@@ -98,7 +136,7 @@ class TrinoQueries:
                         query_id = str(query["queryId"])
                         session.delete(f"{self._access.base_url}/v1/query/{quote(query_id, safe='')}")
                         ended.append(query_id)
-        except (RequestException, ValueError):
+        except (EngineError, RequestException, ValueError):
             # It is a courtesy to the cluster; Trino gives up by itself in time.
             return ended
         return ended
