@@ -14,7 +14,7 @@ export DBT_SEND_ANONYMOUS_USAGE_STATS = false
 export DO_NOT_TRACK = 1
 PYTEST_WORKERS ?= auto
 
-.PHONY: help setup run dev compile docs test test-ui test-services test-trino test-deploy services-up services-down trino-up trino-down demo-trino demo-local compile-demo build-demo-image build-plus-image demo-check demo bench bench-growth bench-services bench-telemetry audit lint lock lock-check dist sbom check-tag clean
+.PHONY: help setup run dev compile docs test test-ui test-services test-trino test-deploy services-up services-down trino-up trino-down demo-trino demo-local compile-demo build-demo-image build-plus-image demo-check demo bench bench-growth bench-services bench-telemetry bench-many audit lint lock lock-check dist sbom check-tag clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1|/' | column -t -s '|'
@@ -112,6 +112,9 @@ bench-services: setup ## measure publication to MinIO over the REST catalog; nee
 
 bench-telemetry: setup ## measure what traces, metrics and lineage cost a run, also with receivers in trouble (half an hour)
 	@$(BIN)/python -m tests.benchmarks --telemetry --write docs/benchmarks.md
+
+bench-many: setup ## run 50 products through the queue of dagster dev and look at limits and turns (half an hour)
+	@$(BIN)/python -m tests.benchmarks --many --write docs/benchmarks.md
 
 audit: setup ## secrets in the repository, known vulnerabilities of the dependencies
 	@$(BIN)/python -m tests.audit

@@ -19,6 +19,7 @@ from floe_dagster.definitions.maintenance import build_maintenance_definitions
 from floe_dagster.definitions.observing.process import Observed, is_observed, observe
 from floe_dagster.definitions.observing.run_sensors import build_run_sensors
 from floe_dagster.definitions.observing.ticks import trace_tick
+from floe_dagster.definitions.queue.tags import catalog_tags, run_tags
 from floe_dagster.definitions.resources import build_resources, catalog_key, storage_key
 from floe_dagster.definitions.run import ProductRun
 from floe_dagster.definitions.run_retries import run_retry_tags
@@ -69,6 +70,7 @@ def build_product_definitions(
         specs=list(specs.values()),
         check_specs=list(checks.values()),
         can_subset=True,
+        # The one pool of an op is the guarantee, also for runs that came by no queue: one writer of a product.
         pool=f"{slug}_{engine}" if launched else None,
         op_tags=pods("run"),
         required_resource_keys={dbt_key, *resources},
@@ -92,7 +94,7 @@ def build_product_definitions(
         f"{slug}_run",
         selection=dg.AssetSelection.assets(dbt_models) | dg.AssetSelection.checks_for_assets(dbt_models),
         description=f"Compute, check and publish {product['name']}.",
-        tags={**pods("run"), **run_retry_tags()},
+        tags={**pods("run"), **run_retry_tags(), **(run_tags(slug, plugins, engine) if launched else {})},
     )
     own = dg.Definitions(
         assets=[dbt_models],
@@ -103,7 +105,9 @@ def build_product_definitions(
     )
     return dg.Definitions.merge(
         own,
-        build_maintenance_definitions(index, home, resources, pods("maintenance"), observed_here),
+        build_maintenance_definitions(
+            index, home, resources, {**pods("maintenance"), **catalog_tags(plugins)}, observed_here
+        ),
         build_health_definitions(slug, plugins, home, pods("health"), observed_here),
     )
 

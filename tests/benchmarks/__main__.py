@@ -13,6 +13,7 @@ MODULES = ("starting", "ticking", "publication", "loading", "compiling", "runnin
 GROWTH = "## Growth"
 SERVICES = "## Real services"
 TELEMETRY = "## Telemetry"
+MANY = "## Many products"
 HEAD = """\
 # Benchmarks
 
@@ -28,7 +29,8 @@ def main() -> int:
     parser.add_argument("--growth", action="store_true", help="500, 5,000 and 20,000 models instead")
     parser.add_argument("--services", action="store_true", help="MinIO and a REST catalog instead")
     parser.add_argument("--telemetry", action="store_true", help="traces, metrics and lineage instead")
-    parser.add_argument("--rounds", type=int, default=5, help="of --telemetry, beside one that warms up")
+    parser.add_argument("--many", action="store_true", help="50 products in the queue instead")
+    parser.add_argument("--rounds", type=int, default=2, help="of --telemetry, two pairs of runs each")
     parser.add_argument("--write", type=Path, metavar="FILE", help="keep the result as Markdown")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="floe-bench-") as folder:
@@ -47,6 +49,11 @@ def main() -> int:
 
             rows = telemetry.measure(Path(folder) / "telemetry", rounds=options.rounds)
             text, missed = f"{TELEMETRY}\n\n{table(rows)}\n", not all(row.met for row in rows)
+        elif options.many:
+            from tests.benchmarks import many
+
+            rows = many.measure(Path(folder) / "many")
+            text, missed = f"{MANY}\n\n{table(rows)}\n", not all(row.met for row in rows)
         else:
             rows = []
             for name in options.only or MODULES:
@@ -56,7 +63,12 @@ def main() -> int:
     text += f"\nMeasured on: {machine()}\n"
     print(text)
     if options.write:
-        chosen = {GROWTH: options.growth, SERVICES: options.services, TELEMETRY: options.telemetry}
+        chosen = {
+            GROWTH: options.growth,
+            SERVICES: options.services,
+            TELEMETRY: options.telemetry,
+            MANY: options.many,
+        }
         part = next((heading for heading, is_chosen in chosen.items() if is_chosen), "")
         options.write.write_text(_merged(options.write, text, part), encoding="utf-8")
     return 1 if missed else 0
@@ -71,7 +83,7 @@ def _merged(path: Path, text: str, part: str) -> str:
         part: Its heading; empty for the bars at the top.
     """
     before = path.read_text(encoding="utf-8") if path.exists() else ""
-    parts = {"": "", SERVICES: "", TELEMETRY: "", GROWTH: ""}
+    parts = {"": "", SERVICES: "", TELEMETRY: "", MANY: "", GROWTH: ""}
     current = ""
     for line in before.splitlines(keepends=True):
         current = line.strip() if line.strip() in parts and line.strip() else current

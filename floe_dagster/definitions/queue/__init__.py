@@ -1,0 +1,1 @@
+"""Many products at once: what a run's place in Dagster's queue depends on."""
