@@ -1,7 +1,8 @@
 {#- Small cleaning steps that every product uses; standard SQL, so they hold on every engine. -#}
 
+{#- Without the character engines disagree about tabs and line ends. -#}
 {% macro clean_text(column) -%}
-nullif(trim({{ column }}), '')
+nullif(trim(both ' ' from {{ column }}), '')
 {%- endmacro %}
 
 {% macro clean_email(column) -%}

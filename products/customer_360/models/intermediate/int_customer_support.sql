@@ -1,7 +1,10 @@
 select
     customers.customer_id,
     count(tickets.ticket_id) as ticket_count,
-    sum(case when tickets.ticket_id is not null and tickets.closed_at is null then 1 else 0 end) as open_ticket_count,
+    -- Engines give a sum other types; Iceberg cannot change the one that is published.
+    cast(
+        sum(case when tickets.ticket_id is not null and tickets.closed_at is null then 1 else 0 end) as decimal(38, 0)
+    ) as open_ticket_count,
     avg(cast(tickets.satisfaction as double)) as average_satisfaction
 from {{ ref('stg_crm_customers') }} as customers
 left join {{ ref('stg_support_tickets') }} as tickets
