@@ -1,0 +1,222 @@
+"""What happens to a run when Trino loses a node, restarts, is full, or the run is cancelled."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from floe_dagster.compilation.stages import compile_product
+from floe_dagster.definitions.dbt_build import DbtBuild
+from floe_dagster.definitions.factory import build_product_definitions
+from floe_dagster.home import FloeHome
+from tests.trino.shops import ORDERS, Shop, metadata, said
+
+SLOW = (
+    "select count(*) as n from {{ ref('raw_orders') }} as o cross join tpch.sf1.lineitem as a "
+    "cross join tpch.sf1.lineitem as b where a.l_partkey + b.l_partkey = -o.id\n"
+)
+
+
+def with_model(shop: Shop, name: str, sql: str) -> None:
+    (shop.product / "models" / f"{name}.sql").write_text(sql)
+    spec = shop.product / "floe.yaml"
+    spec.write_text(f"{spec.read_text()}  - name: {name}\n")
+
+
+def running(cluster: Any, part: str) -> list[dict[str, Any]]:
+    """Return the queries that run now and have a text in them."""
+    return [
+        query
+        for query in cluster.call("/v1/query")
+        if query["state"] not in ("FINISHED", "FAILED") and part in str(query.get("query"))
+    ]
+
+
+def tasks(cluster: Any, query_id: str) -> list[dict[str, Any]]:
+    """Return the status of each task of a query, all attempts."""
+    stages = cluster.call(f"/v1/query/{query_id}").get("stages") or {"stages": []}
+    return [task["taskStatus"] for stage in stages["stages"] for task in stage["tasks"]]
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
+    """Wait until something is so, and return it."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := condition():
+            return found
+        time.sleep(0.1)
+    raise AssertionError("it did not come to it in time")
+
+
+def in_background(act: Callable[[], Any]) -> Callable[[], Any]:
+    """Begin in a thread; what is returned waits for the result."""
+    results: list[Any] = []
+    thread = threading.Thread(target=lambda: results.append(act()), daemon=True)
+    thread.start()
+
+    def result() -> Any:
+        thread.join(600)
+        assert results, "it did not end"
+        return results[0]
+
+    return result
+
+
+def test_a_worker_that_is_killed_costs_an_attempt_and_no_row(
+    make_cluster: Callable[..., Any],
+    make_shop: Callable[..., Shop],
+) -> None:
+    # Only workers work, so that whatever runs can be killed.
+    cluster = make_cluster(
+        workers=2, fault_tolerant=True, settings={"node-scheduler.include-coordinator": "false"}
+    )
+    shop = make_shop(cluster)
+    # Of Iceberg, whose files any node can read; each split of the tpch connector belongs to one node.
+    cluster.query("create schema if not exists floe.facts")
+    cluster.query(
+        "create table floe.facts.lineitem as select l_orderkey, l_suppkey, l_quantity from tpch.sf1.lineitem "
+        "where l_orderkey < 600000"
+    )
+    heavy = (
+        "select l.l_suppkey % 100 as bucket, count(*) as pairs, sum(r.l_quantity) as quantity\n"
+        "from floe.facts.lineitem as l inner join floe.facts.lineitem as r on l.l_suppkey = r.l_suppkey\n"
+        "group by 1\n"
+    )
+    with_model(shop, "heavy", heavy)
+    outcome = in_background(lambda: shop.run())
+    query = wait_for(lambda: running(cluster, "join floe.facts.lineitem"))[0]
+    victim = wait_for(
+        lambda: [task["nodeId"] for task in tasks(cluster, query["queryId"]) if task["state"] == "RUNNING"]
+    )[0]
+    cluster.stop_node(victim, signal.SIGKILL)
+    ended = outcome()
+    cluster.start_node(victim)
+    assert ended.success, said(ended)
+    query_id = metadata(ended)["heavy"]["trino/query_id"]
+    assert query_id == query["queryId"]
+    attempts = [int(task["taskId"].rpartition(".")[2]) for task in tasks(cluster, query_id)]
+    assert max(attempts) > 0
+    wanted = cluster.query(f"select count(*), sum(pairs), sum(quantity) from ({heavy})").rows[0]
+    cluster.query("drop table floe.facts.lineitem")
+    rows = shop.rows("heavy")
+    assert [len(rows), sum(row["pairs"] for row in rows)] == wanted[:2]
+    assert float(sum(row["quantity"] for row in rows)) == pytest.approx(float(wanted[2]))
+
+
+def shop_job() -> Any:
+    """The job, as another process gets it."""
+    product = Path(os.environ["FLOE_TEST_SHOP"])
+    home = FloeHome(product.parent / "home")
+    result = compile_product(product, home=home)
+    assert result.bundle is not None
+    return build_product_definitions(result.bundle, product_dir=product, home=home).resolve_job_def(
+        "shop_run"
+    )
+
+
+def test_a_coordinator_that_restarts_ends_the_run_and_a_retry_does_what_is_missing(
+    cluster: Any,
+    make_shop: Callable[..., Shop],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shop = make_shop(cluster)
+    monkeypatch.setenv("FLOE_TEST_SHOP", str(shop.product))
+    cluster.query("create schema if not exists floe.facts")
+    cluster.query("create table floe.facts.most as select bigint '10000000' as orderkey")
+    # The last of all models; what it has to do is said by a row.
+    with_model(
+        shop,
+        "slow",
+        "select count(*) as n from {{ ref('daily') }} cross join {{ ref('totals') }} cross join {{ ref('growing') }} "
+        "cross join tpch.sf1.lineitem as a cross join tpch.sf1.lineitem as b where a.l_orderkey + b.l_orderkey > 0 "
+        "and a.l_orderkey <= (select max(orderkey) from floe.facts.most)\n",
+    )
+    in_process = {"execution": {"config": {"in_process": {}}}}
+    job = dg.reconstructable(shop_job)
+    first = in_background(lambda: dg.execute_job(job, shop.instance, run_config=in_process))
+    wait_for(lambda: running(cluster, "b.l_orderkey > 0"))
+    cluster.stop_node("coordinator", signal.SIGKILL)
+    ended = first()
+    cluster.start_node("coordinator")
+    assert not ended.success
+    assert re.search(r"slow|Trino at http://127\.0\.0\.1:\d+ does not answer", said(ended)), said(ended)
+    others = set(metadata(ended))
+    cluster.query("delete from floe.facts.most")
+    options = dg.ReexecutionOptions.from_failure(ended.run_id, shop.instance)
+    resumed = dg.execute_job(job, shop.instance, run_config=in_process, reexecution_options=options)
+    cluster.query("drop table floe.facts.most")
+    assert resumed.success, said(resumed)
+    assert set(metadata(resumed)) == {"slow"}
+    assert others == {"orders", "recent", "daily", "totals", "growing", "raw_orders"}
+    assert shop.rows("slow") == [{"n": 0}] and shop.clones() == []
+
+
+def test_a_limit_names_itself_and_the_model(
+    make_cluster: Callable[..., Any],
+    make_shop: Callable[..., Shop],
+) -> None:
+    cluster = make_cluster(workers=0, settings={"query.max-execution-time": "15s"})
+    shop = make_shop(cluster)
+    with_model(shop, "slow", SLOW)
+    ended = shop.run()
+    assert not ended.success
+    assert re.search(
+        r"- slow: dbt: error: Trino: EXCEEDED_TIME_LIMIT: .*15\.00s.*query\.max-execution-time.*query \w+",
+        said(ended),
+    ), said(ended)
+    assert shop.catalog.table_exists(("shop", "orders"))
+
+
+def test_a_full_queue_names_itself_and_may_be_tried_again(
+    make_cluster: Callable[..., Any],
+    make_shop: Callable[..., Shop],
+) -> None:
+    groups = {
+        "rootGroups": [
+            {"name": "etl", "softMemoryLimit": "80%", "hardConcurrencyLimit": 1, "maxQueued": 1},
+            {"name": "other", "softMemoryLimit": "80%", "hardConcurrencyLimit": 50, "maxQueued": 50},
+        ],
+        "selectors": [{"source": "dbt-trino.*", "group": "etl"}, {"group": "other"}],
+    }
+    cluster = make_cluster(workers=0, resource_groups=groups)
+    shop = make_shop(cluster)
+    for number in range(6):
+        with_model(
+            shop,
+            f"wide_{number}",
+            SLOW.replace("a.l_partkey", f"{number} + a.l_partkey").replace("sf1", "tiny"),
+        )
+    ended = shop.run()
+    assert not ended.success and "QUERY_QUEUE_FULL" in said(ended), said(ended)
+
+
+def test_a_run_that_is_interrupted_leaves_no_query_behind(
+    cluster: Any,
+    make_shop: Callable[..., Shop],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shop = make_shop(cluster)
+    (shop.product / "models" / "orders.sql").write_text(ORDERS)
+    with_model(shop, "slow", SLOW)
+    log = DbtBuild._log
+
+    def interrupted(self: DbtBuild, *arguments: Any) -> Any:
+        # As Dagster interrupts a step: wherever it is.
+        if running(cluster, "cross join"):
+            raise dg.DagsterExecutionInterruptedError
+        return log(self, *arguments)
+
+    monkeypatch.setattr(DbtBuild, "_log", interrupted)
+    with pytest.raises(dg.DagsterExecutionInterruptedError):
+        shop.run()
+    wait_for(lambda: not running(cluster, "cross join"), 20)
+    assert shop.clones() == []
