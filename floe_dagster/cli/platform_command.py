@@ -101,6 +101,7 @@ def _check(options: argparse.Namespace, manifest: Any, path: Path) -> int:
     checks = check_platform(
         plugins.catalog,
         plugins.storage,
+        compute=plugins.compute,
         home=FloeHome.locate(path.parent),
         namespaces=tuple(options.namespace or ()),
     )

@@ -1,4 +1,4 @@
-"""Catalog and storage of a product as an asset check, with a job of its own."""
+"""Catalog, storage and engine of a product as an asset check, with a job of its own."""
 
 from collections.abc import Callable
 from typing import Any
@@ -33,7 +33,7 @@ def build_health_definitions(
     @dg.asset_check(
         asset=asset_key(slug, "platform_manifest"),
         name="platform_health",
-        description="Catalog reachable, credentials accepted, namespace and bucket writable, clocks, versions.",
+        description="Catalog and engine reachable, credentials accepted, namespace and bucket writable, clocks, versions.",
         compute_kind="floe",
         op_tags=tags,
     )
@@ -45,6 +45,7 @@ def build_health_definitions(
         checks = check_platform(
             plugins.catalog if plugins else None,
             plugins.storage if plugins else None,
+            compute=plugins.compute if plugins else None,
             home=home,
             namespaces=(slug,),
         )
@@ -74,7 +75,7 @@ def build_health_definitions(
     job = dg.define_asset_job(
         f"{slug}_platform_check",
         selection=dg.AssetSelection.checks(platform_health),
-        description="Look at catalog and storage as a run would use them.",
+        description="Look at catalog, storage and engine as a run would use them.",
         tags=tags,
     )
     return dg.Definitions(asset_checks=[platform_health], jobs=[job])

@@ -27,6 +27,8 @@ from floe_dagster.platform.polaris import PolarisManagement, credentials_of
 from floe_dagster.platform.readiness import wait_for_catalog, wait_for_store
 from floe_dagster.platform.steps import Step, Steps
 from floe_dagster.platform.waiting import PlatformError
+from floe_dagster.schemas.compute import ENGINES
+from floe_dagster.schemas.compute.engine import audit_schema
 from floe_dagster.schemas.manifest import PlatformManifest
 
 WAIT_SECONDS = 60.0
@@ -43,7 +45,8 @@ class Bootstrap:
         manifest: Merged over its parents.
         dry_run: Only look.
         wait_seconds: How long to wait for each service.
-        namespaces: Where given, the principal may manage these namespaces alone, not the whole catalog.
+        namespaces: Where given, the principal may manage these namespaces alone, not the whole catalog; and where an engine
+            that writes the catalog builds them.
         credentials_file: Where credentials go that Polaris itself has made; read by the owner alone.
         management_url: Of Polaris; found from the catalog's URI when left out.
         environ: Where secrets are looked up.
@@ -67,6 +70,9 @@ class Bootstrap:
         self.dry_run = dry_run
         self.wait_seconds = wait_seconds
         self.namespaces = namespaces
+        engine = ENGINES.get(manifest.plugins.compute.type) if manifest.plugins.compute else None
+        built_in = [audit_schema(name) for name in namespaces] if engine and engine.writes_catalog else []
+        self.granted = (*namespaces, *built_in)
         self.credentials_file = credentials_file
         self.management_url = management_url
         self.environ = os.environ if environ is None else environ
@@ -342,7 +348,7 @@ class Bootstrap:
                 f"{CONTENT_PRIVILEGE} on namespace {namespace}",
                 {"type": "namespace", "namespace": [namespace], "privilege": CONTENT_PRIVILEGE},
             )
-            for namespace in self.namespaces
+            for namespace in self.granted
         ] or [(f"{CONTENT_PRIVILEGE} on {name}", {"type": "catalog", "privilege": CONTENT_PRIVILEGE})]
         for what, grant in wanted:
             # Polaris takes seconds to refuse a grant that is there already.

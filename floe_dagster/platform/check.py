@@ -1,11 +1,9 @@
-"""Looks at catalog and storage as a run would use them, and says what is wrong and how to mend it."""
+"""Looks at catalog, storage and engine as a run would use them, and says what is wrong and how to mend it."""
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -14,31 +12,14 @@ from typing import Any
 from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.catalogs import Plugin, open_catalog
 from floe_dagster.iceberg.errors import CatalogError, NotUsableError, catalog_error
+from floe_dagster.platform.health import Explained, HealthCheck, Seen, timed
+from floe_dagster.platform.trino import check_trino
+from floe_dagster.schemas.compute.engine import audit_schema
+from floe_dagster.schemas.compute.trino import TRINO
 
 SKEW_SECONDS = 300.0
 """S3 refuses signatures of clocks that are 15 minutes off; a third of it is the time to say so."""
-SLOW_SECONDS = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class HealthCheck:
-    """One thing that was looked at.
-
-    Args:
-        name: catalog, credentials, namespace, storage, clock or versions.
-        passed: Whether it is as it should be.
-        message: What was seen.
-        fix: What to do; empty where it passed.
-        seconds: How long it took.
-        details: More, for machines.
-    """
-
-    name: str
-    passed: bool
-    message: str
-    fix: str = ""
-    seconds: float = 0.0
-    details: Mapping[str, Any] = field(default_factory=dict)
+OWN_NAMESPACE = "floe_check"
 
 
 FIXES = {
@@ -58,76 +39,95 @@ def check_platform(
     catalog: Plugin | None,
     storage: Plugin | None,
     *,
+    compute: Plugin | None = None,
     home: FloeHome,
     namespaces: Sequence[str] = (),
     environ: Mapping[str, str] | None = None,
 ) -> list[HealthCheck]:
     """Look at everything that publication needs, in the order in which it would fail.
 
-    Nothing stays behind but the namespaces: a table is staged and never committed, an object is written and removed.
+    Nothing stays behind but the namespaces: a table is staged and never committed, an object is written and removed, and
+    what an engine makes in the catalog it drops.
 
     Args:
         catalog: `plugins.catalog`.
         storage: `plugins.storage`.
+        compute: `plugins.compute`; looked at where the engine writes the catalog itself.
         home: Where the embedded catalog lies.
         namespaces: Of the products; one of its own is made and removed where none is given.
         environ: Where secrets are looked up.
     """
+    checks, opened = _check_catalog(catalog, storage, home, namespaces, environ)
+    if compute is not None and compute.type == TRINO.name:
+        checks += check_trino(
+            compute.config or {}, opened, namespaces=namespaces or (OWN_NAMESPACE,), environ=environ
+        )
+        if opened is not None and not namespaces:
+            checks += _without(opened, audit_schema(OWN_NAMESPACE))
+    return checks
+
+
+def _check_catalog(
+    catalog: Plugin | None,
+    storage: Plugin | None,
+    home: FloeHome,
+    namespaces: Sequence[str],
+    environ: Mapping[str, str] | None,
+) -> tuple[list[HealthCheck], Any]:
+    """Return what was seen, and the catalog; None where it cannot be opened."""
     checks: list[HealthCheck] = []
     is_remote = catalog is not None and catalog.type != "sql"
     if is_remote:
         checks.append(_timed("catalog", lambda: _reachable(catalog)))
         if not checks[-1].passed:
-            return checks
+            return checks, None
     opened: list[Any] = []
 
-    def open_it() -> tuple[str, dict[str, Any]]:
+    def open_it() -> Seen:
         opened.append(open_catalog(catalog, storage, home=home, environ=environ))
         return ("accepted" if is_remote else "the embedded catalog opens"), {}
 
     checks.append(_timed("credentials", open_it))
     if not opened:
-        return checks
+        return checks, None
     remote = opened[0]
     if is_remote:
         checks.append(_timed("versions", lambda: _versions(remote)))
-    for namespace in namespaces or ("floe_check",):
+    for namespace in namespaces or (OWN_NAMESPACE,):
         staged: list[Any] = []
         checks.append(_timed("namespace", partial(_namespace, remote, namespace, staged)))
         if staged:
             checks.append(_timed("storage", partial(_storage, staged[0])))
-        if not namespaces:
-            try:
-                remote.drop_namespace(namespace)
-            except Exception as error:
-                checks.append(
-                    HealthCheck(
-                        "namespace", False, f"{namespace} cannot be removed: {error}", FIXES["namespace"]
-                    )
-                )
+    if not namespaces:
+        checks += _without(remote, OWN_NAMESPACE)
     if storage is not None and storage.type != "local":
         checks.append(_timed("clock", lambda: _clock(storage)))
-    return checks
+    return checks, remote
 
 
-def _timed(name: str, look: Callable[[], tuple[str, dict[str, Any]]]) -> HealthCheck:
-    begun = time.perf_counter()
+def _without(catalog: Any, namespace: str) -> list[HealthCheck]:
+    """Remove a namespace of the check's own; return what keeps it from being removed."""
     try:
-        message, details = look()
+        if catalog.namespace_exists(namespace):
+            catalog.drop_namespace(namespace)
     except Exception as error:
+        return [
+            HealthCheck("namespace", False, f"{namespace} cannot be removed: {error}", FIXES["namespace"])
+        ]
+    return []
+
+
+def _timed(name: str, look: Callable[[], Seen]) -> HealthCheck:
+    def explain(error: Exception) -> Explained:
         told = catalog_error(error, _WHAT[name])
         text = (
             str(told) if isinstance(told, CatalogError) else f"{_WHAT[name]}: {type(error).__name__}: {error}"
         )
         # Who is there and slow, or gone, is no matter of rights.
-        fix = FIXES[name]
-        if name == "namespace" and isinstance(told, CatalogError) and not isinstance(told, NotUsableError):
-            fix = FIXES["catalog"]
-        return HealthCheck(name, False, text, fix, time.perf_counter() - begun)
-    seconds = time.perf_counter() - begun
-    if seconds > SLOW_SECONDS:
-        message += f"; it took {seconds:.1f} s"
-    return HealthCheck(name, True, message, "", seconds, details)
+        is_away = isinstance(told, CatalogError) and not isinstance(told, NotUsableError)
+        return text, FIXES["catalog" if name == "namespace" and is_away else name]
+
+    return timed(name, look, explain)
 
 
 _WHAT = {

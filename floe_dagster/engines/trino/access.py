@@ -136,8 +136,8 @@ class TrinoAccess:
         base = str(self._config.get("web_url") or self.base_url).rstrip("/")
         return f"{base}/ui/query.html?{query_id}"
 
-    def check(self) -> None:
-        """Ask Trino who it is, and whether it takes us.
+    def check(self) -> str:
+        """Ask Trino who it is, and whether it takes us; return its version.
 
         Raises:
             EngineError: It does not answer, is no Trino, still starts, or refuses.
@@ -147,12 +147,13 @@ class TrinoAccess:
         try:
             with self.session() as session:
                 info = session.get(f"{self.base_url}/v1/info", auth=as_it_is)
-                self._check_info(info)
+                version = self._version(info)
                 # A statement begins to run when its first page is asked for; this one is taken back before.
                 answer = session.post(f"{self.base_url}/v1/statement", data="select 1")
                 if answer.status_code != 200:
                     raise self._refused(answer.status_code, answer.text)
                 session.delete(str(answer.json()["nextUri"]))
+                return version
         except RequestException as error:
             raise self.unreachable(error) from None
 
@@ -206,7 +207,7 @@ class TrinoAccess:
             session.auth = as_it_is if self._password is None else (self.user or "", self._password)
         return session
 
-    def _check_info(self, info: Response) -> None:
+    def _version(self, info: Response) -> str:
         try:
             said = info.json() if info.status_code == 200 else None
         except ValueError:
@@ -219,6 +220,8 @@ class TrinoAccess:
             )
         if said.get("starting"):
             raise EngineError(f"Trino at {self.base_url} is still starting", transient=True)
+        version = said["nodeVersion"]
+        return str(version.get("version") if isinstance(version, dict) else version)
 
     @property
     def _port(self) -> int:

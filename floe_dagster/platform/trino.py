@@ -1,0 +1,192 @@
+"""Looks at Trino as a run would use it: who it takes, what its catalog is, and whether that is the platform's."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from floe_dagster.engines.errors import EngineError
+from floe_dagster.engines.trino.access import FIELD, TrinoAccess
+from floe_dagster.engines.trino.warehouse import Relation, TrinoWarehouse, rendered
+from floe_dagster.iceberg.errors import CatalogError, catalog_error
+from floe_dagster.platform.health import Explained, HealthCheck, Seen, timed
+from floe_dagster.schemas.compute.engine import audit_schema
+from floe_dagster.schemas.compute.trino import TRINO
+
+OLDEST_VERSION = 476
+"""What products were run on; nobody has tried an older one."""
+TAG = "floe-check"
+
+FIXES = {
+    "engine": f"Start Trino, or correct {FIELD}: host, port and http_scheme; user and password, or oauth2; certificate_file.",
+    "engine-version": f"Upgrade Trino to {OLDEST_VERSION} or newer.",
+    "engine-catalog": f"Name in {FIELD}.catalog an Iceberg catalog of Trino that user may see, or give Trino one: "
+    "connector.name=iceberg, iceberg.catalog.type=rest, and the address and warehouse of plugins.catalog.",
+    "engine-schema": f"Let {FIELD}.catalog be a Trino catalog of iceberg.catalog.type=rest on the address and warehouse of "
+    "plugins.catalog.",
+}
+_GRANT = (
+    f"Grant {FIELD}.user in Trino the right to create, write and drop tables and views in {{schema}}, and the principal that "
+    "Trino has at the catalog the same there."
+)
+
+
+def check_trino(
+    config: Mapping[str, Any],
+    catalog: Any,
+    *,
+    namespaces: Sequence[str],
+    environ: Mapping[str, str] | None = None,
+) -> list[HealthCheck]:
+    """Look at everything that a run needs of Trino, in the order in which it would fail.
+
+    A table and a view are made in the audit schema of each namespace, and dropped.
+
+    Args:
+        config: `plugins.compute.config`.
+        catalog: `plugins.catalog`, opened; None where it cannot be.
+        namespaces: Of the products.
+        environ: Where secrets are looked up.
+    """
+    found: list[tuple[TrinoAccess, str]] = []
+
+    def reach() -> Seen:
+        if not TRINO.is_installed:
+            raise EngineError(
+                f"this environment has no {TRINO.adapter}: install floe-dagster[{TRINO.extra}]",
+                transient=False,
+            )
+        access = TrinoAccess(config, environ)
+        version = access.check()
+        found.append((access, version))
+        who = f"user {access.user!r}" if access.user else "the token"
+        return f"{access.base_url} takes {who}", {"version": version}
+
+    checks = [_timed("engine", reach)]
+    if not found:
+        return checks
+    access, version = found[0]
+    warehouse = TrinoWarehouse(access, config["catalog"], TAG)
+    checks.append(_timed("engine-version", lambda: _version(warehouse, version)))
+    checks.append(_timed("engine-catalog", lambda: _catalog(warehouse, config["catalog"])))
+    if checks[-1].passed and catalog is not None:
+        for namespace in namespaces:
+            look = partial(_schema, warehouse, config["catalog"], catalog, namespace)
+            checks.append(_timed("engine-schema", look, schema=audit_schema(namespace)))
+    return checks
+
+
+def _timed(name: str, look: Callable[[], Seen], *, schema: str = "") -> HealthCheck:
+    def explain(error: Exception) -> Explained:
+        from trino.exceptions import TrinoQueryError
+
+        if isinstance(error, TrinoQueryError):
+            said = " ".join(error.message.split())[:600]
+            is_denied = error.error_name == "PERMISSION_DENIED"
+            fix = _GRANT.format(schema=schema) if schema and is_denied else FIXES[name]
+            return f"Trino: {error.error_name}: {said}, query {error.query_id}", fix
+        told = catalog_error(error, "what Trino made cannot be looked at in plugins.catalog")
+        if isinstance(told, CatalogError | EngineError):
+            return str(told), FIXES[name]
+        return f"{type(error).__name__}: {error}", FIXES[name]
+
+    return timed(name, look, explain if TRINO.is_installed else lambda error: (str(error), FIXES[name]))
+
+
+def _version(warehouse: TrinoWarehouse, version: str) -> Seen:
+    number = re.match(r"\d+", version)
+    # Builds of others may count otherwise.
+    if number and int(number.group()) < OLDEST_VERSION:
+        raise EngineError(f"it is Trino {version}, older than {OLDEST_VERSION}", transient=False)
+    details: dict[str, Any] = {"version": version}
+    rows = _allowed(
+        warehouse,
+        "select coordinator, count(*) from system.runtime.nodes where state = 'active' group by coordinator",
+    )
+    said = [f"Trino {version}"]
+    if rows is None:
+        said.append("nodes: not for this user to see")
+    else:
+        details["workers"] = sum(int(count) for is_coordinator, count in rows if not is_coordinator)
+        said.append(f"workers beside the coordinator: {details['workers']}")
+    for _name, value, *_rest in _allowed(warehouse, "show session like 'retry!_policy' escape '!'") or ():
+        details["retry_policy"] = value
+        said.append(f"retry policy {value}")
+    return ", ".join(said), details
+
+
+def _catalog(warehouse: TrinoWarehouse, name: str) -> Seen:
+    rows = _allowed(warehouse, "select catalog_name, connector_name from system.metadata.catalogs")
+    if rows is None:
+        return f"{name}: what it is, Trino does not tell this user", {}
+    connectors = {str(catalog): str(connector) for catalog, connector in rows}
+    if name not in connectors:
+        others = ", ".join(sorted(connectors)) or "none"
+        raise EngineError(f"Trino shows this user no catalog {name!r}; it shows: {others}", transient=False)
+    if connectors[name] != "iceberg":
+        raise EngineError(
+            f"Trino's catalog {name!r} is one of the connector {connectors[name]!r}, not of iceberg",
+            transient=False,
+        )
+    return f"{name} is an Iceberg catalog", {"connector": connectors[name]}
+
+
+def _schema(warehouse: TrinoWarehouse, name: str, catalog: Any, namespace: str) -> Seen:
+    """What a run does: it makes the schema itself, Trino writes tables in it, and they are looked for in the catalog."""
+    schema, table = audit_schema(namespace), f"floe_check_{uuid.uuid4().hex[:12]}"
+    catalog.create_namespace_if_not_exists(schema)
+    # Of Trino's own metadata: a schema that is hidden from the user is not in it.
+    if not warehouse.execute(
+        f"show schemas from {rendered((name,))} like '{schema.replace('_', '!_')}' escape '!'"
+    ):
+        raise EngineError(
+            f"Trino's catalog {name!r} does not show the schema {schema}, which plugins.catalog has: it is another catalog, "
+            "or the schema is hidden from the user",
+            transient=False,
+        )
+    view = f"{table}_view"
+    try:
+        warehouse.execute(f"create table {rendered((name, schema, table))} as select 1 as id")
+        if not catalog.table_exists((schema, table)):
+            raise EngineError(
+                f"the table that Trino made in {name}.{schema} is not in plugins.catalog: it is another catalog",
+                transient=False,
+            )
+        location = catalog.load_table((schema, table)).location()
+        warehouse.execute(
+            f"create view {rendered((name, schema, view))} as select * from {rendered((name, schema, table))}"
+        )
+        warehouse.drop((name, schema, view), "view")
+        warehouse.drop((name, schema, table), "table")
+    except Exception:
+        _forget(warehouse, catalog, (name, schema, view), (name, schema, table))
+        raise
+    return f"{name}.{schema} takes tables and views, and plugins.catalog has them", {"location": location}
+
+
+def _forget(warehouse: TrinoWarehouse, catalog: Any, view: Relation, table: Relation) -> None:
+    """Drop what an attempt that failed has made; why it failed says more than what goes wrong here."""
+    for steps in (
+        (lambda: warehouse.drop(view, "view"), lambda: catalog.drop_view(tuple(view[1:]))),
+        (lambda: warehouse.drop(table, "table"), lambda: catalog.drop_table(tuple(table[1:]))),
+    ):
+        for step in steps:
+            with suppress(Exception):
+                step()
+                break
+
+
+def _allowed(warehouse: TrinoWarehouse, sql: str) -> list[list[Any]] | None:
+    """Return the rows of a question; None where the user may not ask it."""
+    from trino.exceptions import TrinoQueryError
+
+    try:
+        return warehouse.execute(sql)
+    except TrinoQueryError as error:
+        if error.error_name == "PERMISSION_DENIED":
+            return None
+        raise
