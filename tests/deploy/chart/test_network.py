@@ -229,6 +229,7 @@ def test_services_elsewhere_are_opened_to_who_uses_them() -> None:
     wanted = {
         "storage": 9443,
         "catalog": 8443,
+        "compute": 8444,
         "postgresql": 5433,
         "telemetry": 4320,
         "lineage": 5443,
@@ -260,6 +261,7 @@ def test_services_elsewhere_are_opened_to_who_uses_them() -> None:
     assert seen == {
         "storage": {"webserver", "daemon", "code-servers", "runs", "bootstrap"},
         "catalog": {"runs", "bootstrap"},
+        "compute": {"runs", "bootstrap"},
         "postgresql": {"webserver", "daemon", "code-servers", "runs", "marquez"},
         "telemetry": {"code-servers", "runs"},
         "lineage": {"code-servers", "runs"},

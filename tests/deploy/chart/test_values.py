@@ -274,6 +274,8 @@ OTHERS: dict[str, Any] = {
     "bootstrap.mode": "hook",
     "bootstrap.namespaces": ["customer_360"],
     "bootstrap.managementUrl": "http://polaris:8181/api/management/v1",
+    "bootstrap.volumes": [{"name": "authorities", "configMap": {"name": "authorities"}}],
+    "bootstrap.volumeMounts": [{"name": "scratch", "mountPath": "/scratch"}],
     "outbox.persistence.size": "11Gi",
     "polarisPreparation.image.pullPolicy": "Always",
     "postgresql.image.pullPolicy": "Always",
@@ -287,7 +289,7 @@ OTHERS: dict[str, Any] = {
     "podDisruptionBudgets.codeServers.maxUnavailable": 2,
     **{
         f"networkPolicy.external.{name}": [{"ports": [{"port": 1}]}]
-        for name in ("storage", "catalog", "postgresql", "telemetry", "lineage", "collector")
+        for name in ("storage", "catalog", "compute", "postgresql", "telemetry", "lineage", "collector")
     },
 }
 EVERYTHING: dict[str, Any] = {
