@@ -15,9 +15,6 @@ import dagster as dg
 
 from floe_dagster.iceberg.publication import PublicationOptions, PublicationResult
 
-STATEFUL = frozenset({"incremental", "snapshot"})
-"""Materializations whose next content depends on their last one."""
-
 
 @dataclass(frozen=True, slots=True)
 class PublicationRequest:

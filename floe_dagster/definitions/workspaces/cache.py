@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from floe_dagster.compilation.atomic import write_atomically
-from floe_dagster.definitions.workspaces.base import STATEFUL, place
+from floe_dagster.definitions.workspaces.base import place
 from floe_dagster.iceberg.changes import BEFORE_SCHEMA, row_hash
 from floe_dagster.iceberg.errors import PublicationError
 from floe_dagster.iceberg.maintenance import same_content
 from floe_dagster.iceberg.relation import RelationName, projection, relation_columns
 from floe_dagster.iceberg.restore import restore_relation
+from floe_dagster.schemas.compute.engine import STATEFUL
 
 
 @dataclass(frozen=True, slots=True)

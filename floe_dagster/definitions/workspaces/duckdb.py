@@ -13,7 +13,7 @@ import dagster as dg
 from floe_dagster.compilation.profiles import configured_memory_limit, duckdb_file, with_memory_limit
 from floe_dagster.definitions.duckdb_lock import lock_problem
 from floe_dagster.definitions.run_metadata import RelationColumns, RelationMetadata
-from floe_dagster.definitions.workspaces.base import STATEFUL, PublicationRequest, place
+from floe_dagster.definitions.workspaces.base import PublicationRequest, place
 from floe_dagster.definitions.workspaces.cache import Before, DuckDBCache
 from floe_dagster.definitions.workspaces.locks import only_writer
 from floe_dagster.home import FloeHome
@@ -22,6 +22,7 @@ from floe_dagster.iceberg.relation import RelationName, relation_columns
 from floe_dagster.iceberg.types import quoted
 from floe_dagster.memory import duckdb_memory_limit
 from floe_dagster.schemas.compute.duckdb import DUCKDB
+from floe_dagster.schemas.compute.engine import STATEFUL
 
 _TRANSIENT = re.compile(r"\bIO Error\b|Could not set lock|No space left on device")
 

@@ -16,7 +16,7 @@ import dagster as dg
 from floe_dagster.compilation.bundle import Bundle
 from floe_dagster.compilation.profiles import with_client_tag
 from floe_dagster.definitions.run_metadata import RelationMetadata
-from floe_dagster.definitions.workspaces.base import STATEFUL, PublicationRequest, place
+from floe_dagster.definitions.workspaces.base import PublicationRequest, place
 from floe_dagster.definitions.workspaces.deferral import write_state
 from floe_dagster.definitions.workspaces.locks import only_writer
 from floe_dagster.engines.errors import EngineError
@@ -29,6 +29,7 @@ from floe_dagster.iceberg.errors import CatalogError
 from floe_dagster.iceberg.promotion import promote
 from floe_dagster.iceberg.publication import PublicationResult
 from floe_dagster.schemas.artifacts import CompiledArtifacts
+from floe_dagster.schemas.compute.engine import STATEFUL
 from floe_dagster.schemas.compute.trino import TRINO
 from floe_dagster.schemas.compute.trino_project import table_properties
 

@@ -12,6 +12,9 @@ from floe_dagster.schemas.base import Section
 FLOE_HOME_REFERENCE = "{{ env_var('FLOE_HOME') }}"
 """Stands in a profile for the writable folder of the machine where dbt runs."""
 
+STATEFUL = frozenset({"incremental", "snapshot"})
+"""Materializations whose next content depends on their last one."""
+
 
 @dataclass(frozen=True, slots=True)
 class ProjectOverlay:
