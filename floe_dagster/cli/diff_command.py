@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from floe_dagster.cli.terminal import colour, print_findings, print_json, product_dirs, table
+from floe_dagster.cli.terminal import colour, counted, print_findings, print_json, product_dirs, table
 from floe_dagster.compilation.bundle import BAKED_BUNDLE, Bundle, BundleError
-from floe_dagster.compilation.changes import ProductView, product_changes
+from floe_dagster.compilation.changes import Change, ProductView, product_changes
+from floe_dagster.compilation.engine_change import Consequence, engine_consequences
 from floe_dagster.compilation.stages import validate_product
+from floe_dagster.home import FloeHome
+
+if TYPE_CHECKING:
+    from floe_dagster.compilation.result import CompileResult
+    from floe_dagster.iceberg.declared import TypeDifference
+
+SHOWN_NAMES = 6
 
 
 def run(options: argparse.Namespace) -> int:
     """Compare what was compiled last with what a compilation would give now; writes nothing."""
+    from floe_dagster.iceberg.errors import CatalogError
+
     exit_code = 0
     reports = []
     for product_dir in product_dirs(options.products):
@@ -20,12 +33,23 @@ def run(options: argparse.Namespace) -> int:
         exit_code = max(exit_code, result.exit_code)
         before, after = _compiled(product_dir), ProductView.of_result(result)
         changes = product_changes(before, after) if after else []
+        engine = engine_consequences(before.build if before else None, after.build if after else None)
+        types: Sequence[TypeDifference] | None = None
+        problem = None
+        try:
+            if options.published and after is not None:
+                types = _types(result, FloeHome.locate(product_dir))
+        except CatalogError as error:
+            problem, exit_code = str(error), max(exit_code, 1)
         reports.append(
             {
                 "product": result.name,
                 "compiled": before is not None,
                 "compiles": not result.blocked,
                 "changes": [change.to_dict() for change in changes],
+                "engine": [each.to_dict() for each in engine],
+                **({"types": [asdict(each) for each in types]} if types is not None else {}),
+                **({"error": problem} if problem else {}),
                 "findings": [finding.to_dict() for finding in result.findings],
             }
         )
@@ -36,15 +60,57 @@ def run(options: argparse.Namespace) -> int:
             print(f"{colour(result.name, 'bold')}: cannot be compared until it compiles")
             continue
         state = "" if before else " (never compiled)"
-        print(
-            f"{colour(result.name, 'bold')}{state}: {len(changes)} change{'' if len(changes) == 1 else 's'}"
-        )
-        if changes:
-            rows = [change.to_row() for change in changes]
-            print(table(("area", "field", "compiled", "now"), rows) + "\n")
+        print(f"{colour(result.name, 'bold')}{state}: {counted(len(changes), 'change')}")
+        _print(changes, engine, types)
+        if problem:
+            print(f"error: {problem}")
     if options.format == "json":
         print_json(reports)
     return exit_code
+
+
+def _print(
+    changes: Sequence[Change], engine: Sequence[Consequence], types: Sequence[TypeDifference] | None
+) -> None:
+    if changes:
+        rows = [change.to_row() for change in changes]
+        print(table(("area", "field", "compiled", "now"), rows) + "\n")
+    if engine:
+        print(colour("What the change of plugins.compute means:", "bold"))
+        for each in engine:
+            print(f"  {each.topic:9}{_shown(each.names)}{each.text}")
+        print()
+    if types:
+        print(
+            colour(
+                "Types that Iceberg cannot change to, so that nothing of the table would be published:",
+                "bold",
+            )
+        )
+        columns = [(each.table, each.column, each.published, each.declared) for each in types]
+        print(table(("table", "column", "published", "declared"), columns) + "\n")
+    elif types is not None:
+        print("Every type that is declared fits what is published; others are found at publication\n")
+
+
+def _shown(names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    return f"{', '.join(names[:SHOWN_NAMES])}{more}: "
+
+
+def _types(result: CompileResult, home: FloeHome) -> list[TypeDifference]:
+    from floe_dagster.iceberg.catalogs import open_catalog
+    from floe_dagster.iceberg.declared import type_differences
+    from floe_dagster.schemas.compute import ENGINES
+
+    assert result.artifact is not None and result.index is not None
+    plugins: Any = result.artifact.plugins
+    catalog = open_catalog(plugins.catalog, plugins.storage, home=home)
+    return type_differences(
+        catalog, result.slug, result.index["assets"], ENGINES[plugins.compute.type].dialect
+    )
 
 
 def _compiled(product_dir: Path) -> ProductView | None:

@@ -119,11 +119,20 @@ examples:
     diff = _command(
         commands,
         "diff",
-        "what a compilation would change for consumers and for governance",
-        "examples:\n  floe-dagster diff products/customer_360\n",
+        "what a compilation would change for consumers and for governance, and what another engine means",
+        """\
+examples:
+  floe-dagster diff products/customer_360
+  floe-dagster diff --manifest trino.yaml      what becomes of tables, views and state on another platform
+""",
     )
     _products(diff)
     _manifest(diff)
+    diff.add_argument(
+        "--published",
+        action="store_true",
+        help="ask the catalog, too: which declared types the published tables cannot take",
+    )
     _format(diff)
 
     explain = _command(
@@ -206,7 +215,7 @@ def _platform(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     platform = _command(
         commands,
         "platform",
-        "bring catalog and storage to a usable state, or say what is wrong with them",
+        "bring catalog and storage to a usable state, or say what is wrong with them and with the engine",
         "examples:\n  floe-dagster platform bootstrap --manifest manifests/demo.yaml --dry-run\n"
         "  floe-dagster platform check --manifest manifests/demo.yaml\n",
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from floe_dagster.compilation.bundle import Bundle
+from floe_dagster.compilation.engine_change import Build
 from floe_dagster.compilation.result import CompileResult
 
 ABSENT = "(absent)"
@@ -39,9 +40,15 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class ProductView:
-    """What a compilation means to others, area by area, as nested values that can be compared."""
+    """What a compilation means to others.
+
+    Args:
+        areas: Area by area, as nested values that can be compared.
+        build: Where and how it is built; None for an artifact that is older than that.
+    """
 
     areas: Mapping[str, Any]
+    build: Build | None = None
 
     @classmethod
     def of(
@@ -65,6 +72,7 @@ class ProductView:
             assets[kind][asset["name"]] = _table(asset, names, checks.get(asset["name"], {}))
         settings = ("name", "version", "description", "owner", "labels", "schedule", "freshness")
         governance = report.get("governance", {})
+        build = Build.of(artifact, index)
         return cls(
             {
                 "consumers": {
@@ -85,7 +93,8 @@ class ProductView:
                     },
                     "resources": product.get("resources"),
                 },
-            }
+            },
+            build,
         )
 
     @classmethod

@@ -11,6 +11,7 @@ import dagster as dg
 
 from floe_dagster.compilation.bundle import Bundle
 from floe_dagster.compilation.changes import ProductView, product_changes
+from floe_dagster.compilation.engine_change import engine_consequences
 from floe_dagster.compilation.result import CompileResult
 from floe_dagster.compilation.stages import compile_product
 from floe_dagster.definitions.asset_specs import asset_key
@@ -291,4 +292,10 @@ def _changes_table(previous: ProductView | None, result: CompileResult) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     if len(changes) > SHOWN_CHANGES:
         lines.append(f"| | and {len(changes) - SHOWN_CHANGES:,} more | | |")
+    if engine := engine_consequences(previous.build, current.build):
+        lines += ["", "What the change of `plugins.compute` means:", ""]
+        lines += [
+            f"- **{each.topic}** {', '.join(each.names)}{': ' if each.names else ''}{each.text}"
+            for each in engine
+        ]
     return "\n".join(lines)
