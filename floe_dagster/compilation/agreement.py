@@ -6,7 +6,7 @@ are errors: the document cannot be followed. A model that no transform names is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from floe_dagster.compilation.documents import Document
@@ -123,27 +123,28 @@ def check_preset(spec: ProductSpec, document: Document, presets: Mapping[str, An
     ]
 
 
-def check_compute(spec: ProductSpec, document: Document, engine: str) -> list[Finding]:
-    """Return a finding for each transform that names an engine which it does not run on.
+def check_compute(spec: ProductSpec, document: Document, engines: Sequence[str]) -> list[Finding]:
+    """Return a finding for each transform that names an engine which the platform does not list.
 
     Args:
         spec: The product spec.
         document: Where it was read, for positions.
-        engine: The platform's `plugins.compute.type`.
+        engines: Those that the platform lists, the default first.
     """
     return [
         _at(
             document,
             ("transforms", position, "compute"),
             code="unsupported-compute",
-            message=f"transform {transform.name!r} asks for {transform.compute!r}; all of a product runs on one engine",
+            message=f"transform {transform.name!r} asks for {transform.compute!r}, which the platform does not list",
             found=transform.compute,
-            allowed=engine,
-            fix=f"Remove compute: the platform runs products on {engine}.",
+            allowed=", ".join(engines),
+            fix=f"Remove compute: the platform runs products on {engines[0]}. Or have the engine added to "
+            "plugins.additional_compute of the manifest.",
             model=transform.name,
         )
         for position, transform in enumerate(spec.transforms or ())
-        if transform.compute not in (None, engine)
+        if transform.compute is not None and transform.compute not in engines
     ]
 
 

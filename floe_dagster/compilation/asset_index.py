@@ -29,6 +29,8 @@ def build_asset_index(
     manifest: PlatformManifest,
     places: DescriptionPlaces,
     lifecycle: Mapping[str, Any] | None = None,
+    engines: Mapping[str, str] | None = None,
+    relations: Mapping[str, Mapping[str, list[str]]] | None = None,
 ) -> dict[str, Any]:
     """Return the index as JSON values.
 
@@ -39,19 +41,18 @@ def build_asset_index(
         manifest: The merged platform manifest: presets, default schedule.
         places: Where models are described.
         lifecycle: Governance of tables: schema evolution, recovery, retention, snapshots.
+        engines: Engine of each asset, by dbt's unique id; the default engine where nothing is said.
+        relations: By engine and unique id, what the engine calls a relation; nothing where there is one engine.
 
     Returns:
         `product` (what concerns all of it), `assets` and `checks`, in the order of dbt's ids.
     """
     transforms = {transform.name: transform for transform in spec.transforms or ()}
     tiers = {transform.name: transform.tier for transform in transforms.values() if transform.tier}
-    nodes = {
-        unique_id: node
-        for unique_id, node in sorted(dbt_manifest["nodes"].items())
-        if node["resource_type"] in ASSET_TYPES and node["config"].get("materialized") != "ephemeral"
-    }
+    nodes = asset_nodes(dbt_manifest)
     all_nodes = dbt_manifest["nodes"]
-    assets = []
+    default = artifact.plugins.compute.type if artifact.plugins else "duckdb"
+    assets: list[dict[str, Any]] = []
     for unique_id, node in nodes.items():
         transform = transforms.get(node["name"])
         tags = {*tags_of(node), *(transform.tags or () if transform else ())}
@@ -61,10 +62,11 @@ def build_asset_index(
                 "name": node["name"],
                 "type": node["resource_type"],
                 "materialized": node["config"].get("materialized") or node["resource_type"],
-                "published": _is_published(node),
+                "published": is_published(node),
                 "fqn": ".".join(node["fqn"]),
+                "engine": (engines or {}).get(unique_id, default),
                 "relation": [node["database"], node["schema"], node["alias"]],
-                "deps": sorted(_upstream(node, nodes, all_nodes)),
+                "deps": sorted(upstream_assets(node, nodes, all_nodes)),
                 "group": tier_of(node, tiers) or ("seeds" if node["resource_type"] == "seed" else "default"),
                 "description": node.get("description") or "",
                 "tags": sorted(tags),
@@ -88,6 +90,10 @@ def build_asset_index(
                 ],
             }
         )
+        if relations:
+            assets[-1]["relations"] = {
+                engine: known[unique_id] for engine, known in relations.items() if unique_id in known
+            }
     preset = (manifest.resource_presets or {}).get(spec.resources or "")
     return {
         "product": {
@@ -109,7 +115,17 @@ def build_asset_index(
     }
 
 
-def _is_published(node: Mapping[str, Any]) -> bool:
+def asset_nodes(dbt_manifest: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the models, seeds and snapshots that are built, by dbt's unique id, in its order."""
+    return {
+        unique_id: node
+        for unique_id, node in sorted(dbt_manifest["nodes"].items())
+        if node["resource_type"] in ASSET_TYPES and node["config"].get("materialized") != "ephemeral"
+    }
+
+
+def is_published(node: Mapping[str, Any]) -> bool:
+    """Tell whether a node of dbt's manifest becomes an Iceberg table."""
     floe = meta_of(node).get("floe")
     if isinstance(floe, dict) and isinstance(floe.get("publish"), bool):
         return bool(floe["publish"])
@@ -124,7 +140,9 @@ def _unique_key(node: Mapping[str, Any]) -> list[str]:
     return [str(column) for column in (key if isinstance(key, list) else [key] if key else [])]
 
 
-def _upstream(node: Mapping[str, Any], nodes: Mapping[str, Any], all_nodes: Mapping[str, Any]) -> set[str]:
+def upstream_assets(
+    node: Mapping[str, Any], nodes: Mapping[str, Any], all_nodes: Mapping[str, Any]
+) -> set[str]:
     """Return the ids of the assets that a node reads, through ephemeral models."""
     found: set[str] = set()
     pending = list(node["depends_on"]["nodes"]) if "nodes" in node.get("depends_on", {}) else []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from importlib import metadata
 from typing import Any, Literal
@@ -30,6 +30,7 @@ from floe_dagster.schemas.artifacts import (
 )
 from floe_dagster.schemas.base import SecretReference
 from floe_dagster.schemas.manifest import PlatformManifest
+from floe_dagster.schemas.plugins import PLUGIN_CATEGORIES
 from floe_dagster.schemas.product import ProductSpec
 
 DEFAULT_PLUGINS: Mapping[str, str] = {
@@ -76,7 +77,7 @@ def build_artifacts(
         ),
         "default",
     )
-    plugins = resolved_plugins(chain.merged)
+    plugins = resolved_plugins(chain.merged, named_engines(spec))
     return CompiledArtifacts(
         metadata=ArtifactMetadata(
             compiled_at=compiled_at,
@@ -115,11 +116,39 @@ def plugin_types(manifest: PlatformManifest) -> dict[str, str]:
         for category, default in {**DEFAULT_PLUGINS, **(manifest.defaults or {})}.items()
         if category in DEFAULT_PLUGINS
     }
-    for category in type(manifest.plugins).model_fields:
+    for category in PLUGIN_CATEGORIES:
         plugin = getattr(manifest.plugins, category)
         if plugin is not None:
             types[category] = plugin.type
     return types
+
+
+def listed_engines(manifest: PlatformManifest) -> list[str]:
+    """Return the engines that a transform may name, the default first."""
+    default = plugin_types(manifest)["compute"]
+    # A nearer layer may have made one of its parent's further engines the default.
+    further = [plugin.type for plugin in manifest.plugins.additional_compute or () if plugin.type != default]
+    return [default, *further]
+
+
+def further_engines(manifest: PlatformManifest, named: Collection[str]) -> dict[str, str]:
+    """Return the further engines that a product names, by their place in the merged manifest.
+
+    Args:
+        manifest: Merged.
+        named: See `named_engines`.
+    """
+    default = plugin_types(manifest)["compute"]
+    return {
+        f"additional_compute[{position}]": plugin.type
+        for position, plugin in enumerate(manifest.plugins.additional_compute or ())
+        if plugin.type in named and plugin.type != default
+    }
+
+
+def named_engines(spec: ProductSpec) -> set[str]:
+    """Return the engines that the product's transforms name."""
+    return {transform.compute for transform in spec.transforms or () if transform.compute}
 
 
 def enforcement_result(report: PolicyReport) -> EnforcementResult:
@@ -143,21 +172,32 @@ def _version() -> str:
         return "0.0.0"
 
 
-def resolved_plugins(manifest: PlatformManifest) -> ResolvedPlugins:
-    """Return the plugins of a merged manifest as the artifact holds them, defaults filled in."""
+def resolved_plugins(manifest: PlatformManifest, engines: Collection[str] = ()) -> ResolvedPlugins:
+    """Return the plugins of a merged manifest as the artifact holds them, defaults filled in.
+
+    Args:
+        manifest: Merged.
+        engines: What the product's transforms name; further engines that none of them names are left out.
+    """
     types = plugin_types(manifest)
 
     def ref(category: str) -> PluginRef | None:
         plugin = getattr(manifest.plugins, category)
         if plugin is None:
             return PluginRef(type=types[category]) if category in types else None
+        return held(plugin)
+
+    def held(plugin: Any) -> PluginRef:
         config = plugin.config.model_dump(mode="json", exclude_none=True)
         return PluginRef(type=plugin.type, version=plugin.version, config=config or None)
 
+    wanted = further_engines(manifest, engines).values()
+    further = [held(plugin) for plugin in manifest.plugins.additional_compute or () if plugin.type in wanted]
     compute, orchestrator = ref("compute"), ref("orchestrator")
     assert compute is not None and orchestrator is not None
     return ResolvedPlugins(
         compute=compute,
+        additional_compute=further or None,
         orchestrator=orchestrator,
         catalog=ref("catalog"),
         storage=ref("storage"),

@@ -1,8 +1,8 @@
-"""Can the platform's engine run products here, and reach what the other plugins name?"""
+"""Can the platform's engines run products here, and reach what the other plugins name?"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from floe_dagster.findings import Finding
@@ -39,24 +39,46 @@ Place = tuple[str, int]
 
 
 def check_engine(
-    manifest: PlatformManifest, types: Mapping[str, str], places: Mapping[str, Place], file: str
+    manifest: PlatformManifest,
+    types: Mapping[str, str],
+    places: Mapping[str, Place],
+    file: str,
+    named: Collection[str] = (),
 ) -> list[Finding]:
-    """Return what keeps the platform's engine from running products.
+    """Return what keeps the platform's engine, and the further ones that a product names, from running it.
 
     Args:
         manifest: Merged.
         types: The plugin type in use by category.
-        places: File and line of each plugin's type, by category, where a manifest names it.
+        places: File and line of each plugin's type, by category, where a manifest names it; further engines as
+            `additional_compute[0]` and so on.
         file: The nearest manifest, for what no manifest names.
+        named: Engines that transforms of the product name.
     """
-    name = types["compute"]
+    has_settings = manifest.plugins.compute is not None
+    findings = _check_engine("compute", types["compute"], has_settings, types, places, file)
+    for position, plugin in enumerate(manifest.plugins.additional_compute or ()):
+        if plugin.type in named and plugin.type != types["compute"]:
+            category = f"additional_compute[{position}]"
+            findings += _check_engine(category, plugin.type, True, types, places, file)
+    return findings
+
+
+def _check_engine(
+    category: str,
+    name: str,
+    has_settings: bool,
+    types: Mapping[str, str],
+    places: Mapping[str, Place],
+    file: str,
+) -> list[Finding]:
     engine = ENGINES.get(name)
-    place = places.get("compute", (file, 1))
+    place = places.get(category, (file, 1))
     if engine is None:
         return [
             _at(
                 place,
-                "compute",
+                category,
                 code="unsupported-compute",
                 message=f"this version runs no product on {name!r}",
                 found=name,
@@ -69,7 +91,7 @@ def check_engine(
         return [
             _at(
                 place,
-                "compute",
+                category,
                 code="missing-adapter",
                 message=f"this environment has no {engine.adapter}, which products on {name!r} need",
                 found=name,
@@ -77,32 +99,34 @@ def check_engine(
                 fix=f"Install {package}.",
             )
         ]
-    if manifest.plugins.compute is None and engine.plugin.model_fields["config"].is_required():
+    if not has_settings and engine.plugin.model_fields["config"].is_required():
         return [
             _at(
                 place,
-                "compute",
+                category,
                 code="missing-field",
                 message=f"the default engine {name!r} has no settings",
                 fix=f"Write plugins.compute with type: {name} and its config.",
             )
         ]
-    return _check_shared(name, types, {"compute": place, **places}) if engine.writes_catalog else []
+    return _check_shared(name, category, types, {category: place, **places}) if engine.writes_catalog else []
 
 
-def check_built(engine: str, slug: str, dbt_manifest: Mapping[str, Any], path_prefix: str) -> list[Finding]:
+def check_built(
+    engine: str, slug: str, nodes: Iterable[Mapping[str, Any]], path_prefix: str
+) -> list[Finding]:
     """Return what an engine that writes the catalog would build where others see it before its tests have passed.
 
     Args:
-        engine: `plugins.compute.type`.
+        engine: Its name.
         slug: Of the product.
-        dbt_manifest: dbt's.
+        nodes: Of dbt's manifest, as this engine's adapter parsed them; those that the engine builds.
         path_prefix: Folder of the product, for display.
     """
     if not ENGINES[engine].writes_catalog:
         return []
     findings = []
-    for node in dbt_manifest["nodes"].values():
+    for node in nodes:
         is_built = node["resource_type"] in ("model", "seed", "snapshot")
         if is_built and node["config"].get("materialized") != "ephemeral":
             findings += [
@@ -160,17 +184,19 @@ def _problems(engine: str, schema: str, node: Mapping[str, Any]) -> Iterator[dic
         }
 
 
-def _check_shared(engine: str, types: Mapping[str, str], places: Mapping[str, Place]) -> list[Finding]:
+def _check_shared(
+    engine: str, engine_category: str, types: Mapping[str, str], places: Mapping[str, Place]
+) -> list[Finding]:
     findings = []
     if types["catalog"] not in SHARED_CATALOGS:
-        category = "catalog" if "catalog" in places else "compute"
+        category = "catalog" if "catalog" in places else engine_category
         findings.append(
             _at(
                 places[category],
                 category,
                 code="unshared-catalog",
                 message=f"{engine} writes the platform's catalog itself, and {types['catalog']!r} is none that it shares",
-                found=types[category],
+                found=types.get(category, engine),
                 allowed=f"plugins.catalog.type {' or '.join(SHARED_CATALOGS)}",
                 fix=f"Name in plugins.catalog the catalog that {engine} has, or run on duckdb.",
             )

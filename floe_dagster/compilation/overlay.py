@@ -17,9 +17,11 @@ FOLDER = "floe_macros"
 def apply_overlay(project_dir: Path, engine: str, spec: ProductSpec) -> None:
     """Write an engine's settings and macros into a copy of the product's dbt project.
 
+    Other engines may work with the same copy: macros are of one engine's adapter, settings mean nothing to the others.
+
     Args:
         project_dir: The copy; its `dbt_project.yml` can be read.
-        engine: `plugins.compute.type`.
+        engine: Its name.
         spec: The product spec: layouts of tables.
     """
     overlay = ENGINES[engine].overlay
@@ -35,8 +37,9 @@ def apply_overlay(project_dir: Path, engine: str, spec: ProductSpec) -> None:
     project = yaml.safe_load(path.read_text("utf-8"))
     for section, configs in wanted.configs.items():
         project[section] = {**configs, **(project.get(section) or {})}
-    project["macro-paths"] = [*(project.get("macro-paths") or ["macros"]), FOLDER]
+    paths = project.get("macro-paths") or ["macros"]
+    project["macro-paths"] = paths if FOLDER in paths else [*paths, FOLDER]
     path.write_text(yaml.safe_dump(project, sort_keys=False, allow_unicode=True), "utf-8")
     folder = project_dir / FOLDER
     folder.mkdir(exist_ok=True)
-    (folder / "engine.sql").write_text(wanted.macros, "utf-8")
+    (folder / f"{engine}.sql").write_text(wanted.macros, "utf-8")

@@ -20,7 +20,7 @@ from floe_dagster.compilation.bundle import (
     SourceLayout,
     write_bundle,
 )
-from floe_dagster.compilation.documents import Document, read_document
+from floe_dagster.compilation.documents import Document, DocumentPath, read_document
 from floe_dagster.compilation.governance import GovernanceResolution, resolve_governance
 from floe_dagster.compilation.inheritance import ManifestChain, load_manifest_chain, resolve_manifest_path
 from floe_dagster.compilation.result import CompileResult, StageTiming
@@ -28,7 +28,7 @@ from floe_dagster.compilation.sources import PROJECT_FILE, SPEC_FILE, SourceStat
 from floe_dagster.compilation.validation import Parsed, parse_product
 from floe_dagster.findings import Finding, InputError, sort_findings
 from floe_dagster.home import FloeHome, display_path, find_project_root
-from floe_dagster.schemas.plugins import ManifestPlugins
+from floe_dagster.schemas.plugins import PLUGIN_CATEGORIES
 from floe_dagster.schemas.product import ProductSpec
 
 SECRET_CODE = "literal-secret"
@@ -161,7 +161,7 @@ class Pipeline:
 
     def _validate_spec(self, spec: Parsed[ProductSpec], chain: ManifestChain | None) -> None:
         from floe_dagster.compilation.agreement import check_compute, check_preset, check_transforms
-        from floe_dagster.compilation.builder import plugin_types
+        from floe_dagster.compilation.builder import listed_engines, named_engines, plugin_types
         from floe_dagster.compilation.engines import check_engine
 
         assert spec.value is not None
@@ -169,8 +169,9 @@ class Pipeline:
         if chain is not None and chain.merged is not None:
             self.findings += check_preset(spec.value, spec.document, chain.merged.resource_presets or {})
             types, nearest = plugin_types(chain.merged), chain.layers[0].document.display
-            self.findings += check_engine(chain.merged, types, _plugin_places(chain), nearest)
-            self.findings += check_compute(spec.value, spec.document, types["compute"])
+            named = named_engines(spec.value)
+            self.findings += check_engine(chain.merged, types, _plugin_places(chain), nearest, named)
+            self.findings += check_compute(spec.value, spec.document, listed_engines(chain.merged))
         self.findings += self._check_dbt_project()
 
     def _check_dbt_project(self) -> list[Finding]:
@@ -228,11 +229,9 @@ class Pipeline:
         product: ProductSpec,
         chain: ManifestChain,
     ) -> dict[str, Any] | None:
-        from floe_dagster.compilation import dbt_manifest as dbt
         from floe_dagster.compilation.agreement import check_agreement
-        from floe_dagster.compilation.engines import check_built
-        from floe_dagster.compilation.overlay import apply_overlay
-        from floe_dagster.compilation.profiles import build_dbt_profiles, dbt_environment, write_profiles
+        from floe_dagster.compilation.builder import named_engines, resolved_plugins
+        from floe_dagster.compilation.projects import StagedProject
 
         layout = SourceLayout(self.slug, [file.name for file in state.files])
         self._layout = layout
@@ -240,44 +239,15 @@ class Pipeline:
         if problem:
             self.findings.append(problem)
             return None
-        project_dir = staging / layout.project
         assert chain.merged is not None
-        compute = chain.merged.plugins.compute
-        config = (
-            compute.config.model_dump(mode="json", exclude_none=True) if compute and compute.config else {}
+        project = StagedProject(
+            staging / layout.project, self.slug, product, spec.document, self.home, self.environ, self.shown
         )
-        engine = compute.type if compute else "duckdb"
-        profiles = build_dbt_profiles(self.slug, engine, config)
-        apply_overlay(project_dir, engine, product)
-        profiles_dir = write_profiles(
-            profiles, self.home.path / "compile" / self.slug / "profiles", self.home
-        )
-        environ = dbt_environment(self.home, self.environ)
-        logs_dir = self.home.logs_dir(self.slug)
-        if any((project_dir / name).exists() for name in ("packages.yml", "dependencies.yml")):
-            failed = dbt.run_deps(
-                project_dir,
-                profiles_dir=profiles_dir,
-                logs_dir=logs_dir,
-                environ=environ,
-                path_prefix=self.shown,
-            )
-            if failed:
-                self.findings += failed
-                return None
-        parsed = dbt.parse_project(
-            project_dir,
-            profiles_dir=profiles_dir,
-            target_dir=self.home.path / "dbt" / self.slug / "parse",
-            logs_dir=logs_dir,
-            environ=environ,
-            path_prefix=self.shown,
-        )
+        parsed = project.parse(resolved_plugins(chain.merged, named_engines(product)).engines())
         self.findings += parsed.findings
         if parsed.manifest is None:
             return None
-        self.profiles = profiles
-        self.findings += check_built(engine, self.slug, parsed.manifest, self.shown)
+        self.profiles, self.engines = parsed.profiles, parsed.parts
         self._agreement = check_agreement(product, spec.document, parsed.manifest)
         self.findings += [finding for finding in self._agreement if finding.kind == "input"]
         return parsed.manifest
@@ -320,7 +290,13 @@ class Pipeline:
         import orjson
 
         from floe_dagster.compilation.asset_index import build_asset_index
-        from floe_dagster.compilation.builder import build_artifacts, enforcement_result, plugin_types
+        from floe_dagster.compilation.builder import (
+            build_artifacts,
+            enforcement_result,
+            further_engines,
+            named_engines,
+            plugin_types,
+        )
         from floe_dagster.policies import PolicyContext, evaluate_policies
         from floe_dagster.policies.places import DescriptionPlaces
 
@@ -335,6 +311,7 @@ class Pipeline:
                 owner=product.metadata.owner,
                 approved_plugins=chain.merged.approved_plugins,
                 plugins_used=plugin_types(chain.merged),
+                further_engines=further_engines(chain.merged, named_engines(product)),
                 plugin_places=_plugin_places(chain),
                 document_findings=[
                     *(finding for finding in self.findings if finding.code == SECRET_CODE),
@@ -366,6 +343,8 @@ class Pipeline:
                 manifest=chain.merged,
                 places=DescriptionPlaces(self._read_source),
                 lifecycle=resolution.lifecycle(),
+                engines=self.engines.engines,
+                relations=self.engines.relations,
             )
             self._documents = {
                 ARTIFACT: self.artifact.model_dump_json(indent=2, by_alias=True).encode() + b"\n",
@@ -472,11 +451,26 @@ def _outside_root(state: SourceState, root: Path) -> list[Finding]:
 
 
 def _plugin_places(chain: ManifestChain) -> dict[str, tuple[str, int]]:
-    """Return file and line of each plugin's type, in the nearest layer that names it."""
+    """Return file and line of each plugin's type, in the nearest layer that names it.
+
+    Further engines are `additional_compute[0]` and so on, as findings name their field.
+    """
     places: dict[str, tuple[str, int]] = {}
+    lists_engines = False
     for layer in chain.layers:
-        for category in ManifestPlugins.model_fields:
-            if layer.value is not None and getattr(layer.value.plugins, category) is not None:
-                line, _column = layer.document.position(("plugins", category, "type"))
-                places.setdefault(category, (layer.document.display, line))
+        if layer.value is None:
+            continue
+        plugins = layer.value.plugins
+        paths: dict[str, DocumentPath] = {
+            category: (category,)
+            for category in PLUGIN_CATEGORIES
+            if category not in places and getattr(plugins, category) is not None
+        }
+        if plugins.additional_compute is not None and not lists_engines:
+            lists_engines = True
+            for position in range(len(plugins.additional_compute)):
+                paths[f"additional_compute[{position}]"] = ("additional_compute", position)
+        for category, path in paths.items():
+            line, _column = layer.document.position(("plugins", *path, "type"))
+            places[category] = (layer.document.display, line)
     return places

@@ -15,6 +15,7 @@ import yaml
 
 from floe_dagster.compilation.atomic import write_atomically
 from floe_dagster.home import FloeHome
+from floe_dagster.schemas.artifacts import CompiledArtifacts
 from floe_dagster.schemas.compute import ENGINES
 from floe_dagster.schemas.compute.engine import FLOE_HOME_REFERENCE
 
@@ -34,6 +35,19 @@ def build_dbt_profiles(slug: str, compute_type: str, config: Mapping[str, Any]) 
     """
     output = ENGINES[compute_type].dbt_output(slug, config)
     return {slug: {"target": TARGET, "outputs": {TARGET: output}}}
+
+
+def engine_profiles(artifact: CompiledArtifacts, slug: str, engine: str) -> dict[str, Any]:
+    """Return the content of `profiles.yml` for one engine of a compiled product.
+
+    Args:
+        artifact: The compiled artifact.
+        slug: The product's slug.
+        engine: The default one, or a further one that models name.
+    """
+    if artifact.plugins is None or engine == artifact.plugins.compute.type:
+        return artifact.dbt_profiles or {}
+    return build_dbt_profiles(slug, engine, artifact.plugins.engines()[engine].config or {})
 
 
 def write_profiles(dbt_profiles: Mapping[str, Any], folder: Path, home: FloeHome) -> Path:

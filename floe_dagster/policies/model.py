@@ -30,6 +30,7 @@ class PolicyContext:
         owner: The product's owner.
         approved_plugins: Plugin types that may be used, by category.
         plugins_used: Plugin type by category.
+        further_engines: Engine by its place in the manifest, such as `additional_compute[0]`, where models name it.
         plugin_places: File and line where each category's type stands.
         document_findings: What reading the documents found: literal secrets, disagreement.
         path_prefix: Display path of the product's folder.
@@ -44,6 +45,7 @@ class PolicyContext:
     owner: str | None = None
     approved_plugins: Mapping[str, Sequence[str]] | None = None
     plugins_used: Mapping[str, str] = field(default_factory=dict)
+    further_engines: Mapping[str, str] = field(default_factory=dict)
     plugin_places: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     document_findings: Sequence[Finding] = ()
     path_prefix: str = ""

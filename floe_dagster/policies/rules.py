@@ -205,10 +205,13 @@ def secrets(project: Project) -> Iterator[Finding]:
 
 def plugins(project: Project) -> Iterator[Finding]:
     """Only approved plugins are used."""
-    for category, used in project.context.plugins_used.items():
-        approved = (project.context.approved_plugins or {}).get(category)
+    context = project.context
+    uses = [(category, category, used) for category, used in context.plugins_used.items()]
+    uses += [("compute", place, used) for place, used in context.further_engines.items()]
+    for category, place, used in uses:
+        approved = (context.approved_plugins or {}).get(category)
         if approved is not None and used not in approved:
-            file, line = project.context.plugin_places.get(category, (None, None))
+            file, line = context.plugin_places.get(place, (None, None))
             yield Finding(
                 code="unapproved-plugin",
                 severity="warning",
@@ -216,7 +219,7 @@ def plugins(project: Project) -> Iterator[Finding]:
                 message=f"{category} {used!r} is not approved",
                 file=file,
                 line=line,
-                field=f"plugins.{category}.type",
+                field=f"plugins.{place}.type",
                 found=used,
                 allowed=", ".join(approved),
                 fix=f"Use an approved {category}, or have {used} added to approved_plugins.",

@@ -129,12 +129,19 @@ class PluginRef(Part):
 
 class ResolvedPlugins(Part):
     compute: PluginRef = Field(description="Engine that dbt runs on.")
+    additional_compute: list[PluginRef] | None = Field(
+        None, description="Further engines that models of the product name (0.9.0)."
+    )
     orchestrator: PluginRef = Field(description="Orchestrator.")
     catalog: PluginRef | None = Field(None, description="Iceberg catalog.")
     storage: PluginRef | None = Field(None, description="Storage of the tables.")
     ingestion: PluginRef | None = Field(None, description="Ingestion.")
     semantic: PluginRef | None = Field(None, description="Semantic layer.")
     lineage_backend: PluginRef | None = Field(None, description="Lineage backend.")
+
+    def engines(self) -> dict[str, PluginRef]:
+        """Return the engines of the product by type, the default first."""
+        return {plugin.type: plugin for plugin in (self.compute, *(self.additional_compute or ()))}
 
 
 class ResolvedModel(Part):

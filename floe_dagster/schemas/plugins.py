@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from floe_dagster.schemas.addresses import Url, is_loopback
 from floe_dagster.schemas.base import Section
@@ -151,7 +151,27 @@ class ManifestPlugins(Section):
     """What the platform runs on."""
 
     compute: Compute | None = Field(None, description="Engine that dbt runs on; duckdb when absent.")
+    additional_compute: list[Compute] | None = Field(
+        None, description="Further engines, each once: transforms[].compute may name them for single models."
+    )
     orchestrator: DagsterOrchestrator | None = Field(None, description="Orchestrator; dagster when absent.")
     catalog: Catalog | None = Field(None, description="Iceberg catalog; sql under FLOE_HOME when absent.")
     storage: Storage | None = Field(None, description="Storage of the tables; local when absent.")
     lineage_backend: MarquezBackend | None = Field(None, description="Where lineage events are shown.")
+
+    @field_validator("additional_compute")
+    @classmethod
+    def _names_each_engine_once(
+        cls, value: list[Compute] | None, info: ValidationInfo
+    ) -> list[Compute] | None:
+        default = info.data.get("compute")
+        seen = [default.type] if default is not None else []
+        for engine in value or ():
+            if engine.type in seen:
+                raise ValueError(f"names {engine.type} again: each engine has one config, here or in compute")
+            seen.append(engine.type)
+        return value
+
+
+PLUGIN_CATEGORIES = tuple(name for name in ManifestPlugins.model_fields if name != "additional_compute")
+"""Categories that hold one plugin each."""

@@ -130,7 +130,9 @@ class Transform(Section):
         description="Models that it reads; must agree with dbt's graph.",
     )
     compute: str | None = Field(
-        None, description="Engine for this model: the platform's own, as all of a product runs on one."
+        None,
+        description="Engine for this model, one of the platform's plugins.compute and plugins.additional_compute; the "
+        "former when absent.",
     )
     table: TransformTable | None = Field(
         None, description="Layout of the Iceberg table, and how it is written."

@@ -48,7 +48,7 @@ def test_what_the_project_says_itself_wins(tmp_path: Path) -> None:
     assert found["models"] == {"+on_table_exists": "drop", "shop": {"+materialized": "table"}}
     assert found["seeds"] == {"+on_table_exists": "replace"}
     assert found["macro-paths"] == ["macros", "floe_macros"]
-    assert "day(" in (tmp_path / "floe_macros" / "engine.sql").read_text()
+    assert "day(" in (tmp_path / "floe_macros" / "trino.sql").read_text()
 
 
 def test_duckdb_needs_nothing(tmp_path: Path) -> None:

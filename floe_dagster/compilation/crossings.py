@@ -1,0 +1,124 @@
+"""Which engine each model of a product runs on, and what the models of one may read of another: published tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from floe_dagster.compilation.agreement import project_models
+from floe_dagster.compilation.asset_index import asset_nodes, is_published, upstream_assets
+from floe_dagster.compilation.documents import Document
+from floe_dagster.findings import Finding
+from floe_dagster.schemas.product import ProductSpec
+
+FIX = "Materialize it as a table, publish it (`meta: {floe: {publish: true}}`), or give both the same compute in floe.yaml."
+
+
+def node_engines(spec: ProductSpec, dbt_manifest: Mapping[str, Any], default: str) -> dict[str, str]:
+    """Return the engine of every model, seed and snapshot that is built, by dbt's unique id.
+
+    Args:
+        spec: The product spec: what its transforms name.
+        dbt_manifest: dbt's.
+        default: `plugins.compute.type`.
+    """
+    models = project_models(dbt_manifest)
+    named = {
+        models[transform.name]["unique_id"]: transform.compute
+        for transform in spec.transforms or ()
+        if transform.compute and transform.name in models
+    }
+    return {key: named.get(key, default) for key in asset_nodes(dbt_manifest)}
+
+
+def check_crossings(
+    spec: ProductSpec,
+    document: Document,
+    dbt_manifest: Mapping[str, Any],
+    engines: Mapping[str, str],
+    path_prefix: str,
+) -> list[Finding]:
+    """Return what keeps the engines of one product from working on it together.
+
+    Args:
+        spec: The product spec.
+        document: Where it was read, for positions.
+        dbt_manifest: dbt's, each node as its engine's adapter parsed it.
+        engines: See `node_engines`.
+        path_prefix: Folder of the product, for display.
+    """
+    findings = list(_ephemeral(spec, document, dbt_manifest))
+    if len(set(engines.values())) < 2:
+        return findings
+    nodes, everything = asset_nodes(dbt_manifest), dbt_manifest["nodes"]
+    for key, node in nodes.items():
+        for upstream in sorted(upstream_assets(node, nodes, everything)):
+            if engines[upstream] != engines[key] and not is_published(nodes[upstream]):
+                read = nodes[upstream]
+                findings.append(
+                    _at(
+                        node,
+                        path_prefix,
+                        message=f"{_shown(node)} on {engines[key]} reads {_shown(read)}, which {engines[upstream]} keeps to "
+                        "itself: only published tables cross from one engine to another",
+                        found=f"{read['config'].get('materialized') or read['resource_type']} {read['name']!r}",
+                    )
+                )
+    for test in everything.values():
+        if test["resource_type"] == "test":
+            findings += _unpublished_in_test(test, nodes, engines, path_prefix)
+    return findings
+
+
+def _unpublished_in_test(
+    test: Mapping[str, Any], nodes: Mapping[str, Any], engines: Mapping[str, str], path_prefix: str
+) -> Iterator[Finding]:
+    reads = [key for key in test["depends_on"]["nodes"] if key in nodes]
+    crossed = sorted({engines[key] for key in reads})
+    hidden = [nodes[key] for key in reads if not is_published(nodes[key])]
+    if len(crossed) > 1 and hidden:
+        yield _at(
+            test,
+            path_prefix,
+            message=f"test {test['name']!r} reads what {' and '.join(crossed)} build, and {_shown(hidden[0])} is not "
+            "published: only published tables cross from one engine to another",
+            found=f"{hidden[0]['config'].get('materialized') or 'seed'} {hidden[0]['name']!r}",
+        )
+
+
+def _ephemeral(spec: ProductSpec, document: Document, dbt_manifest: Mapping[str, Any]) -> Iterator[Finding]:
+    models = project_models(dbt_manifest)
+    for position, transform in enumerate(spec.transforms or ()):
+        node = models.get(transform.name)
+        if transform.compute and node and node["config"].get("materialized") == "ephemeral":
+            line, column = document.position(("transforms", position, "compute"))
+            yield Finding(
+                code="compute-of-ephemeral",
+                severity="error",
+                message=f"{transform.name!r} is ephemeral: it is part of whatever reads it, on the engine of that",
+                file=document.display,
+                line=line,
+                column=column,
+                field=f"transforms[{position}].compute",
+                found=transform.compute,
+                allowed="nothing, for an ephemeral model",
+                fix="Remove compute, or materialize the model as a table.",
+                model=transform.name,
+            )
+
+
+def _shown(node: Mapping[str, Any]) -> str:
+    return f"{node['resource_type']} {node['name']!r}"
+
+
+def _at(node: Mapping[str, Any], path_prefix: str, **fields: str) -> Finding:
+    return Finding(
+        code="unpublished-crossing",
+        severity="error",
+        file=f"{path_prefix}/{node['original_file_path']}",
+        line=1,
+        model=node["name"] if node["resource_type"] != "test" else None,
+        allowed="a published table",
+        fix=FIX,
+        **fields,  # type: ignore[arg-type]
+    )
