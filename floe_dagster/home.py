@@ -75,9 +75,9 @@ class FloeHome:
     def locks_dir(self) -> Path:
         return self.path / "locks"
 
-    def profiles_dir(self, slug: str) -> Path:
-        """Folder of the generated `profiles.yml` of one product."""
-        return self.path / "profiles" / slug
+    def profiles_dir(self, slug: str, engine: str | None = None) -> Path:
+        """Folder of the generated `profiles.yml` of one product; of a further engine where one is named."""
+        return self.path / "profiles" / (f"{slug}-{engine}" if engine else slug)
 
     def state_dir(self, slug: str) -> Path:
         """Folder of the bundles of one product, `<digest>.zip` each."""
@@ -87,9 +87,9 @@ class FloeHome:
         """Folder under which the bundles of one product are unpacked, one folder per digest."""
         return self.path / "projects" / slug
 
-    def dbt_target_dir(self, slug: str) -> Path:
-        """Folder of dbt's `target` of one product."""
-        return self.path / "dbt" / slug / "target"
+    def dbt_target_dir(self, slug: str, engine: str | None = None) -> Path:
+        """Folder of dbt's `target` of one product; of a further engine where one is named."""
+        return self.path / "dbt" / slug / (f"target-{engine}" if engine else "target")
 
     def logs_dir(self, slug: str) -> Path:
         """Folder of dbt's logs of one product."""

@@ -20,7 +20,7 @@ from floe_dagster.compilation.outputs import outputs_current, write_outputs
 from floe_dagster.compilation.stages import compile_product
 from floe_dagster.home import FloeHome, display_path, find_project_root
 
-_PROGRESS = ("published", "restored", "not in the", "waiting", "withheld")
+_PROGRESS = ("building on", "published", "restored", "not in the", "waiting", "withheld")
 _COLUMNS = ("product", "assets", "passed", "warned", "failed", "tables", "rows", "seconds")
 
 
@@ -53,7 +53,8 @@ def run(options: argparse.Namespace) -> int:
     print(table(_COLUMNS, [[row.get(name) for name in _COLUMNS] for row in rows], right=range(1, 8)))
     if tables:
         print()
-        names = ("table", "rows", "snapshot")
+        several = len({entry["engine"] for entry in tables}) > 1
+        names = ("table", "rows", "snapshot", *(("engine",) if several else ()))
         print(table(names, [[entry[name] for name in names] for entry in tables], right=(1,)))
         example = tables[-1]["table"]
         where = "" if product_dir.parent.name == "products" else f" --product-dir {product_dir}"
@@ -146,6 +147,7 @@ def _set_dagster_home(home: FloeHome, product_dir: Path) -> None:
 
 
 def _summary(result: Any, outcome: Any, seconds: float) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    engines = {asset["name"]: asset.get("engine") for asset in result.index["assets"]}
     materializations = outcome.asset_materializations_for_node(f"{result.slug}_dbt")
     evaluations = outcome.get_asset_check_evaluations()
     tables = []
@@ -157,6 +159,7 @@ def _summary(result: Any, outcome: Any, seconds: float) -> tuple[dict[str, Any],
                     "table": found["dagster/table_name"],
                     "rows": found["dagster/row_count"],
                     "snapshot": found["iceberg/snapshot_id"],
+                    "engine": engines.get(event.asset_key.path[-1]),
                 }
             )
     warned = [e for e in evaluations if not e.passed and e.severity.value == "WARN"]

@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     print(table(view.columns, [[_cell(cell) for cell in row] for row in view.rows]))
     print(f"\n{view.location}\n")
-    fields = ("snapshot", "committed", "operation", "rows", "run")
+    fields = ("snapshot", "committed", "operation", "rows", "engine", "run")
     print(table(fields, [[entry[name] for name in fields] for entry in view.snapshots], right=(3,)))
     return 0
 

@@ -23,7 +23,7 @@ def asset_specs(index: Mapping[str, Any], product_dir: Path, engine: str) -> dic
     Args:
         index: See `asset_index.build_asset_index`.
         product_dir: Where the sources are edited; code references point there.
-        engine: What the product is computed with, for Dagster's kinds.
+        engine: What is computed with where an asset names no engine, for Dagster's kinds.
     """
     product = index["product"]
     slug = product["slug"]
@@ -42,10 +42,10 @@ def asset_specs(index: Mapping[str, Any], product_dir: Path, engine: str) -> dic
             owners=asset["owners"],
             tags={**labels, **{_tag(tag): "" for tag in asset["tags"]}},
             kinds={"dbt", asset["type"] if asset["type"] != "model" else asset["materialized"]}
-            | ({"iceberg"} if published else {engine}),
+            | ({"iceberg"} if published else {asset.get("engine") or engine}),
             freshness_policy=freshness if published else None,
             skippable=True,
-            metadata=_metadata(asset, product_dir, links),
+            metadata=_metadata(asset, product_dir, links) | {"floe/engine": asset.get("engine") or engine},
         )
     return specs
 

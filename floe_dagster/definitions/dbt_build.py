@@ -69,6 +69,7 @@ class DbtBuild:
         dbt: Says which dbt executable runs.
         options: What a person asked of the run.
         workspace: Where dbt builds.
+        engine: It builds with, where that is not the product's default: dbt keeps what it parsed for each by itself.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class DbtBuild:
         dbt: DbtCliResource,
         options: RunOptions,
         workspace: Workspace,
+        engine: str | None = None,
     ) -> None:
         self.context = context
         self.bundle = bundle
@@ -86,6 +88,7 @@ class DbtBuild:
         self.dbt = dbt
         self.options = options
         self.workspace = workspace
+        self.engine = engine
 
     def run(self, selection: Sequence[str], on_event: Callable[[Mapping[str, Any]], None]) -> dict[str, Any]:
         """Build and return dbt's `run_results.json`.
@@ -99,8 +102,10 @@ class DbtBuild:
         """
         slug = self.bundle.slug
         unpacked = self.bundle.unpack(self.home)
-        profiles_dir = write_profiles(self.workspace.profiles, self.home.profiles_dir(slug), self.home)
-        target = self.home.dbt_target_dir(slug)
+        profiles_dir = write_profiles(
+            self.workspace.profiles, self.home.profiles_dir(slug, self.engine), self.home
+        )
+        target = self.home.dbt_target_dir(slug, self.engine)
         results = target / "run_results.json"
         results.unlink(missing_ok=True)
         command = [

@@ -101,7 +101,8 @@ def _holders(artifact: CompiledArtifacts | None) -> Iterator[Any]:
     if artifact is None:
         return
     if artifact.plugins:
-        plugins = (artifact.plugins.compute, artifact.plugins.catalog, artifact.plugins.storage)
+        engines = artifact.plugins.engines().values()
+        plugins = (*engines, artifact.plugins.catalog, artifact.plugins.storage)
         yield from (plugin.config for plugin in plugins if plugin)
     yield artifact.observability.telemetry.authentication
     yield artifact.observability.lineage_api_key

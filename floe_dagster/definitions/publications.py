@@ -7,8 +7,10 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Any, Self
 
-from floe_dagster.definitions.workspaces.base import Publisher
+from floe_dagster.definitions.workspaces.base import PublicationRequest, Publisher
 from floe_dagster.iceberg.errors import CatalogError, PublicationError
+from floe_dagster.iceberg.layout import TableLayout
+from floe_dagster.iceberg.publication import PublicationOptions
 
 AT_ONCE = 4
 """Enough to keep disk and network busy: a small table is mostly waiting for the catalog."""
@@ -70,3 +72,77 @@ class Publications:
             if error is not None and not isinstance(error, PublicationError | CatalogError):
                 raise error
             yield key, error or future.result()
+
+
+def in_graph_order(
+    publications: Publications,
+    assets: Mapping[str, Mapping[str, Any]],
+    todo: list[str],
+    refused: dict[str, str],
+) -> Iterator[tuple[str, Any]]:
+    """Publish several tables at once, each after those that it reads; yield each as it is done.
+
+    A table that reads one that was refused is refused, too.
+
+    Args:
+        publications: Takes the tables.
+        assets: Of the asset index by unique id.
+        todo: Unique ids, each after those that it reads; what is not published itself is yielded with None.
+        refused: Why a table is refused, by unique id; who consumes this adds to it.
+    """
+    pending = list(todo)
+    unfinished = set(todo)
+    while unfinished:
+        for key in list(pending):
+            asset = assets[key]
+            blocked = next((up for up in asset["deps"] if up in refused), None)
+            if blocked:
+                refused[key] = f"it reads {assets[blocked]['name']}, which was not published"
+                pending.remove(key)
+                unfinished.discard(key)
+            elif unfinished.isdisjoint(asset["deps"]):
+                if not asset["published"]:
+                    pending.remove(key)
+                    unfinished.discard(key)
+                    yield key, None
+                elif publications.has_room():
+                    pending.remove(key)
+                    publications.begin(key, asset)
+        for key, published in publications.finished():
+            unfinished.discard(key)
+            yield key, published
+
+
+def publication_request(
+    asset: Mapping[str, Any], product: Mapping[str, Any], run: Mapping[str, str]
+) -> PublicationRequest:
+    """Return what is asked for one table.
+
+    Args:
+        asset: As in the asset index.
+        product: `product` of the asset index.
+        run: Snapshot properties that name the run.
+    """
+    table, lifecycle = asset.get("table") or {}, product.get("lifecycle") or {}
+    return PublicationRequest(
+        asset,
+        product["slug"],
+        snapshot_properties={
+            **run,
+            "floe.product": product["name"],
+            "floe.product-version": product["version"],
+            "floe.model": asset["name"],
+            "floe.engine": asset["engine"],
+        },
+        column_docs={column["name"]: column["description"] for column in asset["columns"]},
+        options=PublicationOptions(
+            layout=TableLayout.parse(
+                table.get("partition_by"), table.get("sort_by"), table.get("properties")
+            ),
+            mode=table.get("write_mode") or "overwrite",
+            key=tuple(table.get("key") or ()),
+            schema_evolution=lifecycle.get("schema_evolution") or "allow",
+            recovery=lifecycle.get("stale_table_recovery_mode"),
+            product=product["name"],
+        ),
+    )

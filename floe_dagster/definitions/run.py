@@ -1,8 +1,10 @@
-"""One run of a product: write with dbt, audit, publish to Iceberg, only then record."""
+"""One run of a product: write with dbt, audit, publish to Iceberg, only then record; one engine after the other."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
@@ -15,13 +17,15 @@ from floe_dagster.definitions.garbage import standing_objects_left_alone
 from floe_dagster.definitions.observing.build import ObservedBuild
 from floe_dagster.definitions.observing.process import Observed
 from floe_dagster.definitions.observing.step import ObservedStep
+from floe_dagster.definitions.phases import Phase, plan_phases
 from floe_dagster.definitions.progress import ProgressLog
-from floe_dagster.definitions.publications import Publications
+from floe_dagster.definitions.publications import Publications, in_graph_order, publication_request
 from floe_dagster.definitions.resources import CatalogResource, StorageResource
 from floe_dagster.definitions.resume import Earlier, earlier_attempts, is_resumed, recorded_checks, run_mark
-from floe_dagster.definitions.run_metadata import publication_metadata
+from floe_dagster.definitions.run_metadata import check_result, publication_metadata
+from floe_dagster.definitions.withheld import Withheld
 from floe_dagster.definitions.workspaces import open_workspace
-from floe_dagster.definitions.workspaces.base import BuiltRelations, PublicationRequest, Publisher
+from floe_dagster.definitions.workspaces.base import BuiltRelations, Publisher, Workspace
 from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.catalogs import request_counts
 from floe_dagster.iceberg.errors import (
@@ -31,11 +35,23 @@ from floe_dagster.iceberg.errors import (
     catalog_error,
     is_remote_failure,
 )
-from floe_dagster.iceberg.layout import TableLayout
-from floe_dagster.iceberg.publication import PublicationOptions, PublicationResult
+from floe_dagster.iceberg.publication import PublicationResult
 
 GIVE_UP_AFTER = 3
 """So many tables that the catalog or the storage does not take mean that it is away altogether."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOfRun:
+    """One engine in one run.
+
+    Args:
+        workspace: Where it builds.
+        build: dbt with its adapter.
+    """
+
+    workspace: Workspace
+    build: DbtBuild
 
 
 class ProductRun:
@@ -72,18 +88,23 @@ class ProductRun:
         self.context = context
         self.bundle = bundle
         self.index = index
-        self.assets = {asset["id"]: asset for asset in in_order(index)}
+        self.artifact = bundle.artifact()
+        self.default_engine = self.artifact.plugins.compute.type if self.artifact.plugins else "duckdb"
+        # An older index says nothing of engines: there was one.
+        self.assets = {asset["id"]: {"engine": self.default_engine, **asset} for asset in in_order(index)}
         self.tests = {check["id"]: check for check in index["checks"]}
         self.specs = specs
         self.checks = checks
         self.home = home
         self.options = options
         self.slug = index["product"]["slug"]
-        self.artifact = bundle.artifact()
-        self.workspace = open_workspace(
-            self.slug, self.artifact, bundle, self.assets, home, context.log, run_id=context.run.run_id
-        )
-        self.build = DbtBuild(context, bundle, home, dbt, options, self.workspace)
+        self.dbt = dbt
+        self.wanted = {key for key, spec in specs.items() if spec.key in context.selected_asset_keys}
+        self.engines = {
+            engine: self._engine(engine)
+            for engine in sorted({self.assets[key]["engine"] for key in self.wanted})
+        }
+        self.withheld = Withheld(self.assets)
         self.mark = run_mark(context, bundle.digest)
         self.progress = ProgressLog(context.log)
         self.catalog = catalog
@@ -91,6 +112,21 @@ class ProductRun:
         self.step = ObservedStep(observed, context)
         self.seen = ObservedBuild(self.step, index, _policies(bundle), self._location_of)
         self.opened: Any = None
+
+    def _engine(self, engine: str) -> EngineOfRun:
+        workspace = open_workspace(
+            self.slug,
+            self.artifact,
+            self.bundle,
+            self.assets,
+            self.home,
+            self.context.log,
+            engine=engine,
+            run_id=self.context.run.run_id,
+        )
+        apart = engine if engine != self.default_engine else None
+        build = DbtBuild(self.context, self.bundle, self.home, self.dbt, self.options, workspace, apart)
+        return EngineOfRun(workspace, build)
 
     def execute(self) -> Iterator[Any]:
         """Yield materializations of what was published and results of what was checked.
@@ -110,32 +146,72 @@ class ProductRun:
                 self.seen.ended(error)
 
     def _execute(self) -> Iterator[Any]:
-        selected = self.context.selected_asset_keys
-        wanted = {key for key, spec in self.specs.items() if spec.key in selected}
+        wanted = set(self.wanted)
         try:
             catalog = self.opened = self.catalog.open(self.storage, self.home)
-            with self.workspace.writing(catalog):
+            with ExitStack() as writing:
+                for engine in self.engines.values():
+                    writing.enter_context(engine.workspace.writing(catalog))
                 earlier = self._earlier(catalog, wanted)
                 wanted -= earlier.snapshots.keys()
-                repeated = self._tests_to_repeat(earlier)
-                to_build = self.workspace.prepare(catalog, wanted, full_refresh=self.options.full_refresh)
-                results = self._run_dbt(to_build, repeated)
-                outcome = audit(self.index, results, to_build, self.workspace.explain)
-                self.seen.audited(outcome)
+                phases = plan_phases(
+                    self.assets,
+                    self._asked_tests(earlier),
+                    wanted=wanted,
+                    done=set(earlier.snapshots),
+                    repeated=self._tests_to_repeat(earlier),
+                )
                 yield from self._carried_over(catalog, earlier)
-                yield from self._publish(catalog, outcome, wanted)
+                for phase in phases:
+                    yield from self._run_phase(catalog, phase)
+                if failure := self.withheld.failure():
+                    raise failure
         except CatalogError as error:
             # The message says all; a traceback of a library would hide it.
             raise dg.Failure(str(error), allow_retries=not isinstance(error, NotUsableError)) from error
         except Exception as error:
-            if failure := self.workspace.failure(error):
-                raise failure from error
+            for engine in self.engines.values():
+                if failure := engine.workspace.failure(error):
+                    raise failure from error
             if not is_remote_failure(error):
                 raise
             told = catalog_error(error, f"the tables of {self.slug} cannot be looked at")
             raise dg.Failure(str(told), allow_retries=not isinstance(told, NotUsableError)) from error
         finally:
             self._count_requests()
+
+    def _run_phase(self, catalog: Any, phase: Phase) -> Iterator[Any]:
+        engine = self.engines[phase.engine]
+        self.withheld.add(self._unreadable(catalog, phase), phase.wanted)
+        wanted = self.withheld.from_now_on(phase.wanted)
+        tests = {
+            key for key in phase.tests if self.withheld.reasons.keys().isdisjoint(self.tests[key]["reads"])
+        }
+        if not wanted and not tests:
+            return
+        if len({asset["engine"] for asset in self.assets.values()}) > 1:
+            names = sorted(self.assets[key]["name"] for key in wanted)
+            self.context.log.info(f"building on {phase.engine}: {', '.join(names) or 'tests alone'}")
+        read = {key for test in tests for key in self.tests[test]["reads"]} - wanted
+        to_build = engine.workspace.prepare(catalog, wanted, read, full_refresh=self.options.full_refresh)
+        results = engine.build.run(self._selection(to_build, tests), self.seen.dbt_event)
+        outcome = audit(self.index, results, to_build, engine.workspace.explain)
+        self.seen.audited(outcome)
+        yield from self._publish(catalog, engine.workspace, outcome, wanted)
+
+    def _unreadable(self, catalog: Any, phase: Phase) -> dict[str, str]:
+        """Return which assets read a table that another engine has not published, neither now nor before."""
+        found = {}
+        for key in phase.wanted:
+            for upstream in (self.assets[up] for up in self.assets[key]["deps"]):
+                is_expected = (
+                    upstream["engine"] != phase.engine and upstream["id"] not in self.withheld.reasons
+                )
+                if is_expected and not catalog.table_exists((self.slug, upstream["name"])):
+                    found[key] = (
+                        f"it reads {upstream['name']}, which {upstream['engine']} has not published yet: run that, too"
+                    )
+        return found
 
     def _location_of(self, name: str) -> tuple[str, str | None] | None:
         """Return where a table of the product lies, and its snapshot; None where there is none."""
@@ -169,8 +245,10 @@ class ProductRun:
         earlier.checks = recorded_checks(self.context, asked)
         # Where a result was never recorded, the test is repeated; where it cannot be repeated alone, with its table.
         unrecorded = {self.tests[key]["asset"] for key in asked.keys() - earlier.checks.keys()}
-        for asset in unrecorded - self.workspace.testable(unrecorded):
-            del earlier.snapshots[asset]
+        for engine, of_run in self.engines.items():
+            built = {asset for asset in unrecorded if self.assets[asset]["engine"] == engine}
+            for asset in built - of_run.workspace.testable(built):
+                del earlier.snapshots[asset]
         earlier.checks = {
             key: result
             for key, result in earlier.checks.items()
@@ -191,10 +269,13 @@ class ProductRun:
             and key not in earlier.checks
         }
 
-    def _run_dbt(self, to_build: set[str], tests: set[str]) -> dict[str, Any]:
-        if not to_build and not tests:
-            return {"results": []}
-        return self.build.run(self._selection(to_build, tests), self.seen.dbt_event)
+    def _asked_tests(self, earlier: Earlier) -> dict[str, Mapping[str, Any]]:
+        selected = self.context.selected_asset_check_keys
+        return {
+            key: self.tests[key]
+            for key, spec in self.checks.items()
+            if spec.key in selected and key not in earlier.checks
+        }
 
     def _selection(self, to_build: set[str], tests: set[str]) -> list[str]:
         if len(to_build) == len(self.assets):
@@ -223,18 +304,18 @@ class ProductRun:
             )
         yield from earlier.checks.values()
 
-    def _publish(self, catalog: Any, outcome: Audit, wanted: set[str]) -> Iterator[Any]:
+    def _publish(self, catalog: Any, workspace: Workspace, outcome: Audit, wanted: set[str]) -> Iterator[Any]:
         refused: dict[str, str] = {}
         lost = 0
         forbidden = False
         results = self._check_results(outcome)
         todo = [key for key in self.assets if key in outcome.clean and key in wanted]
         with (
-            self.workspace.built(catalog) as relations,
+            workspace.built(catalog) as relations,
             self.progress,
             Publications(relations.publisher, self._publish_one) as publications,
         ):
-            for key, published in self._published_in_order(publications, todo, refused):
+            for key, published in in_graph_order(publications, self.assets, todo, refused):
                 asset = self.assets[key]
                 if isinstance(published, PublicationError | CatalogError):
                     refused[key] = str(published)
@@ -260,69 +341,36 @@ class ProductRun:
             yield from remaining
         for key, reason in refused.items():
             self.seen.refused(key, reason)
-        self._fail_where_needed(outcome, refused, wanted, try_again=lost > 0 and not forbidden)
+        self.withheld.add({**outcome.withheld, **refused}, wanted | outcome.built.keys())
+        self.withheld.try_again |= (lost > 0 and not forbidden) or any(
+            workspace.is_transient(reason) for reason in outcome.withheld.values()
+        )
 
-    def _published_in_order(
-        self, publications: Publications, todo: list[str], refused: dict[str, str]
-    ) -> Iterator[tuple[str, Any]]:
-        """Publish several tables at once, each after those that it reads; yield each as it is done.
-
-        A table that reads one that was refused is refused, too.
-        """
-        pending = list(todo)
-        unfinished = set(todo)
-        while unfinished:
-            for key in list(pending):
-                asset = self.assets[key]
-                blocked = next((up for up in asset["deps"] if up in refused), None)
-                if blocked:
-                    refused[key] = f"it reads {self.assets[blocked]['name']}, which was not published"
-                    pending.remove(key)
-                    unfinished.discard(key)
-                elif unfinished.isdisjoint(asset["deps"]):
-                    if not asset["published"]:
-                        pending.remove(key)
-                        unfinished.discard(key)
-                        yield key, None
-                    elif publications.has_room():
-                        pending.remove(key)
-                        publications.begin(key, asset)
-            for key, published in publications.finished():
-                unfinished.discard(key)
-                yield key, published
+    def _check_results(self, outcome: Audit) -> dict[str, list[dg.AssetCheckResult]]:
+        """Return the results of the checks that were asked for, by unique id of their asset."""
+        selected = self.context.selected_asset_check_keys
+        results: dict[str, list[dg.AssetCheckResult]] = {}
+        for key, result in outcome.tests.items():
+            spec, check = self.checks[key], self.tests[key]
+            if spec.key in selected and result["status"] != "skipped":
+                results.setdefault(check["asset"], []).append(check_result(spec, check, result))
+        return results
 
     def _publish_one(self, publisher: Publisher, asset: Mapping[str, Any]) -> PublicationResult:
         with self.seen.publishing(asset) as seen:
-            result = publisher.publish(self._request(asset))
+            result = publisher.publish(
+                publication_request(
+                    asset,
+                    self.index["product"],
+                    {
+                        **self.mark,
+                        "floe.dagster-run-id": self.context.run.run_id,
+                        **self.step.run.identity(),
+                    },
+                )
+            )
             seen.append(result)
         return result
-
-    def _request(self, asset: Mapping[str, Any]) -> PublicationRequest:
-        product = self.index["product"]
-        table, lifecycle = asset.get("table") or {}, product.get("lifecycle") or {}
-        return PublicationRequest(
-            asset,
-            self.slug,
-            snapshot_properties={
-                **self.mark,
-                "floe.product": product["name"],
-                "floe.product-version": product["version"],
-                "floe.model": asset["name"],
-                "floe.dagster-run-id": self.context.run.run_id,
-                **self.step.run.identity(),
-            },
-            column_docs={column["name"]: column["description"] for column in asset["columns"]},
-            options=PublicationOptions(
-                layout=TableLayout.parse(
-                    table.get("partition_by"), table.get("sort_by"), table.get("properties")
-                ),
-                mode=table.get("write_mode") or "overwrite",
-                key=tuple(table.get("key") or ()),
-                schema_evolution=lifecycle.get("schema_evolution") or "allow",
-                recovery=lifecycle.get("stale_table_recovery_mode"),
-                product=product["name"],
-            ),
-        )
 
     def _note_published(
         self, relations: BuiltRelations, asset: Mapping[str, Any], result: PublicationResult
@@ -334,52 +382,6 @@ class ProductRun:
         self.progress.line(
             f"published {result.table}: {result.rows:,} rows{changed}, snapshot {result.snapshot_id}, "
             f"{result.seconds:.2f} s"
-        )
-
-    def _check_results(self, outcome: Audit) -> dict[str, list[dg.AssetCheckResult]]:
-        """Return the results of the checks that were asked for, by unique id of their asset."""
-        selected = self.context.selected_asset_check_keys
-        results: dict[str, list[dg.AssetCheckResult]] = {}
-        for key, result in outcome.tests.items():
-            spec, check = self.checks[key], self.tests[key]
-            if spec.key not in selected or result["status"] == "skipped":
-                continue
-            metadata: dict[str, Any] = {"status": result["status"], "file": check["file"] or ""}
-            if result.get("failures") is not None:
-                metadata["failed_rows"] = result["failures"]
-            if result.get("message"):
-                metadata["message"] = str(result["message"])
-            if result["status"] != "pass" and result.get("compiled_code"):
-                metadata["query"] = dg.MetadataValue.md(f"```sql\n{result['compiled_code'].strip()}\n```")
-            results.setdefault(check["asset"], []).append(
-                dg.AssetCheckResult(
-                    passed=result["status"] == "pass",
-                    asset_key=spec.asset_key,
-                    check_name=spec.name,
-                    severity=dg.AssetCheckSeverity.WARN
-                    if result["status"] == "warn"
-                    else dg.AssetCheckSeverity.ERROR,
-                    metadata=metadata,
-                )
-            )
-        return results
-
-    def _fail_where_needed(
-        self, outcome: Audit, refused: Mapping[str, str], wanted: set[str], *, try_again: bool
-    ) -> None:
-        reasons = {
-            self.assets[key]["name"]: reason
-            for key, reason in {**outcome.withheld, **refused}.items()
-            if key in self.assets and (key in wanted or key in outcome.built)
-        }
-        if not reasons:
-            return
-        lines = [f"- {name}: {reason}" for name, reason in reasons.items()]
-        raise dg.Failure(
-            "not published, their last snapshots stand:\n" + "\n".join(lines),
-            metadata={"withheld": dg.MetadataValue.json(reasons)},
-            allow_retries=try_again
-            or any(self.workspace.is_transient(reason) for reason in outcome.withheld.values()),
         )
 
 

@@ -1,4 +1,4 @@
-"""What a materialization shows: rows, schema, column lineage, snapshot."""
+"""What a materialization shows: rows, schema, column lineage, snapshot; and what a check shows."""
 
 from __future__ import annotations
 
@@ -126,6 +126,33 @@ def publication_metadata(result: PublicationResult, asset: Mapping[str, Any]) ->
         "iceberg/commit_attempts": result.attempts,
         "publication/seconds": round(result.seconds, 3),
     }
+
+
+def check_result(
+    spec: dg.AssetCheckSpec, check: Mapping[str, Any], result: Mapping[str, Any]
+) -> dg.AssetCheckResult:
+    """Return what a test found.
+
+    Args:
+        spec: Of the check.
+        check: As in the asset index.
+        result: dbt's result of the test.
+    """
+    metadata: dict[str, Any] = {"status": result["status"], "file": check["file"] or ""}
+    if result.get("failures") is not None:
+        metadata["failed_rows"] = result["failures"]
+    if result.get("message"):
+        metadata["message"] = str(result["message"])
+    if result["status"] != "pass" and result.get("compiled_code"):
+        metadata["query"] = dg.MetadataValue.md(f"```sql\n{result['compiled_code'].strip()}\n```")
+    severity = dg.AssetCheckSeverity.WARN if result["status"] == "warn" else dg.AssetCheckSeverity.ERROR
+    return dg.AssetCheckResult(
+        passed=result["status"] == "pass",
+        asset_key=spec.asset_key,
+        check_name=spec.name,
+        severity=severity,
+        metadata=metadata,
+    )
 
 
 def _description(described: Mapping[str, Mapping[str, Any]], name: str) -> str | None:

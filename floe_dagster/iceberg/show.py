@@ -17,7 +17,7 @@ class TableView:
     Args:
         columns: Names.
         rows: Values, at most as many as were asked for.
-        snapshots: Id, time (ISO 8601, UTC), operation, rows, run and what publication noted of each, newest first.
+        snapshots: Id, time (ISO 8601, UTC), operation, rows, engine, run and what publication noted of each, newest first.
         location: Of the table.
     """
 
@@ -48,6 +48,7 @@ def show_table(catalog: Catalog, namespace: str, table: str, limit: int) -> Tabl
                 ),
                 "operation": summary.operation.value if summary else None,
                 "rows": int(written["total-records"]) if "total-records" in written else None,
+                "engine": properties.get("floe.engine"),
                 "run": properties.get("floe.dagster-run-id"),
                 "properties": properties,
             }

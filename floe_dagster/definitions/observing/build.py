@@ -193,12 +193,16 @@ class ObservedBuild:
 
         if published is not None:
             name = table_name(
-                asset, self.observed.slug, published.location, self.observed.catalog, self.observed.engine
+                asset,
+                self.observed.slug,
+                published.location,
+                self.observed.catalog,
+                self.observed.engine_of(asset),
             )
             self._names[asset["id"]] = name, str(published.snapshot_id)
             at = published.committed_at or time.time()
         else:
-            name = relation_name(asset, self.observed.engine)
+            name = relation_name(asset, self.observed.engine_of(asset))
             at = _finished(dbt_result)
         inputs = {self.assets[key]["name"]: self.dataset(self.assets[key]) for key in asset["deps"]}
         names = {key: dataset for key, (dataset, _snapshot) in inputs.items()}
@@ -278,10 +282,10 @@ class ObservedBuild:
             if asset["id"] not in self._names:
                 found = self._located(asset) if asset["published"] else None
                 if found is None:
-                    return relation_name(asset, self.observed.engine), None
+                    return relation_name(asset, self.observed.engine_of(asset)), None
                 location, snapshot = found
                 name = table_name(
-                    asset, self.observed.slug, location, self.observed.catalog, self.observed.engine
+                    asset, self.observed.slug, location, self.observed.catalog, self.observed.engine_of(asset)
                 )
                 self._names[asset["id"]] = name, snapshot
             return self._names[asset["id"]]

@@ -96,6 +96,7 @@ class DbtNodes:
         if is_test:
             self.test_times[unique_id] = (begun, ended)
         entry = (self._tests if is_test else self._assets).get(unique_id) or {}
+        built = self._assets.get(str(entry.get("asset"))) if is_test else entry
         run, telemetry = self._step.run, self._observed.telemetry
         span = telemetry.start_span(
             f"{kind} {node.get('node_name')}",
@@ -103,7 +104,7 @@ class DbtNodes:
             start=nanoseconds(begun),
             attributes={
                 **run.attributes(),
-                "db.system.name": self._observed.engine.system,
+                "db.system.name": self._observed.engine_of(built or {}).system,
                 "db.namespace": relation.get("schema"),
                 "db.collection.name": None if is_test else relation.get("alias"),
                 "db.operation.name": node.get("materialized"),

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,9 @@ class Observed:
         telemetry: Traces and metrics.
         lineage: OpenLineage events.
         catalog: How its catalog is called.
-        engine: How its engine is called.
+        engine: How its default engine is called.
         product_dir: Where its sources are edited.
+        engines: How each of its engines is called, by type.
     """
 
     slug: str
@@ -46,6 +47,15 @@ class Observed:
     catalog: CatalogNames
     engine: EngineNames
     product_dir: Path
+    engines: Mapping[str, EngineNames] = field(default_factory=dict)
+
+    def engine_of(self, asset: Mapping[str, Any]) -> EngineNames:
+        """Return how the engine of an asset is called.
+
+        Args:
+            asset: As in the asset index.
+        """
+        return self.engines.get(str(asset.get("engine")), self.engine)
 
     @property
     def product(self) -> Mapping[str, Any]:
@@ -108,6 +118,7 @@ def observe(
         catalog=CatalogNames.of_plugins(artifact.plugins),
         engine=EngineNames.of_artifact(artifact),
         product_dir=product_dir,
+        engines=EngineNames.by_engine(artifact, slug),
     )
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import dagster as dg
 
 from floe_dagster.compilation.bundle import Bundle
-from floe_dagster.definitions.workspaces.base import Workspace
+from floe_dagster.compilation.profiles import engine_profiles
+from floe_dagster.definitions.workspaces.base import Workspace, seen_by
 from floe_dagster.definitions.workspaces.duckdb import DuckDBWorkspace
 from floe_dagster.home import FloeHome
 from floe_dagster.schemas.artifacts import CompiledArtifacts
@@ -22,9 +23,10 @@ def open_workspace(
     home: FloeHome,
     log: Any,
     *,
+    engine: str,
     run_id: str,
 ) -> Workspace:
-    """Return the workspace of one run; nothing is connected to yet.
+    """Return the workspace of one run on one engine; nothing is connected to yet.
 
     Args:
         slug: Of the product.
@@ -33,20 +35,33 @@ def open_workspace(
         assets: Of the asset index by unique id, each after those that it reads.
         home: The writable folder.
         log: A logger.
+        engine: One of the artifact's.
         run_id: Of the Dagster run.
 
     Raises:
-        dg.Failure: This version knows no workspace for the artifact's engine.
+        dg.Failure: This version knows no workspace for the engine.
     """
-    engine = artifact.plugins.compute.type if artifact.plugins else "duckdb"
+    seen, profiles = seen_by(engine, assets), engine_profiles(artifact, slug, engine)
     if engine == "duckdb":
-        return DuckDBWorkspace(slug, assets, artifact.dbt_profiles or {}, home, log)
+        return DuckDBWorkspace(slug, seen, profiles, home, log)
     if engine == "trino":
         # Its client is not installed everywhere.
         from floe_dagster.definitions.workspaces.trino import TrinoWorkspace
 
-        return TrinoWorkspace(slug, artifact, bundle, assets, home, log, run_id=run_id)
+        assert artifact.plugins is not None
+        is_default = engine == artifact.plugins.compute.type
+        return TrinoWorkspace(
+            slug,
+            artifact.plugins.engines()[engine].config or {},
+            profiles,
+            bundle,
+            seen,
+            home,
+            log,
+            run_id=run_id,
+            field="plugins.compute.config" if is_default else f"plugins.additional_compute ({engine}).config",
+        )
     raise dg.Failure(
-        f"this version runs no product on {engine}; name another engine in plugins.compute.type and compile again",
+        f"this version runs nothing on {engine}; name another engine in the manifest and compile again",
         allow_retries=False,
     )

@@ -108,16 +108,17 @@ class Workspace(Protocol):
             keys: Unique ids of published assets.
         """
 
-    def prepare(self, catalog: Any, wanted: set[str], *, full_refresh: bool) -> set[str]:
+    def prepare(self, catalog: Any, wanted: set[str], read: set[str], *, full_refresh: bool) -> set[str]:
         """Bring the workspace to where dbt can begin.
 
         Args:
             catalog: From `open_catalog`.
-            wanted: Unique ids of what is asked for.
+            wanted: Unique ids of what is asked for, of this engine.
+            read: Unique ids of what tests read besides.
             full_refresh: Whether stateful models begin from nothing.
 
         Returns:
-            Unique ids of what dbt has to build: `wanted`, and what they read that is missing.
+            Unique ids of what dbt has to build: `wanted`, and what is read, is this engine's, and is missing.
         """
 
     def built(self, catalog: Any) -> AbstractContextManager[BuiltRelations]:
@@ -131,6 +132,21 @@ class Workspace(Protocol):
 
     def failure(self, error: Exception) -> dg.Failure | None:
         """Return how a run ends with an error of the engine; None where it is none."""
+
+
+def seen_by(engine: str, assets: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the assets as one engine knows them: those of others under the names that it gives their tables."""
+    return {
+        key: {**asset, "relation": asset["relations"].get(engine, asset["relation"])}
+        if is_foreign(asset, engine)
+        else asset
+        for key, asset in assets.items()
+    }
+
+
+def is_foreign(asset: Mapping[str, Any], engine: str) -> bool:
+    """Tell whether another engine builds an asset; an older index names none, as there was one."""
+    return bool(asset.get("engine", engine) != engine)
 
 
 def place(asset: Mapping[str, Any]) -> tuple[str, str]:

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from floe_dagster.compilation.atomic import write_atomically
-from floe_dagster.definitions.workspaces.base import place
+from floe_dagster.definitions.workspaces.base import is_foreign, place
 from floe_dagster.iceberg.changes import BEFORE_SCHEMA, row_hash
 from floe_dagster.iceberg.errors import PublicationError
 from floe_dagster.iceberg.maintenance import same_content
 from floe_dagster.iceberg.relation import RelationName, projection, relation_columns
 from floe_dagster.iceberg.restore import restore_relation
+from floe_dagster.schemas.compute.duckdb import DUCKDB
 from floe_dagster.schemas.compute.engine import STATEFUL
 
 
@@ -62,13 +63,18 @@ class DuckDBCache:
         return {(schema.lower(), name.lower()) for schema, name in rows}
 
     def missing(
-        self, assets: Mapping[str, dict[str, Any]], wanted: set[str], restorable: Callable[[str], bool]
+        self,
+        assets: Mapping[str, dict[str, Any]],
+        wanted: set[str],
+        read: set[str],
+        restorable: Callable[[str], bool],
     ) -> tuple[set[str], set[str]]:
-        """Find the ancestors of `wanted` whose relation is not there.
+        """Find the ancestors of `wanted` whose relation is not there, or may not be what another engine published.
 
         Args:
             assets: By unique id.
             wanted: Ids of what dbt is about to build.
+            read: Ids of what is read besides.
             restorable: Whether an asset's content has to come from Iceberg, because building it again would
                 not give what is published.
 
@@ -78,12 +84,16 @@ class DuckDBCache:
         present = self.relations()
         build: set[str] = set()
         restore: set[str] = set()
-        pending = [up for key in wanted for up in assets[key]["deps"]]
+        pending = [*read, *(up for key in wanted for up in assets[key]["deps"])]
         while pending:
             key = pending.pop()
-            if key in wanted or key in build or key in restore or place(assets[key]) in present:
+            if key in wanted or key in build or key in restore:
                 continue
-            if restorable(key):
+            if is_foreign(assets[key], DUCKDB.name):
+                restore.add(key)
+            elif place(assets[key]) in present:
+                continue
+            elif restorable(key):
                 restore.add(key)
             else:
                 build.add(key)
@@ -91,7 +101,7 @@ class DuckDBCache:
         return build, restore
 
     def restore(self, assets: list[dict[str, Any]], catalog: Any, namespace: str, log: Any) -> None:
-        """Bring stateful models that dbt is about to extend to what Iceberg holds.
+        """Bring stateful models that dbt is about to extend, and tables of other engines, to what Iceberg holds.
 
         A relation that is missing, that another machine's run has overtaken, or whose last increment was
         withheld, is replaced by the table's current snapshot.
@@ -104,7 +114,8 @@ class DuckDBCache:
         """
         present, known = self.relations(), self._snapshots()
         for asset in assets:
-            if asset["materialized"] not in STATEFUL or not asset["published"]:
+            brought = asset["materialized"] in STATEFUL or is_foreign(asset, DUCKDB.name)
+            if not brought or not asset["published"]:
                 continue
             identifier = (namespace, asset["name"])
             if not catalog.table_exists(identifier):
@@ -120,7 +131,7 @@ class DuckDBCache:
             relation = RelationName(*asset["relation"])
             self.file.parent.mkdir(parents=True, exist_ok=True)
             with self.open() as con:
-                con.execute(f"drop table if exists {relation.sql()}")
+                _drop(con, relation)
                 if snapshot is None:
                     continue
                 rows = restore_relation(
@@ -165,6 +176,19 @@ class DuckDBCache:
                 noted[asset["id"]] = Before(before, tuple((name, kind.sql) for name, kind in columns))
         return noted
 
+    def forget(self, assets: list[dict[str, Any]]) -> None:
+        """Note that dbt is about to change relations, which equal no snapshot until they are published.
+
+        Args:
+            assets: Those that dbt is about to build.
+        """
+        known = self._snapshots()
+        changing = [
+            asset["name"] for asset in assets if asset["materialized"] in STATEFUL or known.get(asset["name"])
+        ]
+        if changing:
+            self.remember(dict.fromkeys(changing))
+
     def remember(self, snapshots: Mapping[str, int | None]) -> None:
         """Note which snapshot a relation equals; None where it equals none."""
         known = {**self._snapshots(), **snapshots}
@@ -176,3 +200,13 @@ class DuckDBCache:
             return loaded if isinstance(loaded, dict) else {}
         except (OSError, ValueError):
             return {}
+
+
+def _drop(con: Any, relation: RelationName) -> None:
+    """Drop what stands under a name; a model that another engine builds now may have been a view."""
+    found = con.execute(
+        "select table_type from information_schema.tables where table_catalog = ? and table_schema = ? and table_name = ?",
+        [relation.database, relation.schema, relation.identifier],
+    ).fetchall()
+    kind = "view" if found and found[0][0] == "VIEW" else "table"
+    con.execute(f"drop {kind} if exists {relation.sql()}")

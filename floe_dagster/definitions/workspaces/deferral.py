@@ -1,4 +1,4 @@
-"""dbt's deferral: what a run does not build is read as it is published."""
+"""dbt's deferral: what a run does not build is read as it is published, whichever engine built it."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ def write_state(
 
     Args:
         manifest: dbt's, of the same sources; it is changed.
-        assets: Of the asset index.
+        assets: Of the asset index, as the engine that reads them knows them.
         schema: Where published tables stand.
         folder: Takes `manifest.json`.
     """
     for asset in assets:
         node = manifest["nodes"].get(asset["id"])
-        if node is None or not asset["published"]:
+        if node is None:
             continue
-        database = asset["relation"][0]
-        node |= {
-            "schema": schema,
-            "alias": asset["name"],
-            "relation_name": ".".join(f'"{part}"' for part in (database, schema, asset["name"])),
-        }
+        database, own_schema, own_name = asset["relation"]
+        relation = (
+            (database, schema, asset["name"]) if asset["published"] else (database, own_schema, own_name)
+        )
+        # The manifest's own name is that of the engine which builds it.
+        node |= dict(zip(("database", "schema", "alias"), relation, strict=True))
+        node["relation_name"] = ".".join(f'"{part}"' for part in relation)
     write_atomically(folder / "manifest.json", orjson.dumps(manifest))
     return folder

@@ -82,8 +82,8 @@ class DuckDBWorkspace:
         present = self.cache.relations()
         return {key for key in keys if place(self.assets[key]) in present}
 
-    def prepare(self, catalog: Any, wanted: set[str], *, full_refresh: bool) -> set[str]:
-        """See `Workspace`: stateful models are brought to what Iceberg holds."""
+    def prepare(self, catalog: Any, wanted: set[str], read: set[str], *, full_refresh: bool) -> set[str]:
+        """See `Workspace`: stateful models and what other engines published are brought to what Iceberg holds."""
         self._make_folder()
 
         def restorable(key: str) -> bool:
@@ -94,7 +94,7 @@ class DuckDBWorkspace:
                 and catalog.table_exists((self.slug, asset["name"]))
             )
 
-        extra, restored = self.cache.missing(self.assets, wanted, restorable)
+        extra, restored = self.cache.missing(self.assets, wanted, read, restorable)
         if extra:
             names = sorted(self.assets[key]["name"] for key in extra)
             self.log.info(f"not in the DuckDB file, so built as well: {', '.join(names)}")
@@ -106,13 +106,8 @@ class DuckDBWorkspace:
             self.before = self.cache.note_before(
                 [asset for key, asset in self.assets.items() if key in to_build]
             )
-        stateful = {
-            self.assets[key]["name"]: None for key in to_build if self.assets[key]["materialized"] in STATEFUL
-        }
-        if stateful:
-            # From here on they equal no snapshot, until they are published: a process that is killed in
-            # between must not leave an increment that the next run adds again.
-            self.cache.remember(stateful)
+        # A process that is killed from here on must not leave an increment that the next run adds again.
+        self.cache.forget([self.assets[key] for key in to_build])
         return to_build
 
     def _make_folder(self) -> None:

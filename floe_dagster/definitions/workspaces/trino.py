@@ -16,11 +16,11 @@ import dagster as dg
 from floe_dagster.compilation.bundle import Bundle
 from floe_dagster.compilation.profiles import with_client_tag
 from floe_dagster.definitions.run_metadata import RelationMetadata
-from floe_dagster.definitions.workspaces.base import PublicationRequest, place
+from floe_dagster.definitions.workspaces.base import PublicationRequest, is_foreign, place
 from floe_dagster.definitions.workspaces.deferral import write_state
 from floe_dagster.definitions.workspaces.locks import only_writer
 from floe_dagster.engines.errors import EngineError
-from floe_dagster.engines.trino.access import TrinoAccess
+from floe_dagster.engines.trino.access import FIELD, TrinoAccess
 from floe_dagster.engines.trino.queries import TrinoQueries
 from floe_dagster.engines.trino.warehouse import TrinoWarehouse
 from floe_dagster.home import FloeHome
@@ -28,7 +28,6 @@ from floe_dagster.iceberg.clones import drop_clone, drop_clones, make_clone
 from floe_dagster.iceberg.errors import CatalogError
 from floe_dagster.iceberg.promotion import promote
 from floe_dagster.iceberg.publication import PublicationResult
-from floe_dagster.schemas.artifacts import CompiledArtifacts
 from floe_dagster.schemas.compute.engine import STATEFUL
 from floe_dagster.schemas.compute.trino import TRINO
 from floe_dagster.schemas.compute.trino_project import table_properties
@@ -65,47 +64,50 @@ class TrinoWorkspace:
 
     Args:
         slug: Of the product.
-        artifact: The compiled artifact.
-        bundle: It came from.
-        assets: Of the asset index by unique id, each after those that it reads.
+        config: Settings of Trino, as the artifact holds them.
+        profiles: Content of `profiles.yml` for Trino.
+        bundle: What was compiled.
+        assets: Of the asset index by unique id, each after those that it reads, as Trino knows them.
         home: The writable folder.
         log: A logger.
         run_id: Of the Dagster run; its queries bear it.
+        field: Where the settings stand in the manifest.
     """
 
     def __init__(
         self,
         slug: str,
-        artifact: CompiledArtifacts,
+        config: Mapping[str, Any],
+        profiles: Mapping[str, Any],
         bundle: Bundle,
         assets: Mapping[str, dict[str, Any]],
         home: FloeHome,
         log: Any,
         *,
         run_id: str,
+        field: str = FIELD,
     ) -> None:
-        assert artifact.plugins is not None
         self.slug = slug
         self.bundle = bundle
         self.assets = assets
         self.home = home
         self.log = log
-        self.config = artifact.plugins.compute.config or {}
+        self.config = config
+        self.field = field
         self.tag = f"floe-run={run_id}"
-        self.profiles: Mapping[str, Any] = with_client_tag(artifact.dbt_profiles or {}, slug, self.tag)
-        self.schemas = sorted({asset["relation"][1] for asset in assets.values()})
-        self._environment: dict[str, str] = {}
+        self.profiles: Mapping[str, Any] = with_client_tag(profiles, slug, self.tag)
+        own = (asset for asset in assets.values() if not is_foreign(asset, TRINO.name))
+        self.schemas = sorted({asset["relation"][1] for asset in own})
         self._cloned: set[str] = set()
 
     @contextmanager
     def writing(self, catalog: Any) -> Iterator[None]:
         """See `Workspace`: left-overs of a run that was killed are taken away before, and this one's after."""
-        self.access = TrinoAccess(self.config)
+        self.access = TrinoAccess(self.config, field=self.field)
         self.queries = TrinoQueries(self.access, self.tag)
         self.warehouse = TrinoWarehouse(self.access, self.config["catalog"], self.tag)
         with only_writer(self.home.locks_dir / f"trino-{self.slug}.lock", f"{self.slug} on Trino", self.log):
             self.access.check()
-            self._environment = self.access.environment
             for schema in self.schemas:
                 if not catalog.namespace_exists(schema):
                     catalog.create_namespace_if_not_exists(schema)
@@ -132,8 +134,8 @@ class TrinoWorkspace:
             )
 
     def environment(self) -> Mapping[str, str]:
-        """See `Workspace`."""
-        return self._environment
+        """See `Workspace`: with a token that begins now; other engines may have worked for hours before."""
+        return self.access.environment
 
     def arguments(self) -> Sequence[str]:
         """See `Workspace`: what is not built is read as it is published."""
@@ -145,10 +147,10 @@ class TrinoWorkspace:
         """See `Workspace`: tests read the published tables."""
         return keys
 
-    def prepare(self, catalog: Any, wanted: set[str], *, full_refresh: bool) -> set[str]:
+    def prepare(self, catalog: Any, wanted: set[str], read: set[str], *, full_refresh: bool) -> set[str]:
         """See `Workspace`: what is published and will be written is cloned."""
         present = self.warehouse.kinds(self.schemas)
-        extra = self._missing(catalog, wanted, present)
+        extra = self._missing(catalog, wanted, read, present)
         if extra:
             names = sorted(self.assets[key]["name"] for key in extra)
             self.log.info(f"read and not published, so built as well: {', '.join(names)}")
@@ -176,13 +178,15 @@ class TrinoWorkspace:
         make_clone(catalog, table, (schema, name))
         return str(asset["id"])
 
-    def _missing(self, catalog: Any, wanted: set[str], present: Mapping[tuple[str, str], str]) -> set[str]:
+    def _missing(
+        self, catalog: Any, wanted: set[str], read: set[str], present: Mapping[tuple[str, str], str]
+    ) -> set[str]:
         build: set[str] = set()
-        pending = [up for key in wanted for up in self.assets[key]["deps"]]
+        pending = [*read, *(up for key in wanted for up in self.assets[key]["deps"])]
         while pending:
             key = pending.pop()
             asset = self.assets[key]
-            if key in wanted or key in build:
+            if key in wanted or key in build or is_foreign(asset, TRINO.name):
                 continue
             if asset["published"]:
                 stands = catalog.table_exists((self.slug, asset["name"]))

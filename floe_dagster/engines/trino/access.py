@@ -40,25 +40,29 @@ class TrinoAccess:
     Args:
         config: `plugins.compute.config` of the artifact, with references to secrets.
         environ: Where they are looked up; `os.environ` when left out.
+        field: Where the settings stand in the manifest.
 
     Raises:
         EngineError: A secret is not set or cannot be sent, or the certificate file is none.
     """
 
-    def __init__(self, config: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, config: Mapping[str, Any], environ: Mapping[str, str] | None = None, *, field: str = FIELD
+    ) -> None:
         self._config = dict(config)
+        self._field = field
         self._password: str | None = None
         self._credentials: ClientCredentials | None = None
         oauth2 = config.get("oauth2")
         try:
-            self._password = resolve(config.get("password"), f"{FIELD}.password", environ)
+            self._password = resolve(config.get("password"), f"{self._field}.password", environ)
             if oauth2:
                 self._credentials = ClientCredentials(
                     oauth2["token_url"],
-                    resolve(oauth2["client_id"], f"{FIELD}.oauth2.client_id", environ) or "",
-                    resolve(oauth2["client_secret"], f"{FIELD}.oauth2.client_secret", environ) or "",
+                    resolve(oauth2["client_id"], f"{self._field}.oauth2.client_id", environ) or "",
+                    resolve(oauth2["client_secret"], f"{self._field}.oauth2.client_secret", environ) or "",
                     oauth2.get("scope"),
-                    field=f"{FIELD}.oauth2",
+                    field=f"{field}.oauth2",
                 )
         except MissingCredentialError as error:
             raise EngineError(str(error), transient=False) from None
@@ -186,7 +190,8 @@ class TrinoAccess:
         elif "TLS" in reason:
             field, transient = "http_scheme", False
         return EngineError(
-            f"Trino at {self.base_url} does not answer: {reason}. Check {FIELD}.{field}", transient=transient
+            f"Trino at {self.base_url} does not answer: {reason}. Check {self._field}.{field}",
+            transient=transient,
         )
 
     def _session(self, *, repeats: int) -> Session:
@@ -214,7 +219,7 @@ class TrinoAccess:
             said = None
         if not isinstance(said, dict) or "nodeVersion" not in said:
             raise EngineError(
-                f"what answers at {self.base_url} is no Trino (HTTP {info.status_code}). Check {FIELD}.host, port and "
+                f"what answers at {self.base_url} is no Trino (HTTP {info.status_code}). Check {self._field}.host, port and "
                 "http_scheme",
                 transient=info.status_code >= 500,
             )
@@ -257,16 +262,16 @@ class TrinoAccess:
             field = "password" if self._password is not None else "oauth2"
             if self._password is None and self._credentials is None:
                 return EngineError(
-                    f"Trino at {self.base_url} wants to know who asks. Name password or oauth2 in {FIELD}",
+                    f"Trino at {self.base_url} wants to know who asks. Name password or oauth2 in {self._field}",
                     transient=False,
                 )
             return EngineError(
-                f"Trino at {self.base_url} does not accept {who}. Check user and {field} of {FIELD}",
+                f"Trino at {self.base_url} does not accept {who}. Check user and {field} of {self._field}",
                 transient=False,
             )
         if status == 403:
             return EngineError(
-                f"Trino at {self.base_url} forbids it to {who}: {_short(said)}. Check {FIELD}.user, and the rights that "
+                f"Trino at {self.base_url} forbids it to {who}: {_short(said)}. Check {self._field}.user, and the rights that "
                 "it has in Trino",
                 transient=False,
             )
@@ -282,7 +287,7 @@ class TrinoAccess:
             self._password.encode("latin-1")
         except UnicodeEncodeError:
             raise EngineError(
-                f"{FIELD}.password has a character that cannot be sent: Trino's client takes Latin-1 only",
+                f"{self._field}.password has a character that cannot be sent: Trino's client takes Latin-1 only",
                 transient=False,
             ) from None
 
@@ -294,11 +299,11 @@ class TrinoAccess:
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
         except ssl.SSLError:
             raise EngineError(
-                f"{FIELD}.certificate_file {path} is not a PEM file with certificates", transient=False
+                f"{self._field}.certificate_file {path} is not a PEM file with certificates", transient=False
             ) from None
         except OSError as error:
             raise EngineError(
-                f"{FIELD}.certificate_file {path} cannot be read: {error.strerror}", transient=False
+                f"{self._field}.certificate_file {path} cannot be read: {error.strerror}", transient=False
             ) from None
 
 

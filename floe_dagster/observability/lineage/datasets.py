@@ -14,7 +14,8 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from floe_dagster.schemas.artifacts import CompiledArtifacts, ResolvedPlugins
+from floe_dagster.schemas.artifacts import CompiledArtifacts, PluginRef, ResolvedPlugins
+from floe_dagster.schemas.compute import ENGINES
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +89,43 @@ class EngineNames:
 
     @classmethod
     def of_artifact(cls, artifact: CompiledArtifacts) -> EngineNames:
-        """Return the names for the compute plugin of an artifact, without anything of this machine."""
+        """Return the names for the default engine of an artifact, without anything of this machine."""
         compute = artifact.plugins.compute if artifact.plugins else None
         if compute is None or compute.type == "duckdb":
             profiles: list[Any] = list((artifact.dbt_profiles or {}).values())
             paths = [output["path"] for profile in profiles for output in profile["outputs"].values()]
             path = str(paths[0]) if paths else "duckdb"
             return cls("duckdb", f"duckdb://{PurePosixPath(path).name}")
+        return cls.of_plugin(compute, "")
+
+    @classmethod
+    def by_engine(cls, artifact: CompiledArtifacts, slug: str) -> dict[str, EngineNames]:
+        """Return the names for each engine of an artifact, by its type.
+
+        Args:
+            artifact: The compiled artifact.
+            slug: Of the product.
+        """
+        if artifact.plugins is None:
+            return {"duckdb": cls.of_artifact(artifact)}
+        default = artifact.plugins.compute.type
+        return {
+            engine: cls.of_artifact(artifact) if engine == default else cls.of_plugin(plugin, slug)
+            for engine, plugin in artifact.plugins.engines().items()
+        }
+
+    @classmethod
+    def of_plugin(cls, compute: PluginRef, slug: str) -> EngineNames:
+        """Return the names for one engine's section of an artifact.
+
+        Args:
+            compute: The section.
+            slug: Of the product.
+        """
         config = compute.config or {}
+        if compute.type == "duckdb":
+            path = PurePosixPath(ENGINES["duckdb"].dbt_output(slug, config)["path"])
+            return cls("duckdb", f"duckdb://{path.name}")
         address = ":".join(str(config[name]) for name in ("host", "port") if config.get(name))
         return cls(compute.type, f"{compute.type}://{address}", config.get("catalog"))
 

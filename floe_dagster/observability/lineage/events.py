@@ -46,7 +46,7 @@ class ProductLineage:
         owner: Of the product.
         description: Of the product.
         labels: Of the product.
-        dialect: SQL of its engine.
+        dialect: SQL of its default engine.
         source: Gives address, repository and path of a file of the product; None where nobody knows.
         run: The Dagster run.
         engine: Name and version of the processing engine.
@@ -129,7 +129,7 @@ class ProductLineage:
             when,
             lineage_run_id(self.run.run_id, asset["id"]),
             f"{self.slug}.{asset['name']}",
-            {**self._facets_of_model(asset), **facets.query_facets(sql, self.dialect)},
+            {**self._facets_of_model(asset), **facets.query_facets(sql, asset.get("engine") or self.dialect)},
             parent=(self.run.run_id, self.namespace, self.run.job),
             error=error,
             inputs=inputs,

@@ -1,0 +1,65 @@
+"""Why tables are not published, over everything that a run builds."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import dagster as dg
+
+
+class Withheld:
+    """Collects reasons while the engines of a run work one after the other.
+
+    Args:
+        assets: Of the asset index by unique id, each after those that it reads.
+    """
+
+    def __init__(self, assets: Mapping[str, Mapping[str, Any]]) -> None:
+        self._assets = assets
+        self._told: dict[str, str] = {}
+        self.reasons: dict[str, str] = {}
+        """By unique id; also of assets that this run was not asked for, and of what reads them."""
+        self.try_again = False
+        """Whether a retry may help."""
+
+    def add(self, reasons: Mapping[str, str], asked: Collection[str]) -> None:
+        """Take reasons.
+
+        Args:
+            reasons: By unique id of the asset.
+            asked: Unique ids of those whose reason fails the run.
+        """
+        for key, reason in reasons.items():
+            if key not in self._assets:
+                continue
+            self.reasons.setdefault(key, reason)
+            if key in asked:
+                self._told[key] = reason
+
+    def from_now_on(self, asked: set[str]) -> set[str]:
+        """Return which of `asked` may still be built: those that read nothing which is withheld.
+
+        Args:
+            asked: Unique ids of assets.
+        """
+        for key, asset in self._assets.items():
+            blocked = next((up for up in asset["deps"] if up in self.reasons), None)
+            if blocked is not None:
+                self.reasons.setdefault(key, f"it reads {self._assets[blocked]['name']}, which was withheld")
+        self._told.update(
+            {key: self.reasons[key] for key in self._assets if key in asked & self.reasons.keys()}
+        )
+        return asked - self.reasons.keys()
+
+    def failure(self) -> dg.Failure | None:
+        """Return how the run ends where something that it was asked for is withheld."""
+        if not self._told:
+            return None
+        reasons = {self._assets[key]["name"]: reason for key, reason in self._told.items()}
+        lines = [f"- {name}: {reason}" for name, reason in reasons.items()]
+        return dg.Failure(
+            "not published, their last snapshots stand:\n" + "\n".join(lines),
+            metadata={"withheld": dg.MetadataValue.json(reasons)},
+            allow_retries=self.try_again,
+        )
