@@ -211,6 +211,18 @@ def test_only_approved_plugins() -> None:
     )
 
 
+def test_engines_that_models_name_are_approved_like_the_default_one() -> None:
+    context = {
+        "approved_plugins": {"compute": ["duckdb"]},
+        "plugins_used": {"compute": "duckdb"},
+        "further_engines": {"additional_compute[0]": "trino"},
+        "plugin_places": {"additional_compute[0]": ("manifests/a.yaml", 9)},
+    }
+    (finding,) = found(evaluate(model("a"), **context), "plugins")
+    assert (finding.file, finding.line, finding.found) == ("manifests/a.yaml", 9, "trino")
+    assert finding.field == "plugins.additional_compute[0].type"
+
+
 @pytest.mark.parametrize(
     ("level", "status", "severity"), [("strict", "failed", "error"), ("warn", "warned", "warning")]
 )
