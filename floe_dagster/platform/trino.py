@@ -11,6 +11,7 @@ from typing import Any
 
 from floe_dagster.engines.errors import EngineError
 from floe_dagster.engines.trino.access import FIELD, TrinoAccess
+from floe_dagster.engines.trino.queries import TrinoQueries
 from floe_dagster.engines.trino.warehouse import Relation, TrinoWarehouse, rendered
 from floe_dagster.iceberg.errors import CatalogError, catalog_error
 from floe_dagster.platform.health import Explained, HealthCheck, Seen, timed
@@ -19,7 +20,6 @@ from floe_dagster.schemas.compute.trino import TRINO
 
 OLDEST_VERSION = 476
 """What products were run on; nobody has tried an older one."""
-TAG = "floe-check"
 
 FIXES = {
     "engine": f"Start Trino, or correct {FIELD}: host, port and http_scheme; user and password, or oauth2; certificate_file.",
@@ -70,8 +70,9 @@ def check_trino(
     if not found:
         return checks
     access, version = found[0]
-    warehouse = TrinoWarehouse(access, config["catalog"], TAG)
-    checks.append(_timed("engine-version", lambda: _version(warehouse, version)))
+    tag = f"floe-check={uuid.uuid4().hex[:12]}"
+    warehouse, queries = TrinoWarehouse(access, config["catalog"], tag), TrinoQueries(access, tag)
+    checks.append(_timed("engine-version", lambda: _version(warehouse, queries, version)))
     checks.append(_timed("engine-catalog", lambda: _catalog(warehouse, config["catalog"])))
     if checks[-1].passed and catalog is not None:
         for namespace in namespaces:
@@ -97,7 +98,7 @@ def _timed(name: str, look: Callable[[], Seen], *, schema: str = "") -> HealthCh
     return timed(name, look, explain if TRINO.is_installed else lambda error: (str(error), FIXES[name]))
 
 
-def _version(warehouse: TrinoWarehouse, version: str) -> Seen:
+def _version(warehouse: TrinoWarehouse, queries: TrinoQueries, version: str) -> Seen:
     number = re.match(r"\d+", version)
     # Builds of others may count otherwise.
     if number and int(number.group()) < OLDEST_VERSION:
@@ -113,9 +114,9 @@ def _version(warehouse: TrinoWarehouse, version: str) -> Seen:
     else:
         details["workers"] = sum(int(count) for is_coordinator, count in rows if not is_coordinator)
         said.append(f"workers beside the coordinator: {details['workers']}")
-    for _name, value, *_rest in _allowed(warehouse, "show session like 'retry!_policy' escape '!'") or ():
-        details["retry_policy"] = value
-        said.append(f"retry policy {value}")
+    if policy := queries.retry_policy():
+        details["retry_policy"] = policy
+        said.append(f"retry policy {policy}")
     return ", ".join(said), details
 
 

@@ -49,9 +49,10 @@ def broken(checks: dict[str, HealthCheck]) -> dict[str, str]:
 def test_healthy(cluster: Any, look: Callable[..., Any], catalog: Catalog) -> None:
     checks = look(compute(cluster))
     assert broken(checks) == {} and list(checks) == ENGINE
-    assert checks["engine"].message == f"{cluster.url} takes user 'floe'"
-    assert (
-        checks["engine-version"].message == "Trino 476, workers beside the coordinator: 1, retry policy NONE"
+    # More is said where the machine is slow.
+    assert checks["engine"].message.startswith(f"{cluster.url} takes user 'floe'")
+    assert checks["engine-version"].message.startswith(
+        "Trino 476, workers beside the coordinator: 1, retry policy NONE"
     )
     assert checks["engine-version"].details == {"version": "476", "workers": 1, "retry_policy": "NONE"}
     assert catalog.list_tables(AUDIT) == [] and catalog.list_views(AUDIT) == []
@@ -159,7 +160,7 @@ def test_the_command_and_the_check_in_dagster_see_it(
     assert seen() == (0, [])
     healthy = in_dagster()
     assert healthy.passed
-    assert {record.data["check"] for record in healthy.metadata["checks"].value} >= set(ENGINE)
+    assert {record.data["check"] for record in healthy.metadata["checks"].records} >= set(ENGINE)
     document = yaml.safe_load(manifest.read_text())
     document["plugins"]["compute"]["config"]["catalog"] = "memory"
     manifest.write_text(yaml.safe_dump(document, sort_keys=False))

@@ -120,6 +120,23 @@ class TrinoQueries:
                 splits=int(stats.get("totalDrivers") or 0),
             )
 
+    def retry_policy(self) -> str | None:
+        """Return what Trino repeats of the run's queries when a node goes away: NONE, QUERY or TASK; None where it does not say.
+
+        The session property of that name is hidden; what a query was begun with is not.
+        """
+        from requests import RequestException
+
+        try:
+            with self._access.session() as session:
+                answer = session.get(f"{self._access.base_url}/v1/query")
+                for query in answer.json() if answer.status_code == 200 else ():
+                    if self._is_ours(query) and query.get("retryPolicy"):
+                        return str(query["retryPolicy"])
+        except (RequestException, ValueError):
+            return None
+        return None
+
     def cancel(self) -> list[str]:
         """End every query of the run that still runs or waits; returns their ids.
 
