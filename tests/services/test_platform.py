@@ -137,6 +137,19 @@ def test_a_product_of_its_own_gets_its_namespace_alone(services: Services) -> No
     polaris.close()
 
 
+def test_on_trino_it_gets_the_namespace_that_is_built_in_too(services: Services) -> None:
+    polaris = PolarisContract()
+    document = polaris_manifest(services, polaris).model_dump(mode="json", by_alias=True, exclude_none=True)
+    document["plugins"]["compute"] = {"type": "trino", "config": {"host": "trino.invalid", "catalog": "floe"}}
+    manifest = PlatformManifest.model_validate(document)
+    Bootstrap(manifest, environ=environment(services, polaris), namespaces=("financial_risk",)).run()
+    (grants,) = polaris.grants.values()
+    assert {grant["namespace"][0] for grant in grants} == {"financial_risk", "floe_audit_financial_risk"}
+    assert polaris.namespaces == {"financial_risk", "floe_audit_financial_risk"}
+    assert polaris.violations == []
+    polaris.close()
+
+
 def test_a_root_that_is_refused_is_named(services: Services) -> None:
     polaris = PolarisContract()
     env = environment(services, polaris, POLARIS_ROOT_CLIENT_SECRET="wrong-root-secret")
