@@ -143,6 +143,12 @@ def test_the_metadata_says_what_changed_and_only_what_changed_has_a_new_version(
     assert "| consumers | product.version | 1.0.0 | 1.1.0 |" in changes
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {"compiled_artifacts", "dbt_manifest"}
+    assert "plugins.compute" not in changes
+    with (shop.parent / "manifest.yaml").open("a") as file:
+        file.write("plugins: {compute: {type: duckdb, config: {path: other.duckdb}}}\n")
+    _, changes = versions_and_changes()
+    assert "What the change of `plugins.compute` means" in changes
+    assert "- **models** daily, orders: are built in FLOE_HOME/duckdb/other.duckdb" in changes
 
 
 @pytest.mark.parametrize(
