@@ -89,10 +89,14 @@ class TrinoQueries:
 
     def remember(self) -> None:
         """Keep what those of the run's queries took that have ended."""
-        found = self._ask("query")
-        for query in found if isinstance(found, list) else ():
-            if self._is_ours(query) and query.get("state") == "FINISHED":
+        for query in self._ours():
+            if query.get("state") == "FINISHED":
                 self._keep(str(query["queryId"]), query)
+
+    def _ours(self) -> list[Mapping[str, Any]]:
+        """Return the run's queries as Trino lists them; none where it does not say."""
+        found = self._ask("query")
+        return [query for query in found if self._is_ours(query)] if isinstance(found, list) else []
 
     def _ask(self, path: str) -> Any:
         from requests import RequestException
@@ -125,17 +129,8 @@ class TrinoQueries:
 
         The session property of that name is hidden; what a query was begun with is not.
         """
-        from requests import RequestException
-
-        try:
-            with self._access.session() as session:
-                answer = session.get(f"{self._access.base_url}/v1/query")
-                for query in answer.json() if answer.status_code == 200 else ():
-                    if self._is_ours(query) and query.get("retryPolicy"):
-                        return str(query["retryPolicy"])
-        except (RequestException, ValueError):
-            return None
-        return None
+        policies = (query.get("retryPolicy") for query in self._ours())
+        return next((str(policy) for policy in policies if policy), None)
 
     def cancel(self) -> list[str]:
         """End every query of the run that still runs or waits; returns their ids.
@@ -147,13 +142,12 @@ class TrinoQueries:
         ended: list[str] = []
         try:
             with self._access.session() as session:
-                answer = session.get(f"{self._access.base_url}/v1/query")
-                for query in answer.json() if answer.status_code == 200 else ():
-                    if self._is_ours(query) and query.get("state") not in ("FINISHED", "FAILED"):
+                for query in self._ours():
+                    if query.get("state") not in ("FINISHED", "FAILED"):
                         query_id = str(query["queryId"])
                         session.delete(f"{self._access.base_url}/v1/query/{quote(query_id, safe='')}")
                         ended.append(query_id)
-        except (EngineError, RequestException, ValueError):
+        except (EngineError, RequestException):
             # It is a courtesy to the cluster; Trino gives up by itself in time.
             return ended
         return ended
