@@ -51,7 +51,6 @@ def build_asset_index(
     tiers = {transform.name: transform.tier for transform in transforms.values() if transform.tier}
     nodes = asset_nodes(dbt_manifest)
     all_nodes = dbt_manifest["nodes"]
-    default = artifact.plugins.compute.type if artifact.plugins else "duckdb"
     assets: list[dict[str, Any]] = []
     for unique_id, node in nodes.items():
         transform = transforms.get(node["name"])
@@ -64,7 +63,7 @@ def build_asset_index(
                 "materialized": node["config"].get("materialized") or node["resource_type"],
                 "published": is_published(node),
                 "fqn": ".".join(node["fqn"]),
-                "engine": (engines or {}).get(unique_id, default),
+                "engine": (engines or {}).get(unique_id, artifact.default_engine),
                 "relation": [node["database"], node["schema"], node["alias"]],
                 "deps": sorted(upstream_assets(node, nodes, all_nodes)),
                 "group": tier_of(node, tiers) or ("seeds" if node["resource_type"] == "seed" else "default"),

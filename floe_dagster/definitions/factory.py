@@ -56,7 +56,7 @@ def build_product_definitions(
     slug = product["slug"]
     artifact = bundle.artifact()
     plugins = artifact.plugins
-    engine = plugins.compute.type if plugins else "duckdb"
+    engine = artifact.default_engine
     specs, checks = asset_specs(index, product_dir, engine), check_specs(index)
     pods = partial(kubernetes_tags, product, artifact)
     resources = build_resources(slug, plugins)

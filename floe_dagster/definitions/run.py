@@ -89,9 +89,10 @@ class ProductRun:
         self.bundle = bundle
         self.index = index
         self.artifact = bundle.artifact()
-        self.default_engine = self.artifact.plugins.compute.type if self.artifact.plugins else "duckdb"
         # An older index says nothing of engines: there was one.
-        self.assets = {asset["id"]: {"engine": self.default_engine, **asset} for asset in in_order(index)}
+        self.assets = {
+            asset["id"]: {"engine": self.artifact.default_engine, **asset} for asset in in_order(index)
+        }
         self.tests = {check["id"]: check for check in index["checks"]}
         self.specs = specs
         self.checks = checks
@@ -124,7 +125,7 @@ class ProductRun:
             engine=engine,
             run_id=self.context.run.run_id,
         )
-        apart = engine if engine != self.default_engine else None
+        apart = engine if engine != self.artifact.default_engine else None
         build = DbtBuild(self.context, self.bundle, self.home, self.dbt, self.options, workspace, apart)
         return EngineOfRun(workspace, build)
 

@@ -202,6 +202,11 @@ class CompiledArtifacts(Part):
     enforcement_result: EnforcementResult | None = Field(None, description="What the policies said (0.3.0).")
     quality_config: dict[str, Any] | None = Field(None, description="Quality settings (0.4.0).")
 
+    @property
+    def default_engine(self) -> str:
+        """The engine where a model names none; an artifact that is older than plugins was made for DuckDB."""
+        return self.plugins.compute.type if self.plugins else "duckdb"
+
     @classmethod
     def load(cls, source: Path | bytes | str | dict[str, Any]) -> CompiledArtifacts:
         """Read an artifact of this or an earlier version.
