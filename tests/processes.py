@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 
 def parent_of(pid: int) -> int:
@@ -51,13 +52,14 @@ def dbt_below(pid: int) -> int | None:
     return None
 
 
-def wait_for(what: str, look: Callable[[], bool], seconds: float) -> None:
-    """Look until something is so.
+def wait_for(what: str, look: Callable[[], Any], seconds: float) -> Any:
+    """Look until something is so, and return it.
 
     Raises:
         AssertionError: It is not, after so many seconds.
     """
     deadline = time.monotonic() + seconds
-    while not look():
+    while not (found := look()):
         assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
         time.sleep(0.05)
+    return found

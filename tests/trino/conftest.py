@@ -25,7 +25,7 @@ from tests.services.conftest import (  # noqa: F401 - fixtures of tests/services
     services,
     tools,
 )
-from tests.trino.shops import AUDIT, NOT_TOO_MUCH, ORDERS, SPEC, TESTS, TOTALS, Shop
+from tests.trino.shops import AUDIT, NOT_TOO_MUCH, ORDERS, SPEC, TESTS, TOTALS, Shop, reached
 
 
 def _trino() -> Any:
@@ -130,11 +130,7 @@ def make_shop(
 
     def make(cluster: Any) -> Shop:
         manifest = yaml.safe_load(services.write_manifest(tmp_path / "manifest.yaml").read_text())
-        host, _, port = cluster.url.rpartition("/")[2].rpartition(":")
-        manifest["plugins"]["compute"] = {
-            "type": "trino",
-            "config": {"host": host, "port": int(port), "catalog": "floe"},
-        }
+        manifest["plugins"]["compute"] = {"type": "trino", "config": reached(cluster)}
         (tmp_path / "manifest.yaml").write_text(yaml.safe_dump(manifest, sort_keys=False))
         return Shop(shop, home, catalog, instance)
 

@@ -82,6 +82,12 @@ class Shop:
         return [".".join(table.name()) for table in found if is_clone(table)]
 
 
+def reached(cluster: Any, catalog: str = "floe") -> dict[str, Any]:
+    """Return `plugins.compute.config` for a cluster that asks for no password."""
+    host, _, port = cluster.url.rpartition("/")[2].rpartition(":")
+    return {"host": host, "port": int(port), "catalog": catalog}
+
+
 def metadata(outcome: Any) -> dict[str, dict[str, Any]]:
     """Return what each materialization shows, by name of the asset."""
     return {

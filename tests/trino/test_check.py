@@ -19,15 +19,14 @@ from floe_dagster.home import FloeHome
 from floe_dagster.platform.check import check_platform
 from floe_dagster.platform.health import HealthCheck
 from floe_dagster.schemas.artifacts import PluginRef
-from tests.trino.shops import Shop
+from tests.trino.shops import Shop, reached
 
 ENGINE = ["engine", "engine-version", "engine-catalog", "engine-schema"]
 AUDIT = "floe_audit_health"
 
 
 def compute(cluster: Any, **more: Any) -> PluginRef:
-    host, _, port = cluster.url.rpartition("/")[2].rpartition(":")
-    return PluginRef(type="trino", config={"host": host, "port": int(port), "catalog": "floe", **more})
+    return PluginRef(type="trino", config={**reached(cluster), **more})
 
 
 @pytest.fixture

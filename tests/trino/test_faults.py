@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import signal
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ import dagster as dg
 import pytest
 
 from floe_dagster.definitions.dbt_build import DbtBuild
+from tests.processes import wait_for
 from tests.trino.shops import ORDERS, Shop, metadata, said
 
 SLOW = (
@@ -45,16 +45,6 @@ def tasks(cluster: Any, query_id: str) -> list[dict[str, Any]]:
             found += [task["taskStatus"] for task in stage["tasks"]]
             stages += stage["subStages"]
     return found
-
-
-def wait_for(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
-    """Wait until something is so, and return it."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := condition():
-            return found
-        time.sleep(0.1)
-    raise AssertionError("it did not come to it in time")
 
 
 def in_background(act: Callable[[], Any]) -> Callable[[], Any]:
@@ -93,9 +83,11 @@ def test_a_worker_that_is_killed_costs_an_attempt_and_no_row(
     )
     with_model(shop, "heavy", heavy)
     outcome = in_background(lambda: shop.run())
-    query = wait_for(lambda: running(cluster, "join floe.facts.lineitem"))[0]
+    query = wait_for("the query", lambda: running(cluster, "join floe.facts.lineitem"), 120)[0]
     victim = wait_for(
-        lambda: [task["nodeId"] for task in tasks(cluster, query["queryId"]) if task["state"] == "RUNNING"]
+        "a task",
+        lambda: [task["nodeId"] for task in tasks(cluster, query["queryId"]) if task["state"] == "RUNNING"],
+        120,
     )[0]
     cluster.stop_node(victim, signal.SIGKILL)
     ended = outcome()
@@ -170,5 +162,5 @@ def test_a_run_that_is_interrupted_leaves_no_query_behind(
     monkeypatch.setattr(DbtBuild, "_log", interrupted)
     with pytest.raises(dg.DagsterExecutionInterruptedError):
         shop.run()
-    wait_for(lambda: not running(cluster, "cross join"), 20)
+    wait_for("the end of the query", lambda: not running(cluster, "cross join"), 20)
     assert shop.clones() == []

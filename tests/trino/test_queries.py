@@ -7,6 +7,7 @@ from typing import Any
 
 from floe_dagster.engines.trino.access import TrinoAccess
 from floe_dagster.engines.trino.queries import TrinoQueries
+from tests.trino.shops import reached
 
 TAG = "floe-run=costs"
 
@@ -14,8 +15,7 @@ TAG = "floe-run=costs"
 def test_costs_outlast_the_memory_of_trino(services: Any, make_cluster: Callable[..., Any]) -> None:
     forgetful = {"query.max-history": "1", "query.min-expire-age": "1s"}
     cluster = make_cluster(workers=0, settings=forgetful)
-    host, _, port = cluster.url.rpartition("/")[2].rpartition(":")
-    access = TrinoAccess({"host": host, "port": int(port), "catalog": "tpch"})
+    access = TrinoAccess(reached(cluster, "tpch"))
     queries = TrinoQueries(access, TAG)
     with queries.remembered(every_seconds=0.2), access.connect(client_tags=[TAG]) as connection:
         cursor = connection.cursor()

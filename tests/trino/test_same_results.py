@@ -18,7 +18,7 @@ from floe_dagster.home import FloeHome
 from tests.conftest import shipped
 from tests.services.conftest import Services
 from tests.trino.comparison import differences
-from tests.trino.shops import said
+from tests.trino.shops import reached, said
 
 # What the seeds have besides, from the first and from the second run on: what engines are known to see differently.
 ADDED: dict[str, tuple[dict[str, str], dict[str, str]]] = {
@@ -73,7 +73,7 @@ def publish(
     """Runs the product twice on an engine and returns what was published each time; the catalog is empty afterwards."""
 
     def published(engine: str) -> list[dict[str, Table]]:
-        compute = _on_trino(cluster) if engine == "trino" else {"type": "duckdb"}
+        compute = {"type": engine, **({"config": reached(cluster)} if engine == "trino" else {})}
         product = shipped(tmp_path / engine, slug)
         _write_manifest(services, tmp_path / engine / "manifests" / "local.yaml", compute)
         found = []
@@ -93,11 +93,6 @@ def publish(
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
     (tmp_path / "dagster").mkdir()
     yield published
-
-
-def _on_trino(cluster: Any) -> dict[str, Any]:
-    host, _, port = cluster.url.rpartition("/")[2].rpartition(":")
-    return {"type": "trino", "config": {"host": host, "port": int(port), "catalog": "floe"}}
 
 
 def _write_manifest(services: Services, path: Path, compute: Mapping[str, Any]) -> None:
