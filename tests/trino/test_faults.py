@@ -160,7 +160,8 @@ def test_a_run_that_is_interrupted_leaves_no_query_behind(
         return log(self, *arguments)
 
     monkeypatch.setattr(DbtBuild, "_log", interrupted)
-    with pytest.raises(dg.DagsterExecutionInterruptedError):
-        shop.run()
+    ended = shop.run()
+    # Dagster makes a failed step of it.
+    assert not ended.success and "DagsterExecutionInterruptedError" in said(ended), said(ended)
     wait_for("the end of the query", lambda: not running(cluster, "cross join"), 20)
     assert shop.clones() == []
