@@ -76,7 +76,7 @@ def _print(
         rows = [change.to_row() for change in changes]
         print(table(("area", "field", "compiled", "now"), rows) + "\n")
     if engine:
-        print(colour("What the change of plugins.compute means:", "bold"))
+        print(colour("What the change of engine means:", "bold"))
         for each in engine:
             print(f"  {each.topic:9}{_shown(each.names)}{each.text}")
         print()
@@ -108,9 +108,8 @@ def _types(result: CompileResult, home: FloeHome) -> list[TypeDifference]:
     assert result.artifact is not None and result.index is not None
     plugins: Any = result.artifact.plugins
     catalog = open_catalog(plugins.catalog, plugins.storage, home=home)
-    return type_differences(
-        catalog, result.slug, result.index["assets"], ENGINES[plugins.compute.type].dialect
-    )
+    dialects = {name: engine.dialect for name, engine in ENGINES.items()}
+    return type_differences(catalog, result.slug, result.index["assets"], dialects)
 
 
 def _compiled(product_dir: Path) -> ProductView | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from floe_dagster.compilation.profiles import TARGET
+from floe_dagster.compilation.profiles import TARGET, build_dbt_profiles
 from floe_dagster.credentials import environment_name
 from floe_dagster.schemas.compute import ENGINES
 from floe_dagster.schemas.compute.engine import FLOE_HOME_REFERENCE, STATEFUL, audit_schema
@@ -15,23 +15,43 @@ DIFFERENCES = "docs/trino.md#where-the-engines-differ"
 
 
 @dataclass(frozen=True, slots=True)
+class EngineInUse:
+    """One engine that a compiled product may run on.
+
+    Args:
+        name: Such as `plugins.compute.type`.
+        field: Where the manifest has it: `plugins.compute` or `plugins.additional_compute`.
+        config: Its settings.
+        place: Where relations stand before they are published: a file, or a schema of a catalog.
+    """
+
+    name: str
+    field: str
+    config: Mapping[str, Any]
+    place: str
+
+    @property
+    def writes_catalog(self) -> bool:
+        """The engine writes the platform's catalog itself."""
+        return self.name in ENGINES and ENGINES[self.name].writes_catalog
+
+
+@dataclass(frozen=True, slots=True)
 class Build:
     """Where and how a compiled product is built.
 
     Args:
         slug: Of the product.
-        engine: `plugins.compute.type`.
-        config: `plugins.compute.config`.
+        default: `plugins.compute.type`.
+        engines: By name; the default one, and those that transforms name.
         catalog: Type and settings of `plugins.catalog`, which tell one catalog from another.
-        place: Where relations stand before they are published: a file, or a schema of a catalog.
-        assets: Of the asset index.
+        assets: Of the asset index, each with its engine.
     """
 
     slug: str
-    engine: str
-    config: Mapping[str, Any]
+    default: str
+    engines: Mapping[str, EngineInUse]
     catalog: Mapping[str, Any]
-    place: str
     assets: tuple[Mapping[str, Any], ...]
 
     @classmethod
@@ -42,28 +62,43 @@ class Build:
             artifact: CompiledArtifacts as JSON values.
             index: See `asset_index.build_asset_index`.
         """
-        if not artifact.get("plugins"):
+        plugins, slug = artifact.get("plugins"), index["product"]["slug"]
+        if not plugins:
             return None
-        compute, catalog = artifact["plugins"]["compute"], artifact["plugins"].get("catalog") or {}
-        slug = index["product"]["slug"]
-        output = ((artifact.get("dbt_profiles") or {}).get(slug) or {}).get("outputs", {}).get(TARGET, {})
+        default, catalog = plugins["compute"]["type"], plugins.get("catalog") or {}
         settings = catalog.get("config") or {}
+        engines = {
+            compute["type"]: EngineInUse(
+                compute["type"],
+                field,
+                compute.get("config") or {},
+                _place(slug, compute["type"], compute.get("config") or {}),
+            )
+            for field, computes in (
+                ("plugins.additional_compute", plugins.get("additional_compute") or ()),
+                ("plugins.compute", (plugins["compute"],)),
+            )
+            for compute in computes
+        }
         return cls(
             slug,
-            compute["type"],
-            compute.get("config") or {},
+            default,
+            engines,
             {
                 "type": catalog.get("type", "sql"),
                 **{name: settings.get(name) for name in ("uri", "warehouse")},
             },
-            _place(output),
-            tuple(index["assets"]),
+            # An older index says nothing of engines: there was one.
+            tuple({"engine": default, **asset} for asset in index["assets"]),
         )
 
-    @property
-    def writes_catalog(self) -> bool:
-        """The engine writes the platform's catalog itself."""
-        return self.engine in ENGINES and ENGINES[self.engine].writes_catalog
+    def on(self, engine: str) -> list[Mapping[str, Any]]:
+        """Return the assets that an engine builds.
+
+        Args:
+            engine: Its name.
+        """
+        return [asset for asset in self.assets if asset["engine"] == engine]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +121,7 @@ class Consequence:
 
 
 def engine_consequences(before: Build | None, after: Build | None) -> list[Consequence]:
-    """Return what a change of `plugins.compute` means; nothing where there is none.
+    """Return what a change of engines, or of their settings, means; nothing where there is none.
 
     Args:
         before: What was compiled last.
@@ -94,41 +129,76 @@ def engine_consequences(before: Build | None, after: Build | None) -> list[Conse
     """
     if before is None or after is None:
         return []
-    if before.engine != after.engine:
-        return list(_other_engine(before, after))
-    if before.config != after.config or before.place != after.place:
-        return list(_other_settings(before, after))
-    return []
+    found: list[Consequence] = []
+    for old, new, assets in _moved(before, after):
+        found += _to_another_engine(before, after, old, new, assets)
+    if before.default != after.default:
+        found += _pool(before, after)
+    if found:
+        found.append(_TYPES)
+    for name in before.engines:
+        if not after.on(name) and before.on(name):
+            found.append(Consequence("state", (), _left_behind(before.engines[name])))
+    for name, engine in after.engines.items():
+        if not before.on(name) and after.on(name):
+            found += _needed(after, engine)
+        elif name in before.engines:
+            found += _other_settings(before, after, before.engines[name], engine)
+    # What Trino computed needs room in the run's own process now.
+    if any(old.writes_catalog and not new.writes_catalog for old, new, _ in _moved(before, after)):
+        found.append(_ROOM)
+    return found
 
 
-def _other_engine(before: Build, after: Build) -> Iterator[Consequence]:
-    kept = {asset["id"] for asset in before.assets}
-    assets = [asset for asset in after.assets if asset["id"] in kept]
-    published = [asset for asset in assets if asset["published"]]
+_TYPES = Consequence(
+    "types",
+    (),
+    "a column whose type both engines compute differently keeps its table from being published, with the cast that is "
+    f"needed: {DIFFERENCES}. `floe-dagster diff --published` compares declared types; others are found at publication",
+)
+_ROOM = Consequence(
+    "before",
+    (),
+    "memory and disk for all that moves in the run's process or pod: the product's preset (resources), and the engine's "
+    "config.memory_limit",
+)
+
+
+def _moved(before: Build, after: Build) -> Iterator[tuple[EngineInUse, EngineInUse, list[Mapping[str, Any]]]]:
+    """Yield from where to where, with the assets that are both in the old build and in the new one."""
+    engines = {asset["id"]: asset["engine"] for asset in before.assets}
+    for old in before.engines.values():
+        for new in after.engines.values():
+            assets = [asset for asset in after.on(new.name) if engines.get(asset["id"]) == old.name]
+            if old.name != new.name and assets:
+                yield old, new, assets
+
+
+def _to_another_engine(
+    before: Build, after: Build, old: EngineInUse, new: EngineInUse, assets: list[Mapping[str, Any]]
+) -> Iterator[Consequence]:
     yield Consequence(
         "models",
         _names(assets),
-        f"are computed by {after.engine} in {after.place}, no longer by {before.engine} in {before.place}",
+        f"are computed by {new.name} in {new.place}, no longer by {old.name} in {old.place}",
     )
-    yield from _tables(before, after, published)
-    yield from _views(after, assets)
-    yield from _state(before, after, assets)
+    yield from _tables(before, after, new, [asset for asset in assets if asset["published"]])
+    yield from _views(new, assets)
+    yield from _state(before, after, old, new, assets)
+
+
+def _pool(before: Build, after: Build) -> Iterator[Consequence]:
     yield Consequence(
         "pool",
         (),
-        f"a run takes a slot of {after.slug}_{after.engine}, no longer of {before.slug}_{before.engine}: name the new one where "
-        "the instance has limits of its own, and let runs of the old engine end before the first one of the new",
+        f"a run takes a slot of {after.slug}_{after.default}, no longer of {before.slug}_{before.default}: name the new one "
+        "where the instance has limits of its own, and let runs of the old engine end before the first one of the new",
     )
-    yield Consequence(
-        "types",
-        (),
-        "a column whose type both engines compute differently keeps its table from being published, with the cast that is "
-        f"needed: {DIFFERENCES}. `floe-dagster diff --published` compares declared types; others are found at publication",
-    )
-    yield from _needed(before, after)
 
 
-def _tables(before: Build, after: Build, published: list[Mapping[str, Any]]) -> Iterator[Consequence]:
+def _tables(
+    before: Build, after: Build, new: EngineInUse, published: list[Mapping[str, Any]]
+) -> Iterator[Consequence]:
     if not published:
         return
     if before.catalog != after.catalog:
@@ -145,15 +215,15 @@ def _tables(before: Build, after: Build, published: list[Mapping[str, Any]]) -> 
         f"stay where they are published, in {after.slug}, with their snapshots: the next run commits to them"
         + (
             ", by metadata alone"
-            if after.writes_catalog
+            if new.writes_catalog
             else ", with the rows that DuckDB computes in the run's process"
-            if after.engine == "duckdb"
+            if new.name == "duckdb"
             else ""
         ),
     )
 
 
-def _views(after: Build, assets: list[Mapping[str, Any]]) -> Iterator[Consequence]:
+def _views(new: EngineInUse, assets: list[Mapping[str, Any]]) -> Iterator[Consequence]:
     views = [asset for asset in assets if asset["materialized"] == "view"]
     published = [asset for asset in views if asset["published"]]
     other = [asset for asset in views if not asset["published"]]
@@ -165,13 +235,13 @@ def _views(after: Build, assets: list[Mapping[str, Any]]) -> Iterator[Consequenc
         and (asset.get("table") or {}).get("write_mode", "overwrite") != "overwrite"
     ]
     if published:
-        more = ", by one more statement in Trino" if after.writes_catalog else ""
+        more = ", by one more statement in Trino" if new.writes_catalog else ""
         yield Consequence("views", _names(published), f"are published as tables, as before{more}")
     if other:
         yield Consequence(
-            "views", _names(other), f"are views in {after.place}, made anew by a run that reads them"
+            "views", _names(other), f"are views in {new.place}, made anew by a run that reads them"
         )
-    if modes and after.writes_catalog:
+    if modes and new.writes_catalog:
         yield Consequence(
             "rows",
             _names(modes),
@@ -179,12 +249,14 @@ def _views(after: Build, assets: list[Mapping[str, Any]]) -> Iterator[Consequenc
         )
 
 
-def _state(before: Build, after: Build, assets: list[Mapping[str, Any]]) -> Iterator[Consequence]:
+def _state(
+    before: Build, after: Build, old: EngineInUse, new: EngineInUse, assets: list[Mapping[str, Any]]
+) -> Iterator[Consequence]:
     stateful = [asset for asset in assets if asset["materialized"] in STATEFUL]
     kept = [asset for asset in stateful if asset["published"]] if before.catalog == after.catalog else []
     lost = [asset for asset in stateful if not asset["published"]]
     if kept:
-        how = "a clone of" if after.writes_catalog else "the rows of"
+        how = "a clone of" if new.writes_catalog else "the rows of"
         yield Consequence(
             "state", _names(kept), f"go on where they are: a run begins with {how} the published table"
         )
@@ -192,7 +264,7 @@ def _state(before: Build, after: Build, assets: list[Mapping[str, Any]]) -> Iter
         yield Consequence(
             "state",
             _names(lost),
-            f"are not published, so what they hold stays in {before.place}: they begin anew with what their sources hold now. "
+            f"are not published, so what they hold stays in {old.place}: they begin anew with what their sources hold now. "
             "Publish them (meta: {floe: {publish: true}}) and run once before the change to keep it",
         )
     others = [
@@ -204,40 +276,32 @@ def _state(before: Build, after: Build, assets: list[Mapping[str, Any]]) -> Iter
         yield Consequence(
             "state", _names(others), "are not published: the next run that reads them builds them"
         )
-    yield Consequence("state", (), _left_behind(before, after))
 
 
-def _left_behind(before: Build, after: Build) -> str:
-    if before.writes_catalog:
+def _left_behind(old: EngineInUse) -> str:
+    if old.writes_catalog:
         return (
-            f"what is not published stays in {before.place}, and is read by nobody any more. Take it away through the catalog, "
+            f"what is not published stays in {old.place}, and is read by nobody any more. Take it away through the catalog, "
             "without purge, never by DROP in Trino: a clone that a killed run left shares its files with the published table"
         )
-    return f"{before.place} was a cache: it is read by nobody any more, and can be removed"
+    return f"{old.place} was a cache: it is read by nobody any more, and can be removed"
 
 
-def _needed(before: Build, after: Build) -> Iterator[Consequence]:
-    engine = ENGINES.get(after.engine)
+def _needed(after: Build, new: EngineInUse) -> Iterator[Consequence]:
+    engine = ENGINES.get(new.name)
     if engine is not None and engine.extra:
         yield Consequence("before", (), f"where runs are: floe-dagster[{engine.extra}]")
-    if after.writes_catalog:
+    if new.writes_catalog:
         yield Consequence(
             "before",
             (),
-            f"in Trino: a catalog {after.config.get('catalog')} of connector.name=iceberg, iceberg.catalog.type=rest, on the "
+            f"in Trino: a catalog {new.config.get('catalog')} of connector.name=iceberg, iceberg.catalog.type=rest, on the "
             f"address and warehouse of plugins.catalog; the right to create, write and drop tables and views in "
             f"{audit_schema(after.slug)}, and to read {after.slug}. In Kubernetes: networkPolicy.external.compute",
         )
-    elif before.writes_catalog:
-        yield Consequence(
-            "before",
-            (),
-            "memory and disk for all of the product in the run's process or pod: its preset (resources), and "
-            "plugins.compute.config.memory_limit",
-        )
-    if variables := sorted(set(_variables(after.config)) - set(_variables(before.config))):
+    if variables := sorted(set(_variables(new.config))):
         yield Consequence("before", (), f"set where runs are: {', '.join(variables)}")
-    if after.writes_catalog:
+    if new.writes_catalog:
         yield Consequence(
             "before",
             (),
@@ -245,40 +309,47 @@ def _needed(before: Build, after: Build) -> Iterator[Consequence]:
         )
 
 
-def _other_settings(before: Build, after: Build) -> Iterator[Consequence]:
+def _other_settings(before: Build, after: Build, old: EngineInUse, new: EngineInUse) -> Iterator[Consequence]:
     changed = sorted(
-        name for name in {*before.config, *after.config} if before.config.get(name) != after.config.get(name)
+        name for name in {*old.config, *new.config} if old.config.get(name) != new.config.get(name)
     )
-    listed = ", ".join(f"plugins.compute.config.{name}" for name in changed)
-    if before.place == after.place or after.writes_catalog:
+    if not changed and old.place == new.place:
+        return
+    listed = ", ".join(
+        f"{new.field}.config.{name}"
+        if new.field == "plugins.compute"
+        else f"{new.field} ({new.name}).config.{name}"
+        for name in changed
+    )
+    if old.place == new.place or new.writes_catalog:
         # Behind another name, or at another coordinator, may stand the same catalog; it has to.
-        elsewhere = after.writes_catalog and {"host", "port", "catalog"} & set(changed)
+        elsewhere = new.writes_catalog and {"host", "port", "catalog"} & set(changed)
         yield Consequence(
             "settings",
             (),
-            f"{listed}: how {after.engine} is reached and computes; no model moves, nothing is computed anew"
+            f"{listed}: how {new.name} is reached and computes; no model moves, nothing is computed anew"
             + (
-                f". Its catalog {after.config.get('catalog')} has to be that of plugins.catalog there, too: `floe-dagster "
+                f". Its catalog {new.config.get('catalog')} has to be that of plugins.catalog there, too: `floe-dagster "
                 f"platform check --namespace {after.slug}`"
                 if elsewhere
                 else ""
             ),
         )
-    else:
+    elif stayed := [asset for asset in after.on(new.name) if asset["id"] in _ids(before.on(old.name))]:
         yield Consequence(
-            "models",
-            _names(after.assets),
-            f"are built in {after.place}, no longer in {before.place} ({listed})",
+            "models", _names(stayed), f"are built in {new.place}, no longer in {old.place} ({listed})"
         )
-        kept = {asset["id"] for asset in before.assets}
-        assets = [asset for asset in after.assets if asset["id"] in kept]
-        yield from _tables(before, after, [asset for asset in assets if asset["published"]])
-        yield from _state(before, after, assets)
-    if variables := sorted(set(_variables(after.config)) - set(_variables(before.config))):
+        yield from _tables(before, after, new, [asset for asset in stayed if asset["published"]])
+        yield from _state(before, after, old, new, stayed)
+        yield Consequence("state", (), _left_behind(old))
+    if variables := sorted(set(_variables(new.config)) - set(_variables(old.config))):
         yield Consequence("before", (), f"set where runs are: {', '.join(variables)}")
 
 
-def _place(output: Mapping[str, Any]) -> str:
+def _place(slug: str, engine: str, config: Mapping[str, Any]) -> str:
+    if engine not in ENGINES:
+        return engine
+    output = build_dbt_profiles(slug, engine, config)[slug]["outputs"][TARGET]
     if output.get("path"):
         return str(output["path"]).replace(FLOE_HOME_REFERENCE, "FLOE_HOME")
     return f"{output.get('database')}.{output.get('schema')}"
@@ -292,6 +363,10 @@ def _variables(value: Any) -> Iterator[str]:
     elif isinstance(value, Mapping):
         for inner in value.values():
             yield from _variables(inner)
+
+
+def _ids(assets: Iterable[Mapping[str, Any]]) -> set[str]:
+    return {asset["id"] for asset in assets}
 
 
 def _names(assets: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:

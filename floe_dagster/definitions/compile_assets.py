@@ -293,7 +293,7 @@ def _changes_table(previous: ProductView | None, result: CompileResult) -> str:
     if len(changes) > SHOWN_CHANGES:
         lines.append(f"| | and {len(changes) - SHOWN_CHANGES:,} more | | |")
     if engine := engine_consequences(previous.build, current.build):
-        lines += ["", "What the change of `plugins.compute` means:", ""]
+        lines += ["", "What the change of engine means:", ""]
         lines += [
             f"- **{each.topic}** {', '.join(each.names)}{': ' if each.names else ''}{each.text}"
             for each in engine

@@ -62,7 +62,7 @@ class TypeDifference:
 
 
 def type_differences(
-    catalog: Any, namespace: str, assets: Iterable[Mapping[str, Any]], dialect: str
+    catalog: Any, namespace: str, assets: Iterable[Mapping[str, Any]], dialects: Mapping[str, str]
 ) -> list[TypeDifference]:
     """Return the columns whose declared type the published table cannot take.
 
@@ -70,7 +70,7 @@ def type_differences(
         catalog: From `open_catalog`.
         namespace: Of the product.
         assets: Of the asset index; those that are not published, and columns without a type, are left out.
-        dialect: What sqlglot calls the engine's SQL.
+        dialects: What sqlglot calls the SQL of an engine, by its name.
 
     Raises:
         CatalogError: The catalog does not answer or refuses.
@@ -88,7 +88,7 @@ def type_differences(
             continue
         except Exception as error:
             raise catalog_error(error, f"{namespace}.{asset['name']} cannot be read") from error
-        found += _differences(asset["name"], schema, declared, dialect)
+        found += _differences(asset["name"], schema, declared, dialects[asset["engine"]])
     return found
 
 

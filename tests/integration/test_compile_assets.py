@@ -147,7 +147,7 @@ def test_the_metadata_says_what_changed_and_only_what_changed_has_a_new_version(
     with (shop.parent / "manifest.yaml").open("a") as file:
         file.write("plugins: {compute: {type: duckdb, config: {path: other.duckdb}}}\n")
     _, changes = versions_and_changes()
-    assert "What the change of `plugins.compute` means" in changes
+    assert "What the change of engine means" in changes
     assert "- **models** daily, orders: are built in FLOE_HOME/duckdb/other.duckdb" in changes
 
 

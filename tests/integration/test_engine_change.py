@@ -53,12 +53,21 @@ def product(shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 def diff(product: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
     original = (product.parent / "manifest.yaml").read_text()
 
-    def change(before: str, after: str, *, catalogs: tuple[str, str] = (REST, REST)) -> Said:
+    def change(
+        before: str,
+        after: str,
+        *,
+        catalogs: tuple[str, str] = (REST, REST),
+        transforms: tuple[str, str] = ("", ""),
+    ) -> Said:
         """Compile on one engine, then compare with another: what it means, by topic."""
-        manifest = product.parent / "manifest.yaml"
+        manifest, floe_yaml = product.parent / "manifest.yaml", product / "floe.yaml"
+        spec = floe_yaml.read_text()
+        floe_yaml.write_text(spec + transforms[0])
         manifest.write_text(original + PLUGINS.format(compute=before, catalog=catalogs[0]))
         assert main(["compile", str(product)]) == 0
         manifest.write_text(original + PLUGINS.format(compute=after, catalog=catalogs[1]))
+        floe_yaml.write_text(spec + transforms[1])
         capsys.readouterr()
         assert main(["diff", str(product), "--format", "json"]) == 0
         (report,) = json.loads(capsys.readouterr().out)
@@ -103,7 +112,7 @@ def test_from_duckdb_to_trino(
     assert "platform check --namespace shop" in needed
     assert main(["diff", str(product)]) == 0
     text = capsys.readouterr().out
-    assert "What the change of plugins.compute means" in text
+    assert "What the change of engine means" in text
     assert "plugins.compute.type" in text and "TRINO_PASSWORD" in text
 
 
@@ -115,6 +124,50 @@ def test_and_back(diff: Callable[..., Any]) -> None:
     assert "shop_duckdb, no longer of shop_trino" in in_general(said, "pool")
     assert "memory" in in_general(said, "before") and "floe-dagster[trino]" not in in_general(said, "before")
     assert "rows" not in said
+
+
+BOTH = f"{DUCKDB}\n  additional_compute: [{TRINO}]"
+ORDERS_ON_TRINO = "- {name: orders, compute: trino}\n- {name: growing, compute: trino}\n"
+
+
+def test_a_transform_that_moves_alone(diff: Callable[..., Any]) -> None:
+    said = diff(BOTH, BOTH, transforms=("", ORDERS_ON_TRINO))
+    ((names, moved),) = said["models"]
+    assert names == ["growing", "orders"] and "lake.floe_audit_shop" in moved
+    assert said["tables"][0][0] == ["growing", "orders"]
+    assert "a clone of the published table" in about(said, "state", "growing")
+    # DuckDB goes on with the others, and runs take the same slot.
+    assert "can be removed" not in str(said) and "pool" not in said and "settings" not in said
+    needed = in_general(said, "before")
+    assert "floe-dagster[trino]" in needed and "TRINO_PASSWORD" in needed and "floe_audit_shop" in needed
+
+
+def test_a_transform_that_comes_back_leaves_the_engine_without_work(diff: Callable[..., Any]) -> None:
+    said = diff(BOTH, BOTH, transforms=(ORDERS_ON_TRINO, ""))
+    ((names, _),) = said["models"]
+    assert names == ["growing", "orders"]
+    assert "stays in lake.floe_audit_shop" in in_general(said, "state")
+    assert "memory" in in_general(said, "before") and "pool" not in said
+
+
+def test_models_that_name_their_engine_stay_when_the_default_changes(diff: Callable[..., Any]) -> None:
+    other = f"{TRINO}\n  additional_compute: [{DUCKDB}]"
+    said = diff(BOTH, other, transforms=(ORDERS_ON_TRINO, ORDERS_ON_TRINO))
+    ((names, _),) = said["models"]
+    assert names == ["board", "daily", "kept", "recent"]
+    assert "shop_trino, no longer of shop_duckdb" in in_general(said, "pool")
+    # Trino was there before: nothing is needed that was not.
+    assert "before" not in said and "can be removed" in in_general(said, "state")
+
+
+def test_settings_of_a_further_engine(diff: Callable[..., Any]) -> None:
+    said = diff(BOTH, BOTH.replace("user: etl", "user: other"), transforms=(ORDERS_ON_TRINO, ORDERS_ON_TRINO))
+    assert set(said) == {"settings"}
+    assert "plugins.additional_compute (trino).config.user" in in_general(said, "settings")
+
+
+def test_a_further_engine_that_no_model_names_is_nothing(diff: Callable[..., Any]) -> None:
+    assert diff(DUCKDB, BOTH) == {}
 
 
 def test_with_another_catalog_nothing_that_is_published_is_extended(diff: Callable[..., Any]) -> None:
