@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from floe_dagster.compilation.profiles import TARGET, build_dbt_profiles
 from floe_dagster.credentials import environment_name
 from floe_dagster.schemas.compute import ENGINES
 from floe_dagster.schemas.compute.engine import FLOE_HOME_REFERENCE, STATEFUL, audit_schema
@@ -20,7 +19,7 @@ class EngineInUse:
 
     Args:
         name: Such as `plugins.compute.type`.
-        field: Where the manifest has it: `plugins.compute` or `plugins.additional_compute`.
+        field: Where the manifest has it: `plugins.compute` or `plugins.additional_compute (trino)`.
         config: Its settings.
         place: Where relations stand before they are published: a file, or a schema of a catalog.
     """
@@ -74,11 +73,13 @@ class Build:
                 compute.get("config") or {},
                 _place(slug, compute["type"], compute.get("config") or {}),
             )
-            for field, computes in (
-                ("plugins.additional_compute", plugins.get("additional_compute") or ()),
-                ("plugins.compute", (plugins["compute"],)),
+            for field, compute in (
+                *(
+                    (f"plugins.additional_compute ({further['type']})", further)
+                    for further in plugins.get("additional_compute") or ()
+                ),
+                ("plugins.compute", plugins["compute"]),
             )
-            for compute in computes
         }
         return cls(
             slug,
@@ -130,7 +131,8 @@ def engine_consequences(before: Build | None, after: Build | None) -> list[Conse
     if before is None or after is None:
         return []
     found: list[Consequence] = []
-    for old, new, assets in _moved(before, after):
+    moved = list(_moved(before, after))
+    for old, new, assets in moved:
         found += _to_another_engine(before, after, old, new, assets)
     if before.default != after.default:
         found += _pool(before, after)
@@ -145,7 +147,7 @@ def engine_consequences(before: Build | None, after: Build | None) -> list[Conse
         elif name in before.engines:
             found += _other_settings(before, after, before.engines[name], engine)
     # What Trino computed needs room in the run's own process now.
-    if any(old.writes_catalog and not new.writes_catalog for old, new, _ in _moved(before, after)):
+    if any(old.writes_catalog and not new.writes_catalog for old, new, _ in moved):
         found.append(_ROOM)
     return found
 
@@ -315,12 +317,7 @@ def _other_settings(before: Build, after: Build, old: EngineInUse, new: EngineIn
     )
     if not changed and old.place == new.place:
         return
-    listed = ", ".join(
-        f"{new.field}.config.{name}"
-        if new.field == "plugins.compute"
-        else f"{new.field} ({new.name}).config.{name}"
-        for name in changed
-    )
+    listed = ", ".join(f"{new.field}.config.{name}" for name in changed)
     if old.place == new.place or new.writes_catalog:
         # Behind another name, or at another coordinator, may stand the same catalog; it has to.
         elsewhere = new.writes_catalog and {"host", "port", "catalog"} & set(changed)
@@ -349,7 +346,7 @@ def _other_settings(before: Build, after: Build, old: EngineInUse, new: EngineIn
 def _place(slug: str, engine: str, config: Mapping[str, Any]) -> str:
     if engine not in ENGINES:
         return engine
-    output = build_dbt_profiles(slug, engine, config)[slug]["outputs"][TARGET]
+    output = ENGINES[engine].dbt_output(slug, config)
     if output.get("path"):
         return str(output["path"]).replace(FLOE_HOME_REFERENCE, "FLOE_HOME")
     return f"{output.get('database')}.{output.get('schema')}"
