@@ -47,6 +47,15 @@ def tasks(cluster: Any, query_id: str) -> list[dict[str, Any]]:
     return found
 
 
+def ended_with(cluster: Any, sql: str) -> str:
+    """Run what will be cancelled, as dbt-trino would; return what Trino said of it."""
+    try:
+        cluster.query(sql, source="dbt-trino-1.11")
+    except Exception as error:
+        return str(error)
+    return ""
+
+
 def in_background(act: Callable[[], Any]) -> Callable[[], Any]:
     """Begin in a thread; what is returned waits for the result."""
     results: list[Any] = []
@@ -129,18 +138,36 @@ def test_a_full_queue_names_itself_and_may_be_tried_again(
             {"name": "etl", "softMemoryLimit": "80%", "hardConcurrencyLimit": 1, "maxQueued": 1},
             {"name": "other", "softMemoryLimit": "80%", "hardConcurrencyLimit": 50, "maxQueued": 50},
         ],
-        "selectors": [{"source": "dbt-trino.*", "group": "etl"}, {"group": "other"}],
+        # Of these Trino counts `create table as`, too.
+        "selectors": [{"source": "dbt-trino.*", "queryType": "INSERT", "group": "etl"}, {"group": "other"}],
     }
     cluster = make_cluster(workers=0, resource_groups=groups)
     shop = make_shop(cluster)
-    for number in range(6):
-        with_model(
-            shop,
-            f"wide_{number}",
-            SLOW.replace("a.l_partkey", f"{number} + a.l_partkey").replace("sf1", "tiny"),
+    cluster.query("create schema if not exists floe.facts")
+    # Somebody else's: one that runs, and one that waits for it.
+    for number in range(2):
+        in_background(
+            lambda number=number: ended_with(
+                cluster,
+                f"create table floe.facts.somebody_{number} as select count(*) as n from tpch.sf1.lineitem as a "
+                "cross join tpch.sf1.lineitem as b where a.l_partkey + b.l_partkey < 0",
+            )
         )
+    others = wait_for(
+        "two queries of somebody else",
+        lambda: found if len(found := running(cluster, "facts.somebody_")) == 2 else None,
+        60,
+    )
     ended = shop.run()
-    assert not ended.success and "QUERY_QUEUE_FULL" in said(ended), said(ended)
+    assert not ended.success
+    assert re.search(r"- raw_orders: dbt: error: Trino: QUERY_QUEUE_FULL: .*etl.* query \w+", said(ended)), (
+        said(ended)
+    )
+    for query in others:
+        cluster.call(f"/v1/query/{query['queryId']}", method="DELETE")
+    wait_for("room in the queue", lambda: not running(cluster, "facts.somebody_"), 60)
+    again = shop.run()
+    assert again.success, said(again)
 
 
 def test_a_run_that_is_interrupted_leaves_no_query_behind(
