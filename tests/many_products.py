@@ -16,7 +16,7 @@ import yaml
 import tests.dagster_dev
 from floe_dagster.compilation.bundle import BAKED_BUNDLE
 from floe_dagster.compilation.stages import compile_product
-from floe_dagster.definitions.queue.tags import CATALOG_TAG, ENGINE_TAG, PRODUCT_TAG, TURN_TAG
+from floe_dagster.definitions.queue.tags import CATALOG_TAG, PRODUCT_TAG, TURN_TAG, engine_tag
 from floe_dagster.home import FloeHome
 from tests.conftest import ROOT
 from tests.dagster_dev import DagsterDev
@@ -180,7 +180,7 @@ def limits(*, engine: int, catalog: int, product: int = 1) -> list[dict[str, Any
     each = {"applyLimitPerUniqueValue": True}
     return [
         {"key": PRODUCT_TAG, "value": each, "limit": product},
-        {"key": ENGINE_TAG, "value": "duckdb", "limit": engine},
+        {"key": engine_tag("duckdb"), "limit": engine},
         {"key": CATALOG_TAG, "value": each, "limit": catalog},
     ]
 

@@ -57,6 +57,8 @@ def build_product_definitions(
     artifact = bundle.artifact()
     plugins = artifact.plugins
     engine = artifact.default_engine
+    # An older index says nothing of engines: there was one.
+    engines = sorted({asset.get("engine") or engine for asset in index["assets"]} or {engine})
     specs, checks = asset_specs(index, product_dir, engine), check_specs(index)
     pods = partial(kubernetes_tags, product, artifact)
     resources = build_resources(slug, plugins)
@@ -94,7 +96,7 @@ def build_product_definitions(
         f"{slug}_run",
         selection=dg.AssetSelection.assets(dbt_models) | dg.AssetSelection.checks_for_assets(dbt_models),
         description=f"Compute, check and publish {product['name']}.",
-        tags={**pods("run"), **run_retry_tags(), **(run_tags(slug, plugins, engine) if launched else {})},
+        tags={**pods("run"), **run_retry_tags(), **(run_tags(slug, plugins, engines) if launched else {})},
     )
     own = dg.Definitions(
         assets=[dbt_models],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from statistics import median
 
-from floe_dagster.definitions.queue.tags import CATALOG_TAG, ENGINE_TAG, PRODUCT_TAG
+from floe_dagster.definitions.queue.tags import CATALOG_TAG, PRODUCT_TAG, engine_tag
 from tests.benchmarks.report import Row
 from tests.many_products import CHEAP, SeenRun, limits, most_of_each, overtaken, served
 
@@ -35,7 +35,7 @@ def measure(root: Path, products: int = PRODUCTS, more: int = MORE) -> list[Row]
     failed = [run for run in runs if run.status != "SUCCESS"]
     begun, ended = min(run.queued for run in runs), max(run.held[1] for run in runs)
     used = sum(end - begin for begin, end in (run.held for run in runs)) / ((ended - begun) * ENGINE)
-    engine = most(runs, ENGINE_TAG)
+    engine = most(runs, engine_tag("duckdb"))
     catalogs = most(runs, CATALOG_TAG)
     each = most(runs, PRODUCT_TAG)
     pairs, compared = overtaken(runs, LOOK_SECONDS)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from floe_dagster.definitions.queue.tags import CATALOG_TAG, ENGINE_TAG, PRODUCT_TAG
+from floe_dagster.definitions.queue.tags import CATALOG_TAG, PRODUCT_TAG, engine_tag
 from tests.many_products import (
     CHEAP,
     ManyProducts,
@@ -57,7 +57,7 @@ def test_all_runs_come_to_their_end(many: ManyProducts, finished: list[SeenRun])
 
 
 def test_no_limit_is_passed_and_each_is_reached(many: ManyProducts, finished: list[SeenRun]) -> None:
-    assert most_of_each(finished, lambda run: run.tags[ENGINE_TAG]) == {"duckdb": ENGINE}
+    assert most_of_each(finished, lambda run: run.tags[engine_tag("duckdb")]) == {"true": ENGINE}
     catalogs = {product.catalog for product in many.products}
     assert most_of_each(finished, lambda run: run.tags[CATALOG_TAG]) == dict.fromkeys(catalogs, CATALOG)
     products = {product.slug for product in many.products}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -26,17 +26,19 @@ from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import Queued
 from floe_dagster.definitions.queue.coordinator import FairRunCoordinator
 from floe_dagster.definitions.queue.tags import (
     CATALOG_TAG,
-    ENGINE_TAG,
     PRODUCT_TAG,
     TURN_TAG,
     catalog_tags,
+    engine_tag,
     run_tags,
 )
 from floe_dagster.schemas.artifacts import PluginRef, ResolvedPlugins
+from floe_dagster.schemas.compute import ENGINES
 from tests.conftest import ROOT
 from tests.many_products import limits
 
 PRIORITY = "dagster/priority"
+DUCKDB, TRINO = engine_tag("duckdb"), engine_tag("trino")
 _CODE = RepositoryPythonOrigin(sys.executable, ModuleCodePointer("nobody.loads.it", "defs"))
 BUILT_IN = {"module": "dagster._core.run_coordinator", "class": "QueuedRunCoordinator"}
 
@@ -50,9 +52,16 @@ class Queue:
         self._jobs: dict[str, dg.JobDefinition] = {}
         self.most: dict[str, int] = {}
 
-    def put(self, product: str, catalog: str = "a", parent: dg.DagsterRun | None = None, **tags: str) -> str:
+    def put(
+        self,
+        product: str,
+        catalog: str = "a",
+        parent: dg.DagsterRun | None = None,
+        engines: Sequence[str] = ("duckdb",),
+        **tags: str,
+    ) -> str:
         """Put a run of a product into the queue and return its id."""
-        job = self._jobs.setdefault(product, _job(product, catalog))
+        job = self._jobs.setdefault(product, _job(product, catalog, engines))
         chosen = {f"dagster/{name}": value for name, value in tags.items()}
         repository = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("many"), "__repository__")
         run = self.instance.create_run_for_job(
@@ -79,8 +88,8 @@ class Queue:
         for run in let_go:
             self.instance.report_dagster_event(_event("PIPELINE_START", run), run_id=run.run_id)
         going = self.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
-        for key in (PRODUCT_TAG, ENGINE_TAG, CATALOG_TAG):
-            now = max(Counter(run.tags[key] for run in going).values(), default=0)
+        for key in (PRODUCT_TAG, DUCKDB, CATALOG_TAG):
+            now = max(Counter(run.tags[key] for run in going if key in run.tags).values(), default=0)
             self.most[key] = max(self.most.get(key, 0), now)
         return [run.run_id for run in let_go]
 
@@ -101,7 +110,7 @@ def _event(name: str, run: dg.DagsterRun) -> dg.DagsterEvent:
     return dg.DagsterEvent(event_type_value=name, job_name=run.job_name, message="")
 
 
-def _job(product: str, catalog: str) -> dg.JobDefinition:
+def _job(product: str, catalog: str, engines: Sequence[str]) -> dg.JobDefinition:
     plugins = ResolvedPlugins(
         compute=PluginRef(type="duckdb"),
         orchestrator=PluginRef(type="dagster"),
@@ -111,7 +120,7 @@ def _job(product: str, catalog: str) -> dg.JobDefinition:
     @dg.op(name=f"{product}_dbt", pool=f"{product}_duckdb")
     def write() -> None: ...
 
-    @dg.job(name=f"{product}_run", tags=run_tags(product, plugins, "duckdb"))
+    @dg.job(name=f"{product}_run", tags=run_tags(product, plugins, engines))
     def job() -> None:
         write()
 
@@ -140,7 +149,7 @@ def test_fifty_products_and_ten_runs_more_of_one(tmp_path: Path) -> None:
         singles = [queued.put(f"product_{number:02}", "aaab"[number % 4]) for number in range(1, 50)]
         order = queued.drain()
         assert sorted(order) == sorted(many + singles)
-        assert queued.most == {PRODUCT_TAG: 1, ENGINE_TAG: 3, CATALOG_TAG: 2}
+        assert queued.most == {PRODUCT_TAG: 1, DUCKDB: 3, CATALOG_TAG: 2}
         assert not queued.instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED]))
         # The one's second run comes after the first ones of all others, its own in their order.
         assert set(order[:50]) == {many[0], *singles}
@@ -162,6 +171,17 @@ def test_as_many_backfills_as_the_engine_takes_hold_nobody_up(
         order = queued.drain()
         assert sorted([*going, *order]) == sorted([*backfills, single])
         assert order.index(single) == {"next": 0, "last": len(order) - 1}[begins]
+
+
+def test_a_product_on_two_engines_takes_a_place_of_each(tmp_path: Path) -> None:
+    each = [{"key": key, "limit": 1} for key in (DUCKDB, TRINO)]
+    with queue(tmp_path, each) as queued:
+        both = queued.put("both", engines=("duckdb", "trino"))
+        singles = [queued.put("small"), queued.put("large", engines=("trino",))]
+        assert queued.look() == [both]
+        assert queued.look() == []
+        queued.end(both)
+        assert sorted(queued.look()) == sorted(singles)
 
 
 def test_turns_count_what_is_open_and_leave_what_a_person_chose(tmp_path: Path) -> None:
@@ -221,10 +241,10 @@ def test_the_settings_that_ship_limit_what_the_runs_bear(settings: Callable[[], 
         assert found.pool_config.default_pool_limit == 1
         assert found.run_queue_config is not None
         limited = {
-            (limit["key"], str(limit["value"])) for limit in found.run_queue_config.tag_concurrency_limits
+            (limit["key"], str(limit.get("value"))) for limit in found.run_queue_config.tag_concurrency_limits
         }
         each = str({"applyLimitPerUniqueValue": True})
-        engines = {(ENGINE_TAG, "duckdb"), (ENGINE_TAG, "trino")}
+        engines = {(engine_tag(name), "None") for name in ENGINES}
         assert limited == {(PRODUCT_TAG, each), (CATALOG_TAG, each)} | engines
 
 
@@ -243,8 +263,9 @@ def test_a_catalog_is_known_by_its_warehouse(catalog: PluginRef | None, name: st
         compute=PluginRef(type="duckdb"), orchestrator=PluginRef(type="dagster"), catalog=catalog
     )
     assert catalog_tags(plugins) == {CATALOG_TAG: name}
-    assert run_tags("shop", plugins, "trino") == {
+    assert run_tags("shop", plugins, ["duckdb", "trino"]) == {
         PRODUCT_TAG: "shop",
-        ENGINE_TAG: "trino",
+        DUCKDB: "true",
+        TRINO: "true",
         CATALOG_TAG: name,
     }

@@ -146,6 +146,10 @@ def test_the_definitions_say_the_engine(product: Path, home: FloeHome) -> None:
     assert found["heavy"].kinds == {"dbt", "table", "iceberg"}
     # One step, whatever the engines: its run needs the secrets of both.
     job = definitions.resolve_job_def("shop_run")
+    assert {key for key in job.tags if key.startswith("floe/engine")} == {
+        "floe/engine.duckdb",
+        "floe/engine.trino",
+    }
     (op,) = job.graph.node_dict.values()
     assert op.definition.pools == {"shop_duckdb"}
     config: Any = job.tags.get("dagster-k8s/config")

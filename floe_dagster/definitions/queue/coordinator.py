@@ -11,7 +11,7 @@ from dagster._core.run_coordinator.queued_run_coordinator import QueuedRunCoordi
 from dagster._core.storage.dagster_run import ACTIVE_RUN_STATUSES
 from dagster._core.storage.tags import PRIORITY_TAG
 
-from floe_dagster.definitions.queue.tags import PRODUCT_TAG, QUEUE_TAGS, TURN_TAG
+from floe_dagster.definitions.queue.tags import PRODUCT_TAG, TURN_TAG, is_queue_tag
 
 _OPEN = (dg.DagsterRunStatus.QUEUED, *ACTIVE_RUN_STATUSES)
 
@@ -37,7 +37,7 @@ class FairRunCoordinator(QueuedRunCoordinator):
         run = context.dagster_run
         if run.status == dg.DagsterRunStatus.NOT_STARTED:
             found = {**_tags_of_assets(context), **run.tags}
-            new = {key: found[key] for key in QUEUE_TAGS if key in found and key not in run.tags}
+            new = {key: value for key, value in found.items() if is_queue_tag(key) and key not in run.tags}
             if PRODUCT_TAG in found:
                 new |= self._turn(found[PRODUCT_TAG], run.tags)
             if new:
@@ -69,7 +69,7 @@ def _tags_of_assets(context: SubmitRunContext) -> dict[str, str]:
     jobs = {name for node in nodes for name in node.job_names if not is_reserved_asset_job_name(name)}
     values: dict[str, set[str]] = {}
     for job in (repository.get_full_job(name) for name in sorted(jobs)):
-        for key in QUEUE_TAGS:
-            if key in job.tags:
-                values.setdefault(key, set()).add(job.tags[key])
+        for key, value in job.tags.items():
+            if is_queue_tag(key):
+                values.setdefault(key, set()).add(value)
     return {key: only for key, (only, *others) in values.items() if not others}

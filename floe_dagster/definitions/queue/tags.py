@@ -6,25 +6,45 @@ before it starts anything: a run that waits is a row in a database and holds no 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from floe_dagster.schemas.artifacts import PluginRef, ResolvedPlugins
 
 PRODUCT_TAG = "floe/product"
-ENGINE_TAG = "floe/engine"
+ENGINE_TAGS = "floe/engine."
+"""A tag for each engine begins so: a run has one value of a tag, and may be on several engines."""
 CATALOG_TAG = "floe/catalog"
 TURN_TAG = "floe/turn"
 """The priority that the queue gave, beside `dagster/priority`: what differs from it was chosen by a person."""
-QUEUE_TAGS = (PRODUCT_TAG, ENGINE_TAG, CATALOG_TAG)
 
 
-def run_tags(slug: str, plugins: ResolvedPlugins | None, engine: str) -> dict[str, str]:
+def is_queue_tag(key: str) -> bool:
+    """Whether the queue counts runs by a tag.
+
+    Args:
+        key: Of the tag.
+    """
+    return key in (PRODUCT_TAG, CATALOG_TAG) or key.startswith(ENGINE_TAGS)
+
+
+def engine_tag(engine: str) -> str:
+    """Return the key of the tag that runs on an engine have; it says `true`.
+
+    Args:
+        engine: `plugins.compute.type`.
+    """
+    return f"{ENGINE_TAGS}{engine}"
+
+
+def run_tags(slug: str, plugins: ResolvedPlugins | None, engines: Iterable[str]) -> dict[str, str]:
     """Return the tags of a job that computes and publishes.
 
     Args:
         slug: Of the product.
         plugins: From the compiled artifact.
-        engine: On which dbt runs.
+        engines: On which dbt runs.
     """
-    return {PRODUCT_TAG: slug, ENGINE_TAG: engine, **catalog_tags(plugins)}
+    return {PRODUCT_TAG: slug, **{engine_tag(name): "true" for name in engines}, **catalog_tags(plugins)}
 
 
 def catalog_tags(plugins: ResolvedPlugins | None) -> dict[str, str]:
