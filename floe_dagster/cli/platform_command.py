@@ -94,14 +94,14 @@ def _wait(options: argparse.Namespace, manifest: Any) -> int:
 
 
 def _check(options: argparse.Namespace, manifest: Any, path: Path) -> int:
-    from floe_dagster.compilation.builder import resolved_plugins
+    from floe_dagster.compilation.builder import listed_engines, resolved_plugins
     from floe_dagster.platform.check import check_platform
 
-    plugins = resolved_plugins(manifest)
+    plugins = resolved_plugins(manifest, listed_engines(manifest))
     checks = check_platform(
         plugins.catalog,
         plugins.storage,
-        compute=plugins.compute,
+        engines=plugins.engines_by_field(),
         home=FloeHome.locate(path.parent),
         namespaces=tuple(options.namespace or ()),
     )

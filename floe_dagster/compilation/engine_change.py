@@ -8,7 +8,7 @@ from typing import Any
 
 from floe_dagster.credentials import environment_name
 from floe_dagster.schemas.compute import ENGINES
-from floe_dagster.schemas.compute.engine import FLOE_HOME_REFERENCE, STATEFUL, audit_schema
+from floe_dagster.schemas.compute.engine import FLOE_HOME_REFERENCE, STATEFUL, audit_schema, compute_field
 
 DIFFERENCES = "docs/trino.md#where-the-engines-differ"
 
@@ -69,17 +69,11 @@ class Build:
         engines = {
             compute["type"]: EngineInUse(
                 compute["type"],
-                field,
+                compute_field(compute["type"], default),
                 compute.get("config") or {},
                 _place(slug, compute["type"], compute.get("config") or {}),
             )
-            for field, compute in (
-                *(
-                    (f"plugins.additional_compute ({further['type']})", further)
-                    for further in plugins.get("additional_compute") or ()
-                ),
-                ("plugins.compute", plugins["compute"]),
-            )
+            for compute in (*(plugins.get("additional_compute") or ()), plugins["compute"])
         }
         return cls(
             slug,

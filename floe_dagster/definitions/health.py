@@ -45,7 +45,7 @@ def build_health_definitions(
         checks = check_platform(
             plugins.catalog if plugins else None,
             plugins.storage if plugins else None,
-            compute=plugins.compute if plugins else None,
+            engines=plugins.engines_by_field() if plugins else None,
             home=home,
             namespaces=(slug,),
         )

@@ -70,8 +70,9 @@ class Bootstrap:
         self.dry_run = dry_run
         self.wait_seconds = wait_seconds
         self.namespaces = namespaces
-        engine = ENGINES.get(manifest.plugins.compute.type) if manifest.plugins.compute else None
-        built_in = [audit_schema(name) for name in namespaces] if engine and engine.writes_catalog else []
+        engines = (manifest.plugins.compute, *(manifest.plugins.additional_compute or ()))
+        writes_catalog = any(ENGINES[engine.type].writes_catalog for engine in engines if engine is not None)
+        built_in = [audit_schema(name) for name in namespaces] if writes_catalog else []
         self.granted = (*namespaces, *built_in)
         self.credentials_file = credentials_file
         self.management_url = management_url

@@ -39,7 +39,7 @@ def check_platform(
     catalog: Plugin | None,
     storage: Plugin | None,
     *,
-    compute: Plugin | None = None,
+    engines: Mapping[str, Plugin] | None = None,
     home: FloeHome,
     namespaces: Sequence[str] = (),
     environ: Mapping[str, str] | None = None,
@@ -52,18 +52,24 @@ def check_platform(
     Args:
         catalog: `plugins.catalog`.
         storage: `plugins.storage`.
-        compute: `plugins.compute`; looked at where the engine writes the catalog itself.
+        engines: By where the manifest has their settings, such as `plugins.compute`; looked at where they write the catalog
+            themselves.
         home: Where the embedded catalog lies.
         namespaces: Of the products; one of its own is made and removed where none is given.
         environ: Where secrets are looked up.
     """
     checks, opened = _check_catalog(catalog, storage, home, namespaces, environ)
-    if compute is not None and compute.type == TRINO.name:
-        checks += check_trino(
-            compute.config or {}, opened, namespaces=namespaces or (OWN_NAMESPACE,), environ=environ
-        )
-        if opened is not None and not namespaces:
-            checks += _without(opened, audit_schema(OWN_NAMESPACE))
+    for field, engine in (engines or {}).items():
+        if engine.type == TRINO.name:
+            checks += check_trino(
+                engine.config or {},
+                opened,
+                namespaces=namespaces or (OWN_NAMESPACE,),
+                environ=environ,
+                field=f"{field}.config",
+            )
+            if opened is not None and not namespaces:
+                checks += _without(opened, audit_schema(OWN_NAMESPACE))
     return checks
 
 

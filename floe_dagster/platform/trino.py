@@ -21,16 +21,16 @@ from floe_dagster.schemas.compute.trino import TRINO
 OLDEST_VERSION = 476
 """What products were run on; nobody has tried an older one."""
 
-FIXES = {
-    "engine": f"Start Trino, or correct {FIELD}: host, port and http_scheme; user and password, or oauth2; certificate_file.",
+_FIXES = {
+    "engine": "Start Trino, or correct {field}: host, port and http_scheme; user and password, or oauth2; certificate_file.",
     "engine-version": f"Upgrade Trino to {OLDEST_VERSION} or newer.",
-    "engine-catalog": f"Name in {FIELD}.catalog an Iceberg catalog of Trino that user may see, or give Trino one: "
+    "engine-catalog": "Name in {field}.catalog an Iceberg catalog of Trino that user may see, or give Trino one: "
     "connector.name=iceberg, iceberg.catalog.type=rest, and the address and warehouse of plugins.catalog.",
-    "engine-schema": f"Let {FIELD}.catalog be a Trino catalog of iceberg.catalog.type=rest on the address and warehouse of "
+    "engine-schema": "Let {field}.catalog be a Trino catalog of iceberg.catalog.type=rest on the address and warehouse of "
     "plugins.catalog.",
 }
 _GRANT = (
-    f"Grant {FIELD}.user in Trino the right to create, write and drop tables and views in {{schema}}, and the principal that "
+    "Grant {field}.user in Trino the right to create, write and drop tables and views in {schema}, and the principal that "
     "Trino has at the catalog the same there."
 )
 
@@ -41,16 +41,18 @@ def check_trino(
     *,
     namespaces: Sequence[str],
     environ: Mapping[str, str] | None = None,
+    field: str = FIELD,
 ) -> list[HealthCheck]:
     """Look at everything that a run needs of Trino, in the order in which it would fail.
 
     A table and a view are made in the audit schema of each namespace, and dropped.
 
     Args:
-        config: `plugins.compute.config`.
+        config: Settings of the engine, with references to secrets.
         catalog: `plugins.catalog`, opened; None where it cannot be.
         namespaces: Of the products.
         environ: Where secrets are looked up.
+        field: Where the settings stand in the manifest.
     """
     found: list[tuple[TrinoAccess, str]] = []
 
@@ -60,42 +62,47 @@ def check_trino(
                 f"this environment has no {TRINO.adapter}: install floe-dagster[{TRINO.extra}]",
                 transient=False,
             )
-        access = TrinoAccess(config, environ)
+        access = TrinoAccess(config, environ, field=field)
         version = access.check()
         found.append((access, version))
         who = f"user {access.user!r}" if access.user else "the token"
         return f"{access.base_url} takes {who}", {"version": version}
 
-    checks = [_timed("engine", reach)]
+    checks = [_timed("engine", reach, field)]
     if not found:
         return checks
     access, version = found[0]
     tag = f"floe-check={uuid.uuid4().hex[:12]}"
     warehouse, queries = TrinoWarehouse(access, config["catalog"], tag), TrinoQueries(access, tag)
-    checks.append(_timed("engine-version", lambda: _version(warehouse, queries, version)))
-    checks.append(_timed("engine-catalog", lambda: _catalog(warehouse, config["catalog"])))
+    checks.append(_timed("engine-version", lambda: _version(warehouse, queries, version), field))
+    checks.append(_timed("engine-catalog", lambda: _catalog(warehouse, config["catalog"]), field))
     if checks[-1].passed and catalog is not None:
         for namespace in namespaces:
             look = partial(_schema, warehouse, config["catalog"], catalog, namespace)
-            checks.append(_timed("engine-schema", look, schema=audit_schema(namespace)))
+            checks.append(_timed("engine-schema", look, field, schema=audit_schema(namespace)))
     return checks
 
 
-def _timed(name: str, look: Callable[[], Seen], *, schema: str = "") -> HealthCheck:
+def _timed(name: str, look: Callable[[], Seen], field: str, *, schema: str = "") -> HealthCheck:
+    fix = _FIXES[name].format(field=field)
+
     def explain(error: Exception) -> Explained:
         from trino.exceptions import TrinoQueryError
 
         if isinstance(error, TrinoQueryError):
             said = " ".join(error.message.split())[:600]
             is_denied = error.error_name == "PERMISSION_DENIED"
-            fix = _GRANT.format(schema=schema) if schema and is_denied else FIXES[name]
-            return f"Trino: {error.error_name}: {said}, query {error.query_id}", fix
+            grant = _GRANT.format(field=field, schema=schema)
+            return (
+                f"Trino: {error.error_name}: {said}, query {error.query_id}",
+                grant if schema and is_denied else fix,
+            )
         told = catalog_error(error, "what Trino made cannot be looked at in plugins.catalog")
         if isinstance(told, CatalogError | EngineError):
-            return str(told), FIXES[name]
-        return f"{type(error).__name__}: {error}", FIXES[name]
+            return str(told), fix
+        return f"{type(error).__name__}: {error}", fix
 
-    return timed(name, look, explain if TRINO.is_installed else lambda error: (str(error), FIXES[name]))
+    return timed(name, look, explain if TRINO.is_installed else lambda error: (str(error), fix))
 
 
 def _version(warehouse: TrinoWarehouse, queries: TrinoQueries, version: str) -> Seen:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from floe_dagster.findings import Finding, InputError
+from floe_dagster.schemas.compute.engine import compute_field
 from floe_dagster.schemas.versions import COMPILED_ARTIFACTS_VERSION
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
@@ -142,6 +143,10 @@ class ResolvedPlugins(Part):
     def engines(self) -> dict[str, PluginRef]:
         """Return the engines of the product by type, the default first."""
         return {plugin.type: plugin for plugin in (self.compute, *(self.additional_compute or ()))}
+
+    def engines_by_field(self) -> dict[str, PluginRef]:
+        """Return them by where the manifest has their settings, for whoever tells what is wrong with these."""
+        return {compute_field(name, self.compute.type): plugin for name, plugin in self.engines().items()}
 
 
 class ResolvedModel(Part):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from floe_dagster.cli import main
 from floe_dagster.home import FloeHome
@@ -35,7 +36,9 @@ def trino(**more: Any) -> PluginRef:
 
 def broken(home: FloeHome, compute: PluginRef, **environ: str) -> dict[str, str]:
     """Message and fix of what is wrong, by name."""
-    checks = check_platform(None, None, compute=compute, home=home, namespaces=("shop",), environ=environ)
+    checks = check_platform(
+        None, None, engines={"plugins.compute": compute}, home=home, namespaces=("shop",), environ=environ
+    )
     assert all(HUSH not in str(check) for check in checks)
     return {check.name: f"{check.message} {check.fix}" for check in checks if not check.passed}
 
@@ -70,7 +73,9 @@ def test_who_answers_is_no_trino(home: FloeHome) -> None:
 
 
 def test_duckdb_has_nothing_to_be_looked_at(home: FloeHome) -> None:
-    checks = check_platform(None, None, compute=PluginRef(type="duckdb"), home=home, namespaces=("shop",))
+    checks = check_platform(
+        None, None, engines={"plugins.compute": PluginRef(type="duckdb")}, home=home, namespaces=("shop",)
+    )
     assert checks and all(check.passed and not check.name.startswith("engine") for check in checks)
 
 
@@ -86,3 +91,16 @@ def test_the_command_says_so_and_shows_no_secret(
     told = capsys.readouterr()
     assert [c["name"] for c in json.loads(told.out)["checks"] if not c["passed"]] == ["engine"]
     assert HUSH not in shown.out + shown.err + told.out + told.err
+
+
+def test_a_further_engine_is_looked_at_and_named_by_its_place(
+    tmp_path: Path, home: FloeHome, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRINO_PASSWORD", HUSH)
+    document = yaml.safe_load(ON_TRINO)
+    document["plugins"] = {"additional_compute": [document["plugins"]["compute"]]}
+    (tmp_path / "m.yaml").write_text(yaml.safe_dump(document))
+    assert main(["platform", "check", "--manifest", str(tmp_path / "m.yaml")]) == 1
+    shown = capsys.readouterr()
+    assert "nothing listens there. Check plugins.additional_compute (trino).config.host and port" in shown.out
+    assert "engine: Start Trino, or correct plugins.additional_compute (trino).config: host" in shown.err

@@ -156,6 +156,24 @@ def test_the_definitions_say_the_engine(product: Path, home: FloeHome) -> None:
     assert "FLOE_SECRET_TRINO_LOGIN_PASSWORD" in str(config)
 
 
+def test_its_health_is_that_of_both_engines(
+    product: Path, home: FloeHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLOE_SECRET_TRINO_LOGIN_PASSWORD", "hush")
+    trino = {**TRINO, "config": {**TRINO["config"], "host": "127.0.0.1", "port": 1, "retries": 1}}
+    platform(product, DUCKDB, trino)
+    document = yaml.safe_load((product.parent / "manifest.yaml").read_text())
+    document["plugins"]["catalog"]["config"]["uri"] = "http://127.0.0.1:1"
+    (product.parent / "manifest.yaml").write_text(yaml.safe_dump(document))
+    bundle = compiled(product, home).bundle
+    assert bundle is not None
+    made = build_product_definitions(bundle, product_dir=product, home=home)
+    outcome = made.resolve_job_def("shop_platform_check").execute_in_process(raise_on_error=False)
+    (check,) = outcome.get_asset_check_evaluations()
+    assert not check.passed
+    assert "plugins.additional_compute (trino).config.host and port" in (check.description or "")
+
+
 def test_an_engine_that_no_model_names_needs_nothing(product: Path, home: FloeHome) -> None:
     engines(product)
     result = compiled(product, home)

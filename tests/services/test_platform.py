@@ -137,10 +137,12 @@ def test_a_product_of_its_own_gets_its_namespace_alone(services: Services) -> No
     polaris.close()
 
 
-def test_on_trino_it_gets_the_namespace_that_is_built_in_too(services: Services) -> None:
+@pytest.mark.parametrize("further", [False, True], ids=["default", "further"])
+def test_on_trino_it_gets_the_namespace_that_is_built_in_too(services: Services, further: bool) -> None:
     polaris = PolarisContract()
     document = polaris_manifest(services, polaris).model_dump(mode="json", by_alias=True, exclude_none=True)
-    document["plugins"]["compute"] = {"type": "trino", "config": {"host": "trino.invalid", "catalog": "floe"}}
+    trino = {"type": "trino", "config": {"host": "trino.invalid", "catalog": "floe"}}
+    document["plugins"] |= {"additional_compute": [trino]} if further else {"compute": trino}
     manifest = PlatformManifest.model_validate(document)
     Bootstrap(manifest, environ=environment(services, polaris), namespaces=("financial_risk",)).run()
     (grants,) = polaris.grants.values()

@@ -33,7 +33,7 @@ def compute(cluster: Any, **more: Any) -> PluginRef:
 def look(services: Any, home: FloeHome) -> Callable[..., dict[str, HealthCheck]]:
     def check(engine: PluginRef, *namespaces: str, **plugins: Any) -> dict[str, HealthCheck]:
         """What was seen of the engine, by name."""
-        wanted = {**services.plugins(), "compute": engine, **plugins}
+        wanted = {**services.plugins(), "engines": {"plugins.compute": engine}, **plugins}
         checks = check_platform(**wanted, home=home, namespaces=namespaces or ("health",))
         assert all(check.fix for check in checks if not check.passed)
         return {check.name: check for check in checks if check.name.startswith("engine")}
@@ -60,7 +60,7 @@ def test_healthy(cluster: Any, look: Callable[..., Any], catalog: Catalog) -> No
 def test_without_a_product_nothing_stays(
     cluster: Any, services: Any, home: FloeHome, catalog: Catalog
 ) -> None:
-    checks = check_platform(**services.plugins(), compute=compute(cluster), home=home)
+    checks = check_platform(**services.plugins(), engines={"plugins.compute": compute(cluster)}, home=home)
     assert all(check.passed for check in checks)
     assert not any(catalog.namespace_exists(name) for name in ("floe_check", "floe_audit_floe_check"))
 

@@ -13,6 +13,7 @@ from floe_dagster.definitions.workspaces.base import Workspace, seen_by
 from floe_dagster.definitions.workspaces.duckdb import DuckDBWorkspace
 from floe_dagster.home import FloeHome
 from floe_dagster.schemas.artifacts import CompiledArtifacts
+from floe_dagster.schemas.compute.engine import compute_field
 
 
 def open_workspace(
@@ -49,7 +50,6 @@ def open_workspace(
         from floe_dagster.definitions.workspaces.trino import TrinoWorkspace
 
         assert artifact.plugins is not None
-        is_default = engine == artifact.plugins.compute.type
         return TrinoWorkspace(
             slug,
             artifact.plugins.engines()[engine].config or {},
@@ -59,7 +59,7 @@ def open_workspace(
             home,
             log,
             run_id=run_id,
-            field="plugins.compute.config" if is_default else f"plugins.additional_compute ({engine}).config",
+            field=f"{compute_field(engine, artifact.default_engine)}.config",
         )
     raise dg.Failure(
         f"this version runs nothing on {engine}; name another engine in the manifest and compile again",

@@ -65,6 +65,16 @@ class Engine:
         return True
 
 
+def compute_field(engine: str, default: str) -> str:
+    """Return where the manifest has the settings of an engine.
+
+    Args:
+        engine: Its name.
+        default: `plugins.compute.type`.
+    """
+    return "plugins.compute" if engine == default else f"plugins.additional_compute ({engine})"
+
+
 def audit_schema(slug: str) -> str:
     """Return the schema where an engine that writes the catalog builds what is not published yet."""
     return f"floe_audit_{slug}"

@@ -21,11 +21,17 @@ def trino(**who: Any) -> dict[str, Any]:
     return {"type": "trino", "config": config}
 
 
-def manifest(folder: Path, compute: dict[str, Any] | None, name: str = "manifest.yaml") -> Path:
+def manifest(
+    folder: Path,
+    compute: dict[str, Any] | None,
+    name: str = "manifest.yaml",
+    *,
+    further: list[dict[str, Any]] | None = None,
+) -> Path:
     document = yaml.safe_load(MANIFEST.read_text())
     document["plugins"].pop("compute", None)
-    if compute is not None:
-        document["plugins"]["compute"] = compute
+    named = {"compute": compute, "additional_compute": further}
+    document["plugins"] |= {category: plugin for category, plugin in named.items() if plugin is not None}
     (folder / name).write_text(yaml.safe_dump(document))
     return folder / name
 
@@ -46,6 +52,20 @@ def test_without_a_way_to_the_coordinator_nothing_is_installed(tmp_path: Path, w
     assert "networkPolicy.external.compute is empty" in done.stderr and "trino" in done.stderr
     for changes in (OPENED, {"networkPolicy": {"enabled": False}}):
         assert template(manifest=platform, extra=extra, changes=changes).returncode == 0
+
+
+@pytest.mark.parametrize("where", ["manifest", "parent"])
+def test_nor_without_a_way_to_a_further_engine(tmp_path: Path, where: str) -> None:
+    further = {"further": [trino()]}
+    platform = manifest(tmp_path, {"type": "duckdb"}, **(further if where == "manifest" else {}))
+    parent = manifest(tmp_path, None, "parent.yaml", **further)
+    extra = ["--set-file", f"parentManifests.parent\\.yaml={parent}"] if where == "parent" else []
+    done = template(manifest=platform, extra=extra)
+    assert done.returncode != 0
+    assert "plugins.additional_compute of the manifest is trino" in done.stderr
+    assert template(manifest=platform, extra=extra, changes=OPENED).returncode == 0
+    none = manifest(tmp_path, {"type": "duckdb"}, further=[])
+    assert template(manifest=none, extra=extra).returncode == 0
 
 
 def test_a_nearer_manifest_on_duckdb_needs_no_way(tmp_path: Path) -> None:
