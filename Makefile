@@ -56,31 +56,31 @@ test-ui: setup ## the pages of dagster dev in a real browser; needs Chromium
 	@$(BIN)/python -m pytest tests/ui $(PYTEST_ARGS)
 
 services-up: setup ## start MinIO and an Iceberg REST catalog on this machine; needs Go, Java and Maven
-	@$(BIN)/python deploy/services/control.py up
+	@$(BIN)/python -m deploy.services.control up
 
 services-down: setup ## stop them; their data stays under .floe/services
-	@$(BIN)/python deploy/services/control.py down
+	@$(BIN)/python -m deploy.services.control down
 
 test-services: setup ## tests against real MinIO and a real REST catalog; needs FLOE_SPECS, Go, Java and Maven
-	@$(BIN)/python deploy/services/control.py build
+	@$(BIN)/python -m deploy.services.control build
 	@$(BIN)/python -m pytest tests/services -n $(PYTEST_WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 trino-up: setup ## start Trino beside them, coordinator and one worker; needs Java 24 or newer, too; TRINO_ARGS="--workers 2"
-	@$(BIN)/python deploy/services/trino.py up $(TRINO_ARGS)
+	@$(BIN)/python -m deploy.services.trino up $(TRINO_ARGS)
 
 trino-down: setup ## stop it; MinIO and the catalog go on
-	@$(BIN)/python deploy/services/trino.py down
+	@$(BIN)/python -m deploy.services.trino down
 
 test-trino: setup ## tests against a real Trino on two nodes; needs Java 24 or newer beside what test-services needs
-	@$(BIN)/python deploy/services/control.py build
-	@$(BIN)/python deploy/services/trino.py build
+	@$(BIN)/python -m deploy.services.control build
+	@$(BIN)/python -m deploy.services.trino build
 	@$(BIN)/python -m pytest tests/trino $(PYTEST_ARGS)
 
 demo-trino: setup ## the three products on Trino, a node of which is killed on the way; needs Java 24 or newer, too
-	@$(BIN)/python deploy/services/demo_trino.py
+	@$(BIN)/python -m deploy.services.demo_trino
 
 demo-local: setup ## the three products through the REST catalog and MinIO, read back by PyIceberg and DuckDB
-	@$(BIN)/python deploy/services/demo.py
+	@$(BIN)/python -m deploy.services.demo
 
 compile-demo: setup ## compile the three products for the cluster, into their target/
 	@$(BIN)/python -m deploy.demo compile

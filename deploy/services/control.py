@@ -1,7 +1,7 @@
 """Starts and stops the real services for development and tests: MinIO and the Iceberg project's REST catalog.
 
-    python deploy/services/control.py up   [--folder .floe/services] [--token-seconds 3600]
-    python deploy/services/control.py down [--folder .floe/services]
+    python -m deploy.services.control up   [--folder .floe/services] [--token-seconds 3600]
+    python -m deploy.services.control down [--folder .floe/services]
 
 Both bind the loopback address, on free ports, with generated credentials. `up` writes `services.json` (where they
 listen), `environment` (the secrets, as NAME=value, readable by the owner alone) and `manifest.yaml`: manifests/demo.yaml

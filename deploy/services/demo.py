@@ -1,6 +1,6 @@
 """The three products on real services: start them, bootstrap, check, run, and read every table back twice.
 
-    python deploy/services/demo.py
+    python -m deploy.services.demo
 
 PyIceberg reads through the catalog; DuckDB reads the Parquet files of the current snapshot straight from MinIO with its
 own reader. Both have to hold exactly the rows that the run left in the product's DuckDB file.
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import control
+from deploy.services import control
 
 FOLDER = control.ROOT / ".floe" / "services"
 MANIFEST = FOLDER / "manifest.yaml"

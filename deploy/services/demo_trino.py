@@ -1,6 +1,6 @@
 """The three products on a real Trino of three nodes, one of which is killed on the way; every table is read back.
 
-    python deploy/services/demo_trino.py
+    python -m deploy.services.demo_trino
 
 Trino tries again what the lost node was doing (`retry-policy=TASK`). PyIceberg reads what was published, and Trino has to
 count the same rows.
@@ -14,9 +14,10 @@ import sys
 import time
 from typing import Any
 
-import control
-import demo
-import trino
+from deploy.services import control, demo
+from deploy.services.trino.cluster import Cluster
+from deploy.services.trino.server import build
+from deploy.services.trino.settings import Options
 
 TRINO = control.ROOT / ".floe" / "trino-demo"
 MANIFEST = TRINO / "manifest.yaml"
@@ -27,9 +28,9 @@ VICTIM = "worker-1"
 def main() -> int:
     """Run the demo; 0 where the run ended well without the killed node, and all rows are there."""
     tools = control.ROOT / ".floe" / "tools"
-    cluster = trino.Cluster(TRINO, tools, demo.FOLDER, trino.Options(workers=WORKERS, fault_tolerant=True))
+    cluster = Cluster(TRINO, tools, demo.FOLDER, Options(workers=WORKERS, fault_tolerant=True))
     try:
-        trino.build(tools)
+        build(tools)
         if code := demo.prepare(TRINO / "home"):
             return code
         print(f"starting Trino with {WORKERS} workers")

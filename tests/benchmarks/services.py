@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -15,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from deploy.services import control
 from tests.benchmarks.publication import ROWS
 from tests.benchmarks.report import Row
 from tests.conftest import ROOT
@@ -119,10 +119,6 @@ Path({answer!r}).write_text(json.dumps(times))
 def measure(root: Path) -> list[Row]:
     """Start the services of this benchmark alone and measure all three."""
     root.mkdir(parents=True)
-    spec = importlib.util.spec_from_file_location("control", ROOT / "deploy" / "services" / "control.py")
-    assert spec and spec.loader
-    control: Any = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(control)
     tools = ROOT / ".floe" / "tools"
     control.build(tools)
     folder = root / "services"

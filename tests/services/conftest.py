@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -18,6 +17,7 @@ import duckdb
 import pytest
 import yaml
 
+from deploy.services import control
 from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.catalogs import open_catalog
 from floe_dagster.iceberg.publication import PublicationOptions, PublicationResult, publish_relation
@@ -29,17 +29,6 @@ from tests.conftest import ROOT
 from tests.services.proxy import FaultProxy
 
 TOOLS = ROOT / ".floe" / "tools"
-
-
-def _control() -> Any:
-    spec = importlib.util.spec_from_file_location("control", ROOT / "deploy" / "services" / "control.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-control = _control()
 
 
 class Services:

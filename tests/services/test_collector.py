@@ -21,9 +21,10 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 
+from deploy.services import control
 from tests.conftest import MANIFEST
 from tests.receivers import OtlpReceiver
-from tests.services.conftest import TOOLS, control
+from tests.services.conftest import TOOLS
 
 RESOURCE = Resource({"service.name": "shop"})
 

@@ -15,13 +15,14 @@ from typing import Any
 import pytest
 import requests
 
+from deploy.services import control
 from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.commit import PUBLICATION_ID
 from floe_dagster.iceberg.errors import CatalogError, NotUsableError, PublicationError
 from floe_dagster.iceberg.files import comparable, reachable_files
 from floe_dagster.iceberg.layout import TableLayout
 from floe_dagster.iceberg.maintenance import Rules, TableMaintenance
-from tests.services.conftest import Services, Shop, control
+from tests.services.conftest import Services, Shop
 from tests.services.proxy import FaultProxy, commits
 
 BEFORE = "select range as id, 'old' as v from range(100)"

@@ -16,6 +16,7 @@ import pytest
 import yaml
 from minio.error import S3Error
 
+from deploy.services import control
 from floe_dagster.cli import main
 from floe_dagster.compilation.stages import compile_product
 from floe_dagster.definitions.component import FloeProduct
@@ -26,7 +27,7 @@ from floe_dagster.platform.check import check_platform
 from floe_dagster.platform.object_store import ObjectStore
 from floe_dagster.platform.waiting import PlatformError
 from floe_dagster.schemas.manifest import PlatformManifest
-from tests.services.conftest import Services, Shop, control
+from tests.services.conftest import Services, Shop
 from tests.services.polaris_contract import PolarisContract
 from tests.services.proxy import FaultProxy
 

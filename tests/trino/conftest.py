@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,14 +11,16 @@ import pytest
 import yaml
 from pyiceberg.catalog import Catalog
 
+from deploy.services import control
+from deploy.services.trino.cluster import Cluster
+from deploy.services.trino.server import build
+from deploy.services.trino.settings import Options
 from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.catalogs import open_catalog
-from tests.conftest import ROOT
 from tests.services.conftest import (  # noqa: F401 - fixtures of tests/services that are wanted here, too
     TOOLS,
     Services,
     _services,
-    control,
     namespace,
     services,
     tools,
@@ -28,26 +28,11 @@ from tests.services.conftest import (  # noqa: F401 - fixtures of tests/services
 from tests.trino.shops import AUDIT, NOT_TOO_MUCH, ORDERS, SPEC, TESTS, TOTALS, Shop, reached
 
 
-def _trino() -> Any:
-    # It finds `control` beside itself when it runs as a script; here the one that the services were started with.
-    sys.modules.setdefault("control", control)
-    path = ROOT / "deploy" / "services" / "trino.py"
-    spec = importlib.util.spec_from_file_location("trino_cluster", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-trino = _trino()
-
-
 @pytest.fixture(scope="session")
 def trino_server() -> Path:
     """The unpacked server, fetched once."""
     try:
-        server: Path = trino.build(TOOLS)
+        server: Path = build(TOOLS)
     except control.ServiceError as error:
         pytest.fail(str(error))
     return server
@@ -66,13 +51,13 @@ def make_cluster(
     made: dict[str, Any] = {}
 
     def make(**options: Any) -> Any:
-        wanted = trino.Options(**options)
+        wanted = Options(**options)
         key = repr(wanted)
         for other, cluster in made.items():
             if other != key:
                 cluster.stop()
         if key not in made:
-            made[key] = trino.Cluster(tmp_path_factory.mktemp("trino"), TOOLS, _services.folder, wanted)
+            made[key] = Cluster(tmp_path_factory.mktemp("trino"), TOOLS, _services.folder, wanted)
         made[key].start()
         return made[key]
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from pyiceberg.catalog import Catalog
 
-from tests.trino.conftest import trino
+from deploy.services.trino.cluster import QueryError
 
 
 def test_coordinator_and_worker_are_there_and_both_work(cluster: Any) -> None:
@@ -79,7 +79,7 @@ def test_a_table_of_trino_is_read_and_extended_by_pyiceberg(
 
 
 def test_a_statement_that_fails_says_why(cluster: Any) -> None:
-    with pytest.raises(trino.QueryError, match="SCHEMA_NOT_FOUND") as caught:
+    with pytest.raises(QueryError, match="SCHEMA_NOT_FOUND") as caught:
         cluster.query("select * from floe.nowhere.nothing")
     assert caught.value.name == "SCHEMA_NOT_FOUND"
     assert caught.value.query_id

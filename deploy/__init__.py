@@ -1,0 +1,1 @@
+"""How the platform is brought somewhere: onto this machine, into a cluster, to Dagster+."""

@@ -1,0 +1,1 @@
+"""The image for Dagster+."""

@@ -1,0 +1,1 @@
+"""The demo: its image, and a local Kubernetes cluster that runs it."""
