@@ -65,18 +65,18 @@ test-services: setup ## tests against real MinIO and a real REST catalog; needs 
 	@$(BIN)/python -m deploy.services.control build
 	@$(BIN)/python -m pytest tests/services -n $(PYTEST_WORKERS) --dist worksteal $(PYTEST_ARGS)
 
-trino-up: setup ## start Trino beside them, coordinator and one worker; needs Java 24 or newer, too; TRINO_ARGS="--workers 2"
+trino-up: setup ## start Trino beside them, coordinator and one worker; TRINO_ARGS="--workers 2"
 	@$(BIN)/python -m deploy.services.trino up $(TRINO_ARGS)
 
 trino-down: setup ## stop it; MinIO and the catalog go on
 	@$(BIN)/python -m deploy.services.trino down
 
-test-trino: setup ## tests against a real Trino on two nodes; needs Java 24 or newer beside what test-services needs
+test-trino: setup ## tests against a real Trino on two nodes; needs Go, Java and Maven
 	@$(BIN)/python -m deploy.services.control build
 	@$(BIN)/python -m deploy.services.trino build
 	@$(BIN)/python -m pytest tests/trino $(PYTEST_ARGS)
 
-demo-trino: setup ## the three products on Trino, a node of which is killed on the way; needs Java 24 or newer, too
+demo-trino: setup ## the three products on Trino, a node of which is killed on the way
 	@$(BIN)/python -m deploy.services.demo_trino
 
 demo-local: setup ## the three products through the REST catalog and MinIO, read back by PyIceberg and DuckDB

@@ -101,7 +101,7 @@ class Consequence:
     """What one change means.
 
     Args:
-        topic: models, tables, views, rows, state, pool, types, before or settings.
+        topic: models, tables, views, rows, state, types, before or settings.
         names: The models that it is about; none where it is about all, or about no model.
         text: What it means, and what to do.
     """
@@ -128,8 +128,6 @@ def engine_consequences(before: Build | None, after: Build | None) -> list[Conse
     moved = list(_moved(before, after))
     for old, new, assets in moved:
         found += _to_another_engine(before, after, old, new, assets)
-    if before.default != after.default:
-        found += _pool(before, after)
     if found:
         found.append(_TYPES)
     for name in before.engines:
@@ -181,15 +179,6 @@ def _to_another_engine(
     yield from _tables(before, after, new, [asset for asset in assets if asset["published"]])
     yield from _views(new, assets)
     yield from _state(before, after, old, new, assets)
-
-
-def _pool(before: Build, after: Build) -> Iterator[Consequence]:
-    yield Consequence(
-        "pool",
-        (),
-        f"a run takes a slot of {after.slug}_{after.default}, no longer of {before.slug}_{before.default}: name the new one "
-        "where the instance has limits of its own, and let runs of the old engine end before the first one of the new",
-    )
 
 
 def _tables(

@@ -72,8 +72,9 @@ def build_product_definitions(
         specs=list(specs.values()),
         check_specs=list(checks.values()),
         can_subset=True,
-        # The one pool of an op is the guarantee, also for runs that came by no queue: one writer of a product.
-        pool=f"{slug}_{engine}" if launched else None,
+        # The one pool of an op is the guarantee, also for runs that came by no queue: one writer of a product,
+        # also while it moves to another engine.
+        pool=f"{slug}_writer" if launched else None,
         op_tags=pods("run"),
         required_resource_keys={dbt_key, *resources},
         # Infrastructure failures only: a failed test or model forbids its retry.

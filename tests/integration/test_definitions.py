@@ -89,7 +89,7 @@ def test_the_preset_is_on_the_job_and_on_its_op(definitions: dg.Definitions) -> 
 
 def test_a_pool_serialises_writers_of_the_duckdb_file(definitions: dg.Definitions) -> None:
     op = definitions.resolve_job_def("customer_360_run").get_node_named("customer_360_dbt").definition
-    assert op.pool == "customer_360_duckdb"
+    assert op.pool == "customer_360_writer"
 
 
 def test_the_dbt_resource_is_visible(definitions: dg.Definitions) -> None:

@@ -104,7 +104,6 @@ def test_from_duckdb_to_trino(
     assert "a clone of the published table" in about(said, "state", "growing")
     assert "begin anew" in about(said, "state", "kept")
     assert "can be removed" in in_general(said, "state")
-    assert "shop_trino, no longer of shop_duckdb" in in_general(said, "pool")
     assert "found at publication" in in_general(said, "types")
     needed = in_general(said, "before")
     for part in ("floe-dagster[trino]", "iceberg.catalog.type=rest", "floe_audit_shop", "TRINO_PASSWORD"):
@@ -121,7 +120,6 @@ def test_and_back(diff: Callable[..., Any]) -> None:
     assert "the rows of the published table" in about(said, "state", "growing")
     assert "stays in lake.floe_audit_shop" in about(said, "state", "kept")
     assert "never by DROP in Trino" in in_general(said, "state")
-    assert "shop_duckdb, no longer of shop_trino" in in_general(said, "pool")
     assert "memory" in in_general(said, "before") and "floe-dagster[trino]" not in in_general(said, "before")
     assert "rows" not in said
 
@@ -136,8 +134,8 @@ def test_a_transform_that_moves_alone(diff: Callable[..., Any]) -> None:
     assert names == ["growing", "orders"] and "lake.floe_audit_shop" in moved
     assert said["tables"][0][0] == ["growing", "orders"]
     assert "a clone of the published table" in about(said, "state", "growing")
-    # DuckDB goes on with the others, and runs take the same slot.
-    assert "can be removed" not in str(said) and "pool" not in said and "settings" not in said
+    # DuckDB goes on with the others.
+    assert "can be removed" not in str(said) and "settings" not in said
     needed = in_general(said, "before")
     assert "floe-dagster[trino]" in needed and "TRINO_PASSWORD" in needed and "floe_audit_shop" in needed
 
@@ -147,7 +145,7 @@ def test_a_transform_that_comes_back_leaves_the_engine_without_work(diff: Callab
     ((names, _),) = said["models"]
     assert names == ["growing", "orders"]
     assert "stays in lake.floe_audit_shop" in in_general(said, "state")
-    assert "memory" in in_general(said, "before") and "pool" not in said
+    assert "memory" in in_general(said, "before")
 
 
 def test_models_that_name_their_engine_stay_when_the_default_changes(diff: Callable[..., Any]) -> None:
@@ -155,7 +153,6 @@ def test_models_that_name_their_engine_stay_when_the_default_changes(diff: Calla
     said = diff(BOTH, other, transforms=(ORDERS_ON_TRINO, ORDERS_ON_TRINO))
     ((names, _),) = said["models"]
     assert names == ["board", "daily", "kept", "recent"]
-    assert "shop_trino, no longer of shop_duckdb" in in_general(said, "pool")
     # Trino was there before: nothing is needed that was not.
     assert "before" not in said and "can be removed" in in_general(said, "state")
 

@@ -117,7 +117,7 @@ def _job(product: str, catalog: str, engines: Sequence[str]) -> dg.JobDefinition
         catalog=PluginRef(type="polaris", config={"warehouse": catalog}),
     )
 
-    @dg.op(name=f"{product}_dbt", pool=f"{product}_duckdb")
+    @dg.op(name=f"{product}_dbt", pool=f"{product}_writer")
     def write() -> None: ...
 
     @dg.job(name=f"{product}_run", tags=run_tags(product, plugins, engines))
@@ -209,10 +209,10 @@ def test_what_a_pool_keeps_out_takes_at_most_one_place_of_the_engine(
     # Dagster counts tags before it asks the pool. Without a limit of the product its runs would fill the engine's places.
     with queue(tmp_path, limits(engine=2, catalog=9, product=product), BUILT_IN) as queued:
         storage = queued.instance.event_log_storage
-        storage.set_concurrency_slots("shop_duckdb", 1)
+        storage.set_concurrency_slots("shop_writer", 1)
         killed = queued.put("shop")
         assert queued.look() == [killed]
-        assert storage.claim_concurrency_slot("shop_duckdb", killed, "shop_dbt").is_claimed
+        assert storage.claim_concurrency_slot("shop_writer", killed, "shop_dbt").is_claimed
         queued.end(killed)
         for _time in range(3):
             queued.put("shop")

