@@ -9,6 +9,7 @@ from floe_dagster.compilation.agreement import project_models
 from floe_dagster.compilation.asset_index import asset_nodes, is_published, upstream_assets
 from floe_dagster.compilation.documents import Document
 from floe_dagster.findings import Finding
+from floe_dagster.schemas.compute import ENGINES
 from floe_dagster.schemas.product import ProductSpec
 
 FIX = "Materialize it as a table, publish it (`meta: {floe: {publish: true}}`), or give both the same compute in floe.yaml."
@@ -53,21 +54,37 @@ def check_crossings(
     nodes, everything = asset_nodes(dbt_manifest), dbt_manifest["nodes"]
     for key, node in nodes.items():
         for upstream in sorted(upstream_assets(node, nodes, everything)):
-            if engines[upstream] != engines[key] and not is_published(nodes[upstream]):
-                read = nodes[upstream]
-                findings.append(
-                    _at(
-                        node,
-                        path_prefix,
-                        message=f"{_shown(node)} on {engines[key]} reads {_shown(read)}, which {engines[upstream]} keeps to "
-                        "itself: only published tables cross from one engine to another",
-                        found=f"{read['config'].get('materialized') or read['resource_type']} {read['name']!r}",
-                    )
-                )
+            if engines[upstream] != engines[key]:
+                findings += _crossing(node, nodes[upstream], engines[key], engines[upstream], path_prefix)
     for test in everything.values():
         if test["resource_type"] == "test":
             findings += _unpublished_in_test(test, nodes, engines, path_prefix)
     return findings
+
+
+def _crossing(
+    node: Mapping[str, Any], read: Mapping[str, Any], engine: str, other: str, path_prefix: str
+) -> Iterator[Finding]:
+    alias = read["alias"]
+    if not is_published(read):
+        yield _at(
+            node,
+            path_prefix,
+            message=f"{_shown(node)} on {engine} reads {_shown(read)}, which {other} keeps to itself: only published tables "
+            "cross from one engine to another",
+            found=f"{read['config'].get('materialized') or read['resource_type']} {read['name']!r}",
+        )
+    elif alias != alias.lower() and ENGINES[engine].writes_catalog:
+        yield _at(
+            node,
+            path_prefix,
+            code="upper-case-name",
+            message=f"{_shown(node)} on {engine} reads {_shown(read)}, which is published as {alias!r}: {engine} looks for all "
+            "names in lower case",
+            found=alias,
+            allowed=alias.lower(),
+            fix=f"Name it {alias.lower()}, or give both the same compute in floe.yaml.",
+        )
 
 
 def _unpublished_in_test(
@@ -112,13 +129,11 @@ def _shown(node: Mapping[str, Any]) -> str:
 
 
 def _at(node: Mapping[str, Any], path_prefix: str, **fields: str) -> Finding:
+    said = {"code": "unpublished-crossing", "allowed": "a published table", "fix": FIX, **fields}
     return Finding(
-        code="unpublished-crossing",
         severity="error",
         file=f"{path_prefix}/{node['original_file_path']}",
         line=1,
         model=node["name"] if node["resource_type"] != "test" else None,
-        allowed="a published table",
-        fix=FIX,
-        **fields,  # type: ignore[arg-type]
+        **said,  # type: ignore[arg-type]
     )

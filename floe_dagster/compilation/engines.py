@@ -155,6 +155,16 @@ def _problems(engine: str, schema: str, node: Mapping[str, Any]) -> Iterator[dic
             "allowed": f"{schema}, or a schema that begins with {schema}_",
             "fix": "Take the macro generate_schema_name, or target_schema, out of the project.",
         }
+    if node["alias"] != node["alias"].lower():
+        yield {
+            "code": "upper-case-name",
+            "message": f"{what} is the relation {node['alias']!r}, and {engine} writes all names of relations in lower case: it "
+            "would not be the table that is published",
+            "found": node["alias"],
+            "allowed": node["alias"].lower(),
+            "fix": f"Name it {node['alias'].lower()}, or set config.alias to that; a table that is published under the other "
+            "name stays as it is.",
+        }
     if node["alias"].lower() in METADATA_TABLES:
         yield {
             "code": "metadata-table-name",

@@ -140,10 +140,11 @@ def test_what_would_be_seen_before_its_tests_have_passed_is_refused(shop: Path, 
         "{{ config(on_table_exists='drop') }}\nselect count(*) as n from {{ ref('orders') }}\n"
     )
     (shop / "models" / "history.sql").write_text("select 1 as id\n")
+    (shop / "models" / "Orders_By_Day.sql").write_text("select 1 as id\n")
     result = compile_product(shop, home=home)
     errors = {finding.code: finding for finding in result.findings if finding.severity == "error"}
     assert (
-        set(errors) == {"outside-audit-schema", "drops-its-table", "metadata-table-name"}
+        set(errors) == {"outside-audit-schema", "drops-its-table", "metadata-table-name", "upper-case-name"}
         and result.bundle is None
     )
     assert errors["outside-audit-schema"].file == "shop/models/orders.sql"

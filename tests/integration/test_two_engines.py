@@ -212,6 +212,16 @@ def test_only_published_tables_cross(product: Path, home: FloeHome, file: str, s
     assert "only published tables cross" in finding.message and "publish: true" in (finding.fix or "")
 
 
+def test_a_name_in_upper_case_does_not_cross(product: Path, home: FloeHome) -> None:
+    path = product / "models" / "orders.sql"
+    path.write_text("{{ config(alias='Orders') }}\n" + path.read_text())
+    (finding,) = errors(product, home)
+    assert (finding.code, finding.model, finding.allowed) == ("upper-case-name", "heavy", "orders")
+    # Where only DuckDB reads it, it is a name like any other.
+    engines(product, mart="trino")
+    compiled(product, home)
+
+
 def test_a_published_view_crosses_and_so_does_what_an_ephemeral_model_reads(
     product: Path, home: FloeHome
 ) -> None:
