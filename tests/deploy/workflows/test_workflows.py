@@ -20,7 +20,7 @@ from tests.deploy.tools import go_tool
 FOLDER = ROOT / ".github" / "workflows"
 FILES = sorted(FOLDER.glob("*.yml"))
 ACTIONLINT = ("github.com/rhysd/actionlint/cmd/actionlint", "v1.7.12")
-MAKE = re.compile(r"(?:^|[;&|]\s*|\bHOME=\S+\s+|\bsudo\s+)make\s+([^\n;&|]+)", re.MULTILINE)
+MAKE = re.compile(r"(?:^\s*|[;&|]\s*|\bHOME=\S+\s+|\bsudo\s+)make\s+([^\n;&|]+)", re.MULTILINE)
 PINNED = re.compile(r"uses: \S+@[0-9a-f]{40} # v\d+\.\d+\.\d+$")
 WRITES = {
     ("release.yml", "attest"): {"id-token", "attestations"},
@@ -211,7 +211,7 @@ def test_a_release_is_a_tag_whose_build_is_checked_before_it_is_published() -> N
     assert jobs_of["checks"]["uses"] == "./.github/workflows/ci.yml"
     checks = document(FOLDER / "ci.yml")
     assert "workflow_call" in checks["on"]
-    assert set(checks["jobs"]) == {"lint", "test", "browser", "services", "deploy"}
+    assert set(checks["jobs"]) == {"lint", "test", "browser", "services", "trino", "deploy"}
     assert not any("if" in job or "continue-on-error" in job for job in checks["jobs"].values())
     assert release["concurrency"]["group"] != checks["concurrency"]["group"]
     scripts = [step["run"] for step in jobs_of["tag"]["steps"] if "run" in step]
