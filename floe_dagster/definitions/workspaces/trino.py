@@ -15,7 +15,7 @@ import dagster as dg
 
 from floe_dagster.compilation.bundle import Bundle
 from floe_dagster.compilation.profiles import with_client_tag
-from floe_dagster.definitions.run_metadata import RelationMetadata
+from floe_dagster.definitions.run_metadata import RelationColumns, RelationMetadata
 from floe_dagster.definitions.workspaces.base import PublicationRequest, is_foreign, place
 from floe_dagster.definitions.workspaces.deferral import write_state
 from floe_dagster.definitions.workspaces.locks import only_writer
@@ -265,14 +265,27 @@ class BuiltInTrino:
             *workspace.schemas,
             *([workspace.slug] if catalog.namespace_exists(workspace.slug) else []),
         ]
-        self.columns = workspace.warehouse.columns(schemas)
+        self._is_away = False
+        self.columns: RelationColumns = {}
+        try:
+            self.columns = workspace.warehouse.columns(schemas)
+        except EngineError as error:
+            if not error.transient:
+                raise
+            # What it has built is in the catalog, which publishes it without Trino's help.
+            self._is_away = True
+            workspace.log.warning(
+                f"what passed its tests is published, without columns of views and seeds, column lineage and costs: {error}"
+            )
         self._metadata = RelationMetadata(
             self.columns, self._count, workspace.assets, workspace.slug, TRINO.dialect
         )
 
     def _count(self, asset: Mapping[str, Any]) -> int | None:
         # A published table's rows are counted in its snapshot.
-        return None if asset["published"] else self._workspace.warehouse.count(asset["relation"])
+        if self._is_away or asset["published"]:
+            return None
+        return self._workspace.warehouse.count(asset["relation"])
 
     def describe(self, asset: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
         """See `BuiltRelations`: with what the model's query took."""
@@ -282,7 +295,7 @@ class BuiltInTrino:
             return metadata
         metadata["trino/query_id"] = query_id
         metadata["trino/query"] = dg.MetadataValue.url(self._workspace.access.query_url(query_id))
-        if cost := self._workspace.queries.cost(query_id):
+        if cost := self._workspace.queries.cost(query_id, ask=not self._is_away):
             metadata |= {
                 "trino/seconds": cost.elapsed_seconds,
                 "trino/queued_seconds": cost.queued_seconds,
@@ -315,7 +328,7 @@ class TrinoPublisher:
         self,
         workspace: TrinoWorkspace,
         catalog: Any,
-        columns: Mapping[tuple[str, str], Mapping[str, str]],
+        columns: RelationColumns,
     ) -> None:
         self._workspace = workspace
         self._catalog = catalog

@@ -56,12 +56,16 @@ class TrinoQueries:
         self._tag = client_tag
         self._costs: dict[str, QueryCost] = {}
 
-    def cost(self, query_id: str) -> QueryCost | None:
+    def cost(self, query_id: str, *, ask: bool = True) -> QueryCost | None:
         """Return what a query took; None where Trino has forgotten it, or does not say.
 
         Costs are an extra: no failure here fails a run.
+
+        Args:
+            query_id: Trino's.
+            ask: Whether Trino is asked for what is not known yet.
         """
-        if query_id not in self._costs:
+        if ask and query_id not in self._costs:
             found = self._ask(f"query/{quote(query_id, safe='')}?pruned=true")
             if isinstance(found, dict):
                 self._keep(query_id, found)
