@@ -147,7 +147,7 @@ def _set_dagster_home(home: FloeHome, product_dir: Path) -> None:
 
 
 def _summary(result: Any, outcome: Any, seconds: float) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    engines = {asset["name"]: asset.get("engine") for asset in result.index["assets"]}
+    engines = {asset["name"]: asset["engine"] for asset in result.index["assets"]}
     materializations = outcome.asset_materializations_for_node(f"{result.slug}_dbt")
     evaluations = outcome.get_asset_check_evaluations()
     tables = []

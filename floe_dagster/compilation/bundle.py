@@ -145,8 +145,17 @@ class Bundle:
             raise BundleError(f"{self.path}: {error}") from error
 
     def index(self) -> dict[str, Any]:
-        """Return the asset index (see `asset_index.build_asset_index`)."""
-        return self._loads(ASSET_INDEX)
+        """Return the asset index (see `asset_index.build_asset_index`).
+
+        Raises:
+            BundleError: It is damaged.
+        """
+        index = self._loads(ASSET_INDEX)
+        if any("engine" not in asset for asset in index["assets"]):
+            # Written before there were several engines: all is on the default one.
+            engine = self.artifact().default_engine
+            index["assets"] = [{"engine": engine, **asset} for asset in index["assets"]]
+        return index
 
     def report(self) -> dict[str, Any]:
         """Return the report of the compilation: findings, policies, governance decisions, timings."""

@@ -66,13 +66,11 @@ class ProductView:
         checks: dict[str, dict[str, str]] = {}
         for check in index["checks"]:
             checks.setdefault(names[check["asset"]], {})[check["name"]] = check["severity"]
-        # An older index says nothing of engines: there was one.
-        default = ((artifact["plugins"] or {}).get("compute") or {}).get("type") or "duckdb"
         assets: dict[str, dict[str, Any]] = {"tables": {}, "unpublished": {}}
         for asset in index["assets"]:
             kind = "tables" if asset["published"] else "unpublished"
             assets[kind][asset["name"]] = _table(asset, names, checks.get(asset["name"], {})) | {
-                "engine": asset.get("engine") or default
+                "engine": asset["engine"]
             }
         settings = ("name", "version", "description", "owner", "labels", "schedule", "freshness")
         governance = report.get("governance", {})

@@ -83,8 +83,7 @@ class Build:
                 "type": catalog.get("type", "sql"),
                 **{name: settings.get(name) for name in ("uri", "warehouse")},
             },
-            # An older index says nothing of engines: there was one.
-            tuple({"engine": default, **asset} for asset in index["assets"]),
+            tuple(index["assets"]),
         )
 
     def on(self, engine: str) -> list[Mapping[str, Any]]:

@@ -17,13 +17,12 @@ from floe_dagster.home import display_path
 _NOT_IN_TAGS = re.compile(r"[^A-Za-z0-9_.-]")
 
 
-def asset_specs(index: Mapping[str, Any], product_dir: Path, engine: str) -> dict[str, dg.AssetSpec]:
+def asset_specs(index: Mapping[str, Any], product_dir: Path) -> dict[str, dg.AssetSpec]:
     """Return a spec per dbt model, seed and snapshot, by dbt's unique id.
 
     Args:
         index: See `asset_index.build_asset_index`.
         product_dir: Where the sources are edited; code references point there.
-        engine: What is computed with where an asset names no engine, for Dagster's kinds.
     """
     product = index["product"]
     slug = product["slug"]
@@ -42,10 +41,10 @@ def asset_specs(index: Mapping[str, Any], product_dir: Path, engine: str) -> dic
             owners=asset["owners"],
             tags={**labels, **{_tag(tag): "" for tag in asset["tags"]}},
             kinds={"dbt", asset["type"] if asset["type"] != "model" else asset["materialized"]}
-            | ({"iceberg"} if published else {asset.get("engine") or engine}),
+            | ({"iceberg"} if published else {asset["engine"]}),
             freshness_policy=freshness if published else None,
             skippable=True,
-            metadata=_metadata(asset, product_dir, links) | {"floe/engine": asset.get("engine") or engine},
+            metadata=_metadata(asset, product_dir, links) | {"floe/engine": asset["engine"]},
         )
     return specs
 

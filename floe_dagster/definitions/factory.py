@@ -57,9 +57,8 @@ def build_product_definitions(
     artifact = bundle.artifact()
     plugins = artifact.plugins
     engine = artifact.default_engine
-    # An older index says nothing of engines: there was one.
-    engines = sorted({asset.get("engine") or engine for asset in index["assets"]} or {engine})
-    specs, checks = asset_specs(index, product_dir, engine), check_specs(index)
+    engines = sorted({asset["engine"] for asset in index["assets"]} or {engine})
+    specs, checks = asset_specs(index, product_dir), check_specs(index)
     pods = partial(kubernetes_tags, product, artifact)
     resources = build_resources(slug, plugins)
     observed_here = partial(observe, artifact, index, product_dir, home)
