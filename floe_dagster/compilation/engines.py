@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from floe_dagster.findings import Finding
 from floe_dagster.schemas.compute import ENGINES, supported_engines
-from floe_dagster.schemas.compute.engine import audit_schema
+from floe_dagster.schemas.compute.engine import audit_schema, is_audit_schema
 from floe_dagster.schemas.manifest import PlatformManifest
 
 SHARED_CATALOGS = ("polaris", "rest")
@@ -34,6 +35,8 @@ METADATA_TABLES = frozenset(
     }
 )
 """`schema.table.files` reads as well as `schema.files`; a REST catalog that finds no table `files` tries the former."""
+
+_DROPS = re.compile(r"\b(drop\s+(table|schema)|alter\s+(table|schema)\b.*\brename\s+to)\b", re.IGNORECASE)
 
 Place = tuple[str, int]
 
@@ -137,23 +140,42 @@ def check_built(
                     model=node["name"],
                     **problem,  # type: ignore[arg-type]
                 )
-                for problem in _problems(engine, audit_schema(slug), node)
+                for problem in _problems(engine, slug, node)
             ]
     return findings
 
 
-def _problems(engine: str, schema: str, node: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+def _problems(engine: str, slug: str, node: Mapping[str, Any]) -> Iterator[dict[str, str]]:
     """Yield what a finding says of one node of dbt's manifest."""
+    schema = audit_schema(slug)
     what = f"{node['resource_type']} {node['name']!r}"
     materialized, on_table_exists = (node["config"].get(name) for name in ("materialized", "on_table_exists"))
-    if node["schema"] != schema and not node["schema"].startswith(f"{schema}_"):
+    if not is_audit_schema(node["schema"], slug):
         yield {
             "code": "outside-audit-schema",
             "message": f"{what} would be built in schema {node['schema']!r}, where others see it before its tests have "
             f"passed: {engine} writes the catalog itself",
             "found": node["schema"],
-            "allowed": f"{schema}, or a schema that begins with {schema}_",
+            "allowed": f"{schema}, or a schema that begins with {schema}__",
             "fix": "Take the macro generate_schema_name, or target_schema, out of the project.",
+        }
+    elif node["schema"] != node["schema"].lower():
+        yield {
+            "code": "upper-case-name",
+            "message": f"{what} would be built in schema {node['schema']!r}, and {engine} writes all names in lower case",
+            "found": node["schema"],
+            "allowed": node["schema"].lower(),
+            "fix": "Write schema, and what generate_schema_name returns, in lower case.",
+        }
+    if hook := _dropping_hook(node):
+        yield {
+            "code": "drops-its-table",
+            "message": f"{what} has a hook that drops or renames a table: what stands under the model's name while it is built "
+            "shares its files with the published table, and dropping it would remove them",
+            "field": "config.pre_hook or post_hook",
+            "found": hook,
+            "allowed": "hooks that drop and rename no table",
+            "fix": "Take the hook out; the table is replaced in one commit.",
         }
     if node["alias"] != node["alias"].lower():
         yield {
@@ -192,6 +214,15 @@ def _problems(engine: str, schema: str, node: Mapping[str, Any]) -> Iterator[dic
             "allowed": "table, incremental, view, ephemeral",
             "fix": "Materialize it as a table.",
         }
+
+
+def _dropping_hook(node: Mapping[str, Any]) -> str | None:
+    """Return the hook that drops or renames a table; what a macro does in one is not seen."""
+    for hook in (*node["config"].get("pre-hook", ()), *node["config"].get("post-hook", ())):
+        sql = " ".join(str(hook["sql"] if isinstance(hook, Mapping) else hook).split())
+        if _DROPS.search(sql):
+            return sql[:200]
+    return None
 
 
 def _check_shared(

@@ -25,7 +25,7 @@ from floe_dagster.definitions.resume import Earlier, earlier_attempts, is_resume
 from floe_dagster.definitions.run_metadata import check_result, publication_metadata
 from floe_dagster.definitions.withheld import Withheld
 from floe_dagster.definitions.workspaces import open_workspace
-from floe_dagster.definitions.workspaces.base import BuiltRelations, Publisher, Workspace
+from floe_dagster.definitions.workspaces.base import BuiltRelations, PublicationRequest, Publisher, Workspace
 from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.catalogs import request_counts
 from floe_dagster.iceberg.errors import (
@@ -89,10 +89,7 @@ class ProductRun:
         self.bundle = bundle
         self.index = index
         self.artifact = bundle.artifact()
-        # An older index says nothing of engines: there was one.
-        self.assets = {
-            asset["id"]: {"engine": self.artifact.default_engine, **asset} for asset in in_order(index)
-        }
+        self.assets = {asset["id"]: asset for asset in in_order(index)}
         self.tests = {check["id"]: check for check in index["checks"]}
         self.specs = specs
         self.checks = checks
@@ -308,7 +305,7 @@ class ProductRun:
     def _publish(self, catalog: Any, workspace: Workspace, outcome: Audit, wanted: set[str]) -> Iterator[Any]:
         refused: dict[str, str] = {}
         lost = 0
-        forbidden = False
+        forbidden = transient = False
         results = self._check_results(outcome)
         todo = [key for key in self.assets if key in outcome.clean and key in wanted]
         with (
@@ -316,12 +313,16 @@ class ProductRun:
             self.progress,
             Publications(relations.publisher, self._publish_one) as publications,
         ):
+            relations.stage(
+                [self._request(self.assets[key]) for key in todo if self.assets[key]["published"]]
+            )
             for key, published in in_graph_order(publications, self.assets, todo, refused):
                 asset = self.assets[key]
                 if isinstance(published, PublicationError | CatalogError):
                     refused[key] = str(published)
                     forbidden = forbidden or isinstance(published, NotUsableError)
                     lost += isinstance(published, CatalogError)
+                    transient = transient or (isinstance(published, PublicationError) and published.transient)
                     if lost >= GIVE_UP_AFTER:
                         raise published
                     continue
@@ -343,8 +344,10 @@ class ProductRun:
         for key, reason in refused.items():
             self.seen.refused(key, reason)
         self.withheld.add({**outcome.withheld, **refused}, wanted | outcome.built.keys())
-        self.withheld.try_again |= (lost > 0 and not forbidden) or any(
-            workspace.is_transient(reason) for reason in outcome.withheld.values()
+        self.withheld.try_again |= (
+            (lost > 0 and not forbidden)
+            or transient
+            or any(workspace.is_transient(reason) for reason in outcome.withheld.values())
         )
 
     def _check_results(self, outcome: Audit) -> dict[str, list[dg.AssetCheckResult]]:
@@ -359,19 +362,20 @@ class ProductRun:
 
     def _publish_one(self, publisher: Publisher, asset: Mapping[str, Any]) -> PublicationResult:
         with self.seen.publishing(asset) as seen:
-            result = publisher.publish(
-                publication_request(
-                    asset,
-                    self.index["product"],
-                    {
-                        **self.mark,
-                        "floe.dagster-run-id": self.context.run.run_id,
-                        **self.step.run.identity(),
-                    },
-                )
-            )
+            result = publisher.publish(self._request(asset))
             seen.append(result)
         return result
+
+    def _request(self, asset: Mapping[str, Any]) -> PublicationRequest:
+        return publication_request(
+            asset,
+            self.index["product"],
+            {
+                **self.mark,
+                "floe.dagster-run-id": self.context.run.run_id,
+                **self.step.run.identity(),
+            },
+        )
 
     def _note_published(
         self, relations: BuiltRelations, asset: Mapping[str, Any], result: PublicationResult

@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from floe_dagster.iceberg.errors import PublicationError
+from floe_dagster.iceberg.keys import check_key
 from floe_dagster.iceberg.reading import read_tasks
 from floe_dagster.iceberg.types import ColumnType, quoted
 
@@ -27,45 +28,21 @@ BEFORE_SCHEMA = "floe_internal"
 """Schema of the DuckDB file that holds, between dbt's start and the publication, what stood before."""
 
 
+def any_row(con: Any, projection: str, condition: str) -> bool:
+    """Tell whether a relation has a row.
+
+    Args:
+        con: A DuckDB connection.
+        projection: SQL for its rows.
+        condition: What follows `from`.
+    """
+    return bool(con.execute(f"select 1 from ({projection}) {condition} limit 1").fetchall())
+
+
 def row_hash(columns: Sequence[str]) -> str:
     """Return SQL for 128 bits that identify a row's content, null and text told apart."""
     packed = ", ".join(f"{quoted(name)} := {quoted(name)}" for name in columns)
     return f"md5_number(to_json(struct_pack({packed}))::varchar)"
-
-
-def check_key(con: Any, projection: str, names: Sequence[str], key: Sequence[str], full_name: str) -> None:
-    """Refuse a key that does not tell the rows of a relation apart.
-
-    Args:
-        con: A DuckDB connection.
-        projection: SQL for the rows.
-        names: Their columns.
-        key: Columns that shall identify a row.
-        full_name: Of the table, for the message.
-
-    Raises:
-        PublicationError: A column does not exist, is null, or the key is not unique.
-    """
-    unknown = [name for name in key if name not in names]
-    if unknown or not key:
-        raise PublicationError(
-            f"{full_name}: transforms[].table.key names {', '.join(map(repr, unknown)) or 'nothing'}; the model has: "
-            f"{', '.join(names)}"
-        )
-    keys = ", ".join(quoted(name) for name in key)
-    nulls = " or ".join(f"{quoted(name)} is null" for name in key)
-    if con.execute(f"select 1 from ({projection}) where {nulls} limit 1").fetchall():
-        raise PublicationError(
-            f"{full_name}: a column of the key ({', '.join(key)}) is null; upsert needs a value"
-        )
-    double = con.execute(
-        f"select 1 from ({projection}) group by {keys} having count(*) > 1 limit 1"
-    ).fetchall()
-    if double:
-        raise PublicationError(
-            f"{full_name}: the key ({', '.join(key)}) is not unique: at least two rows have the same one; upsert cannot "
-            "tell which one is meant. Add the `unique` test, or another column to the key"
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +99,7 @@ class TableRows:
         Raises:
             PublicationError: A key is null or not unique in the relation.
         """
-        check_key(self.con, self.projection, self.names, key, full_name)
+        check_key(key, self.names, full_name, partial(any_row, self.con, self.projection))
         keys = ", ".join(quoted(name) for name in key)
         source, existing, changed = (
             self._temporary("source"),

@@ -7,6 +7,7 @@ clone but `drop_clone`: an engine's DROP would remove files that the published t
 
 from __future__ import annotations
 
+import uuid
 from typing import TYPE_CHECKING, Any
 
 from floe_dagster.iceberg.commit import summary_of
@@ -23,8 +24,11 @@ CLONE_OF = "floe.clone-of"
 CLONED_SNAPSHOT = "floe.cloned-snapshot"
 """Table property of a clone: the snapshot that it began with; empty where there was none."""
 
+CLONE_ID = "floe.clone-id"
+"""Table property of a clone: of no other table, in no other catalog."""
+
 OWN_PROPERTIES = frozenset(
-    {CLONE_OF, CLONED_SNAPSHOT, "write.data.path", "write.metadata.path", "gc.enabled"}
+    {CLONE_OF, CLONED_SNAPSHOT, CLONE_ID, "write.data.path", "write.metadata.path", "gc.enabled"}
 )
 """What a clone does not share with its table."""
 
@@ -60,6 +64,7 @@ def make_clone(catalog: Catalog, published: Table, identifier: tuple[str, str]) 
     properties |= {
         CLONE_OF: ".".join(published.name()),
         CLONED_SNAPSHOT: str(snapshot.snapshot_id) if snapshot else "",
+        CLONE_ID: uuid.uuid4().hex,
         "write.data.path": original.properties.get("write.data.path") or f"{location}/data",
         "write.metadata.path": original.properties.get("write.metadata.path") or f"{location}/metadata",
         # An engine's own maintenance must not expire what the published table reads.
@@ -156,7 +161,8 @@ def check_base(clone: Table, published: Table) -> None:
     if clone.metadata.properties.get(CLONE_OF) != name:
         raise PublicationError(
             f"{'.'.join(clone.name())} is no clone of {name}: what stands there was not made by this run. A model that "
-            "sets on_table_exists, or a hook that drops its table, does this; take it out"
+            "sets on_table_exists, or a hook that drops its table, does this; take it out. So does another run of the product "
+            "that began meanwhile, on another machine"
         )
     current = published.metadata.current_snapshot_id
     if cloned_snapshot(clone) != current:

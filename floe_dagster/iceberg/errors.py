@@ -8,8 +8,16 @@ from floe_dagster.connections import connection_reason
 class PublicationError(Exception):
     """A relation cannot be published as it is; the table stays at its last good snapshot.
 
-    It names the table, the column where there is one, and what to do. Trying again does not help.
+    It names the table, the column where there is one, and what to do.
+
+    Args:
+        message: All of that.
+        transient: Whether trying again may help; mostly it does not.
     """
+
+    def __init__(self, message: str, *, transient: bool = False) -> None:
+        super().__init__(message)
+        self.transient = transient
 
 
 class CatalogError(Exception):

@@ -20,7 +20,7 @@ from floe_dagster.iceberg.commit import (
     is_conflict,
     summary_of,
 )
-from floe_dagster.iceberg.errors import CatalogError, catalog_error
+from floe_dagster.iceberg.errors import CatalogError, PublicationError, catalog_error
 from floe_dagster.iceberg.layout import DEFAULT_PROPERTIES
 from floe_dagster.iceberg.publication import (
     PRODUCT_PROPERTY,
@@ -46,6 +46,7 @@ def promote(
     snapshot_properties: Mapping[str, str],
     column_docs: Mapping[str, str] | None = None,
     options: PublicationOptions | None = None,
+    always_written: bool = False,
 ) -> PublicationResult:
     """Publish a table that an engine has written.
 
@@ -56,13 +57,20 @@ def promote(
         snapshot_properties: Kept in the summary of the snapshot.
         column_docs: Descriptions by column.
         options: What the platform asks; the mode says nothing here, since the engine has written already.
+        always_written: Whether the engine makes a snapshot in any case: a clone without one was not written.
 
     Raises:
-        PublicationError: It cannot be published as it is (schema change, a table that is no clone).
+        PublicationError: It cannot be published as it is (schema change, a table that is no clone, or an untouched one).
         CatalogError: The catalog does not answer, or somebody else has written the table meanwhile.
     """
     promotion = _Promotion(
-        catalog, source, target, dict(snapshot_properties), column_docs or {}, options or PublicationOptions()
+        catalog,
+        source,
+        target,
+        dict(snapshot_properties),
+        column_docs or {},
+        options or PublicationOptions(),
+        always_written,
     )
     try:
         return promotion.run()
@@ -79,6 +87,7 @@ class _Promotion:
         properties: dict[str, str],
         docs: Mapping[str, str],
         options: PublicationOptions,
+        always_written: bool,
     ) -> None:
         self.catalog = catalog
         self.source = source
@@ -88,6 +97,7 @@ class _Promotion:
         self.properties = {**properties, PUBLICATION_ID: self.id}
         self.docs = {name.lower(): text for name, text in docs.items() if text}
         self.options = options
+        self.always_written = always_written
         self.begun = time.time()
         self.evolved: tuple[str, ...] = ()
         self.engine: Mapping[str, Any] = {}
@@ -103,6 +113,11 @@ class _Promotion:
 
     def _extend(self, published: Table, clone: Table) -> PublicationResult:
         check_base(clone, published)
+        if self.always_written and clone.metadata.current_snapshot_id == cloned_snapshot(clone):
+            raise PublicationError(
+                f"{self.name}: the engine has written nothing to {'.'.join(self.source)}, which the catalog has for it: what "
+                "it built is somewhere else. Is the catalog that the engine was told (its config.catalog) plugins.catalog?"
+            )
         check_foreign(published, self.options.recovery, self.name)
         schema = self._documented(clone.schema(), published.schema())
         self.evolved = tuple(

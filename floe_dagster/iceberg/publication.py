@@ -12,10 +12,11 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from floe_dagster.iceberg.changes import Changes, TableRows, check_key
+from floe_dagster.iceberg.changes import Changes, TableRows, any_row
 from floe_dagster.iceberg.commit import (
     ATTEMPTS,
     PUBLICATION_ID,
@@ -28,6 +29,7 @@ from floe_dagster.iceberg.commit import (
     summary_of,
 )
 from floe_dagster.iceberg.errors import CatalogError, PublicationError, catalog_error
+from floe_dagster.iceberg.keys import check_key
 from floe_dagster.iceberg.layout import (
     DEFAULT_PROPERTIES,
     TableLayout,
@@ -365,7 +367,7 @@ class _Publication:
         self.mode = "append" if mode == "append" else "overwrite"
         if self.options.mode == "upsert":
             # The first publication takes any rows; those that the next one could not tell apart are refused now.
-            check_key(self.con, self.rows_sql, names, self.options.key, self.full_name)
+            check_key(self.options.key, names, self.full_name, partial(any_row, self.con, self.rows_sql))
         if self.staged is None or self.staged is staging or self.staged.signature() != staging.signature():
             self._discard()
             self.staged = staging

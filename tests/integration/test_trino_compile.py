@@ -141,8 +141,14 @@ def test_what_would_be_seen_before_its_tests_have_passed_is_refused(shop: Path, 
     )
     (shop / "models" / "history.sql").write_text("select 1 as id\n")
     (shop / "models" / "Orders_By_Day.sql").write_text("select 1 as id\n")
+    (shop / "models" / "hooked.sql").write_text(
+        "{{ config(pre_hook='drop table if exists {{ this }}') }}\nselect 1 as id\n"
+    )
     result = compile_product(shop, home=home)
-    errors = {finding.code: finding for finding in result.findings if finding.severity == "error"}
+    found = [finding for finding in result.findings if finding.severity == "error"]
+    (hooked,) = [finding for finding in found if finding.model == "hooked"]
+    assert hooked.code == "drops-its-table" and hooked.found == "drop table if exists {{ this }}"
+    errors = {finding.code: finding for finding in found if finding is not hooked}
     assert (
         set(errors) == {"outside-audit-schema", "drops-its-table", "metadata-table-name", "upper-case-name"}
         and result.bundle is None
@@ -150,3 +156,23 @@ def test_what_would_be_seen_before_its_tests_have_passed_is_refused(shop: Path, 
     assert errors["outside-audit-schema"].file == "shop/models/orders.sql"
     assert "'shop'" in errors["outside-audit-schema"].message
     assert errors["drops-its-table"].model == "daily" and errors["drops-its-table"].allowed == "replace"
+
+
+def test_a_custom_schema_is_the_product_s_own(shop: Path, home: FloeHome) -> None:
+    with (shop.parent / "manifest.yaml").open("a") as file:
+        file.write(PLUGINS.format(who=BASIC))
+    (shop / "models" / "orders.sql").write_text("{{ config(schema='Marts') }}\nselect 1 as id\n")
+    result = compile_product(shop, home=home)
+    assert result.index is not None, result.findings
+    relations = {asset["name"]: asset["relation"][1] for asset in result.index["assets"]}
+    assert relations == {"orders": "floe_audit_shop__marts", "daily": "floe_audit_shop"}
+    # `shop` with the schema `marts`, and a product `shop_marts`, would meet.
+    (shop / "macros").mkdir()
+    (shop / "macros" / "names.sql").write_text(
+        "{% macro generate_schema_name(custom, node) %}{{ target.schema }}{{ '_' ~ custom if custom }}{% endmacro %}"
+    )
+    result = compile_product(shop, home=home)
+    found = [finding for finding in result.findings if finding.severity == "error"]
+    assert [(finding.code, finding.found) for finding in found] == [
+        ("outside-audit-schema", "floe_audit_shop_Marts")
+    ]

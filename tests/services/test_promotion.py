@@ -56,6 +56,7 @@ class Lake:
     def promote(self, **options: Any) -> PublicationResult:
         docs = options.pop("docs", {"id": "Number of the order."})
         mark = options.pop("mark", MARK)
+        always_written = options.pop("always_written", False)
         return promote(
             self.catalog,
             source=self.source,
@@ -63,6 +64,7 @@ class Lake:
             snapshot_properties=mark,
             column_docs=docs,
             options=PublicationOptions(**{"product": "shop", **options}),
+            always_written=always_written,
         )
 
     def ids(self, table: Table | None = None) -> list[int]:
@@ -225,3 +227,13 @@ def test_strict_recovery_refuses_what_somebody_else_wrote(lake: Lake) -> None:
     with pytest.raises(PublicationError, match="somebody else wrote snapshot"):
         lake.promote(recovery="strict")
     assert lake.ids() == [1]
+
+
+def test_a_clone_that_nobody_wrote_is_no_table_that_an_engine_has_built(lake: Lake) -> None:
+    before = lake.publish_directly([1, 2, 3])
+    lake.clone()
+    with pytest.raises(PublicationError, match=r"has written nothing to floe_audit_.*is somewhere else"):
+        lake.promote(always_written=True)
+    assert lake.table.metadata == before.metadata
+    # An increment may have nothing to add.
+    assert lake.promote().rows == 3

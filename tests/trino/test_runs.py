@@ -102,6 +102,15 @@ def test_a_view_can_be_published_as_a_table(on_trino: Shop) -> None:
     assert on_trino.rows("daily") == [{"n": 2, "amount": 110}]
 
 
+def test_a_table_without_rows_takes_the_place_of_one_with_rows(on_trino: Shop) -> None:
+    model = on_trino.product / "models" / "daily.sql"
+    assert on_trino.run().success
+    model.write_text("select cast(1 as bigint) as n, cast(1 as bigint) as amount where 1 = 0\n")
+    outcome = on_trino.run()
+    assert outcome.success, said(outcome)
+    assert on_trino.rows("daily") == []
+
+
 def test_from_duckdb_to_trino_and_back(on_trino: Shop, tmp_path: Path) -> None:
     manifest = tmp_path / "manifest.yaml"
     on_both = yaml.safe_load(manifest.read_text())

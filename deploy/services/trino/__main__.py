@@ -45,6 +45,8 @@ def main() -> int:
     parser.add_argument("--password", action="store_true", help="password over TLS")
     parser.add_argument("--jwt", action="store_true", help="tokens over TLS, too; with --password")
     options = parser.parse_args()
+    if options.jwt and not options.password:
+        parser.error("--jwt needs --password: tokens are shown over TLS alone")
     folder, services, tools = (path.resolve() for path in (options.folder, options.services, options.tools))
     try:
         if options.command == "down":

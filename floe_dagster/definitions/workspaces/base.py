@@ -69,6 +69,13 @@ class BuiltRelations(Protocol):
             result: dbt's result of building it.
         """
 
+    def stage(self, requests: Sequence[PublicationRequest]) -> None:
+        """Do what has to be done of all that will be published while it stands where dbt has built it.
+
+        Args:
+            requests: Of what passed the audit.
+        """
+
     def publisher(self) -> Publisher:
         """Return another publisher."""
 

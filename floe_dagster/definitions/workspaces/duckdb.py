@@ -176,6 +176,9 @@ class BuiltInDuckDB:
             self._con.cursor(), self._catalog, self._workspace.before, self._workspace.home
         )
 
+    def stage(self, requests: Sequence[PublicationRequest]) -> None:
+        """See `BuiltRelations`: each is published from where it stands."""
+
     def published(self, asset: Mapping[str, Any], result: PublicationResult) -> None:
         """See `BuiltRelations`."""
         if asset["materialized"] in STATEFUL:

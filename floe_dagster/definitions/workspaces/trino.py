@@ -6,7 +6,7 @@ A published table is cloned into it, dbt writes the clone, and what passes the a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -19,24 +19,21 @@ from floe_dagster.definitions.run_metadata import RelationColumns, RelationMetad
 from floe_dagster.definitions.workspaces.base import PublicationRequest, is_foreign, place
 from floe_dagster.definitions.workspaces.deferral import write_state
 from floe_dagster.definitions.workspaces.locks import only_writer
+from floe_dagster.definitions.workspaces.trino_copies import COPY, Copies, is_copied
 from floe_dagster.engines.errors import EngineError
 from floe_dagster.engines.trino.access import FIELD, TrinoAccess
 from floe_dagster.engines.trino.queries import TrinoQueries
 from floe_dagster.engines.trino.warehouse import TrinoWarehouse
 from floe_dagster.home import FloeHome
-from floe_dagster.iceberg.clones import drop_clone, drop_clones, make_clone
+from floe_dagster.iceberg.clones import CLONE_ID, drop_clone, drop_clones, is_clone, make_clone
 from floe_dagster.iceberg.errors import CatalogError
 from floe_dagster.iceberg.promotion import promote
 from floe_dagster.iceberg.publication import PublicationResult
 from floe_dagster.schemas.compute.engine import STATEFUL
 from floe_dagster.schemas.compute.trino import TRINO
-from floe_dagster.schemas.compute.trino_project import table_properties
 
 AT_ONCE = 4
 """A clone is mostly waiting for the catalog."""
-
-COPY = "__floe_table"
-"""Ends the name of the table that takes the rows of a relation which dbt does not write as the published table."""
 
 _QUERY_ERROR = re.compile(
     r'Trino\w*Error\(type=(?P<type>\w+), name=(?P<name>\w+), message="(?P<message>.*?)", query_id=(?P<id>\w+)\)',
@@ -160,14 +157,18 @@ class TrinoWorkspace:
             database, schema, name = self.written(asset)
             # Not published, and not to be begun with: an increment that was withheld, or a run that was killed.
             if kind := present.get((schema.lower(), name.lower())):
+                self._check_droppable(catalog, (schema, name))
                 self.warehouse.drop((database, schema, name), kind)
         with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="floe-clone") as pool:
-            for key in pool.map(lambda asset: self._clone(catalog, asset), published):
-                if key is not None:
-                    self._cloned.add(key)
+            made = [
+                clone for clone in pool.map(lambda asset: self._clone(catalog, asset), published) if clone
+            ]
+        self._cloned |= {key for key, _clone in made}
+        if made:
+            self._check_seen(made[-1][1])
         return to_build
 
-    def _clone(self, catalog: Any, asset: Mapping[str, Any]) -> str | None:
+    def _clone(self, catalog: Any, asset: Mapping[str, Any]) -> tuple[str, Any] | None:
         from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
 
         try:
@@ -175,8 +176,37 @@ class TrinoWorkspace:
         except (NoSuchTableError, NoSuchNamespaceError):
             return None
         _database, schema, name = self.written(asset)
-        make_clone(catalog, table, (schema, name))
-        return str(asset["id"])
+        return str(asset["id"]), make_clone(catalog, table, (schema, name))
+
+    def _check_droppable(self, catalog: Any, identifier: tuple[str, str]) -> None:
+        """Refuse to let Trino drop a clone, whose files are the published table's: another run writes it."""
+        from pyiceberg.exceptions import NoSuchTableError
+
+        try:
+            is_other_run = is_clone(catalog.load_table(identifier))
+        except NoSuchTableError:
+            return
+        if is_other_run:
+            raise CatalogError(
+                f"{'.'.join(identifier)} is written by another run of {self.slug}, on another machine: let it end first. Where "
+                "there is none, a run was killed meanwhile; the next one takes the clone away"
+            )
+
+    def _check_seen(self, clone: Any) -> None:
+        """Fail where Trino builds in another catalog: the clones would be published as they are.
+
+        Args:
+            clone: A table that was just made in `plugins.catalog`.
+        """
+        schema, name = clone.name()[-2:]
+        seen = self.warehouse.table_property((self.config["catalog"], schema, name), CLONE_ID)
+        if seen != clone.metadata.properties[CLONE_ID]:
+            raise EngineError(
+                f"Trino's catalog {self.config['catalog']!r} does not have the table {schema}.{name} that was just made in "
+                f"plugins.catalog: it is another catalog. Correct {self.field}.catalog, or iceberg.rest-catalog.uri and "
+                ".warehouse in Trino; `floe-dagster platform check` looks again",
+                transient=False,
+            )
 
     def _missing(
         self, catalog: Any, wanted: set[str], read: set[str], present: Mapping[tuple[str, str], str]
@@ -208,6 +238,10 @@ class TrinoWorkspace:
         """Tell whether an asset was published before this run, so that a clone of it is written."""
         return asset["id"] in self._cloned
 
+    def mode(self, request: PublicationRequest) -> str:
+        """Return how rows come into the published table; at first there is none."""
+        return request.options.mode if self.has_clone(request.asset) else "overwrite"
+
     @contextmanager
     def built(self, catalog: Any) -> Iterator[BuiltInTrino]:
         """See `Workspace`."""
@@ -238,17 +272,6 @@ class TrinoWorkspace:
         return None
 
 
-def is_copied(asset: Mapping[str, Any]) -> bool:
-    """Tell whether dbt builds something else than the published table, whose rows are then copied within Trino.
-
-    A view is no table; and rows that are added to a table, or take the place of some, are not the table.
-    """
-    if asset["materialized"] in STATEFUL:
-        return False
-    mode = (asset.get("table") or {}).get("write_mode") or "overwrite"
-    return asset["materialized"] == "view" or mode != "overwrite"
-
-
 class BuiltInTrino:
     """What stands in the audit schema.
 
@@ -265,7 +288,8 @@ class BuiltInTrino:
             *workspace.schemas,
             *([workspace.slug] if catalog.namespace_exists(workspace.slug) else []),
         ]
-        self._is_away = False
+        self._copies = Copies(workspace)
+        self._away: EngineError | None = None
         self.columns: RelationColumns = {}
         try:
             self.columns = workspace.warehouse.columns(schemas)
@@ -273,7 +297,7 @@ class BuiltInTrino:
             if not error.transient:
                 raise
             # What it has built is in the catalog, which publishes it without Trino's help.
-            self._is_away = True
+            self._away = error
             workspace.log.warning(
                 f"what passed its tests is published, without columns of views and seeds, column lineage and costs: {error}"
             )
@@ -283,7 +307,7 @@ class BuiltInTrino:
 
     def _count(self, asset: Mapping[str, Any]) -> int | None:
         # A published table's rows are counted in its snapshot.
-        if self._is_away or asset["published"]:
+        if self._away or asset["published"]:
             return None
         return self._workspace.warehouse.count(asset["relation"])
 
@@ -295,7 +319,7 @@ class BuiltInTrino:
             return metadata
         metadata["trino/query_id"] = query_id
         metadata["trino/query"] = dg.MetadataValue.url(self._workspace.access.query_url(query_id))
-        if cost := self._workspace.queries.cost(query_id, ask=not self._is_away):
+        if cost := self._workspace.queries.cost(query_id, ask=not self._away):
             metadata |= {
                 "trino/seconds": cost.elapsed_seconds,
                 "trino/queued_seconds": cost.queued_seconds,
@@ -309,7 +333,11 @@ class BuiltInTrino:
 
     def publisher(self) -> TrinoPublisher:
         """See `BuiltRelations`."""
-        return TrinoPublisher(self._workspace, self._catalog, self.columns)
+        return TrinoPublisher(self._workspace, self._catalog, self._copies)
+
+    def stage(self, requests: Sequence[PublicationRequest]) -> None:
+        """See `BuiltRelations`: a view reads a table that gets its published name, and stands here no more."""
+        self._copies.make(requests, self._away)
 
     def published(self, asset: Mapping[str, Any], result: PublicationResult) -> None:
         """See `BuiltRelations`."""
@@ -321,25 +349,19 @@ class TrinoPublisher:
     Args:
         workspace: Where it stands.
         catalog: From `open_catalog`.
-        columns: Type by column, by schema and name.
+        copies: Made before.
     """
 
-    def __init__(
-        self,
-        workspace: TrinoWorkspace,
-        catalog: Any,
-        columns: RelationColumns,
-    ) -> None:
+    def __init__(self, workspace: TrinoWorkspace, catalog: Any, copies: Copies) -> None:
         self._workspace = workspace
         self._catalog = catalog
-        self._columns = columns
+        self._copies = copies
 
     def publish(self, request: PublicationRequest) -> PublicationResult:
         """See `Publisher`."""
         asset = request.asset
         _database, schema, name = self._workspace.written(asset)
-        if is_copied(asset):
-            self._copy(request)
+        self._copies.check(asset)
         result = promote(
             self._catalog,
             source=(schema, name),
@@ -347,31 +369,20 @@ class TrinoPublisher:
             snapshot_properties=request.snapshot_properties,
             column_docs=request.column_docs,
             options=request.options,
+            always_written=self._workspace.mode(request) == "overwrite"
+            and asset["materialized"] not in STATEFUL,
         )
         if self._workspace.has_clone(asset):
-            drop_clone(self._catalog, (schema, name))
+            self._forget((schema, name))
         return result
 
-    def _copy(self, request: PublicationRequest) -> None:
-        from trino.exceptions import TrinoQueryError
-
-        asset, workspace = request.asset, self._workspace
-        source, target = asset["relation"], workspace.written(asset)
-        mode = request.options.mode if workspace.has_clone(asset) else "overwrite"
-        columns = list(self._columns.get(place(asset), ()))
-        table = asset.get("table") or {}
-        layout = table_properties(table.get("partition_by"), table.get("sort_by"))
-        steps: dict[str, Callable[[], None]] = {
-            "overwrite": lambda: workspace.warehouse.copy(source, target, layout),
-            "append": lambda: workspace.warehouse.append(source, target, columns),
-            "upsert": lambda: workspace.warehouse.upsert(source, target, columns, request.options.key),
-        }
+    def _forget(self, clone: tuple[str, str]) -> None:
         try:
-            steps[mode]()
-        except (EngineError, TrinoQueryError) as error:
-            raise CatalogError(
-                f"{request.namespace}.{request.table}: {workspace.explain(str(error))}"
-            ) from error
+            drop_clone(self._catalog, clone)
+        except Exception as error:  # it is published; the end of the run takes the clone away
+            self._workspace.log.warning(
+                f"the clone {'.'.join(clone)} is left for the end of the run: {error}"
+            )
 
     def interrupt(self) -> None:
         """See `Publisher`."""

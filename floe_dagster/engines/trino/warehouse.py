@@ -69,6 +69,42 @@ class TrinoWarehouse:
             found.setdefault((str(schema), str(name)), {})[str(column)] = str(kind)
         return found
 
+    def columns_of(self, relation: Relation) -> dict[str, str]:
+        """Return type by column of one relation."""
+        return {str(row[0]): str(row[1]) for row in self.execute(f"show columns from {rendered(relation)}")}
+
+    def table_property(self, table: Relation, name: str) -> str | None:
+        """Return a property of an Iceberg table; None where Trino does not see the table, or it has none of that name."""
+        from trino.exceptions import TrinoQueryError
+
+        *schema, identifier = table
+        try:
+            rows = self.execute(
+                f"select value from {rendered((*schema, f'{identifier}$properties'))} where key = {_literals([name])}"
+            )
+        except TrinoQueryError as error:
+            if error.error_name in ("TABLE_NOT_FOUND", "SCHEMA_NOT_FOUND"):
+                return None
+            raise
+        return str(rows[0][0]) if rows else None
+
+    def any_row(self, relation: Relation, condition: str) -> bool:
+        """Tell whether a relation has a row.
+
+        Args:
+            relation: Is read.
+            condition: What follows `from`.
+        """
+        return bool(self.execute(f"select 1 from {rendered(relation)} {condition} limit 1"))
+
+    def widen(self, source: Relation, target: Relation) -> list[str]:
+        """Give a table the columns of a relation that it does not have; return those of the relation."""
+        columns, known = self.columns_of(source), self.columns_of(target)
+        for name, kind in columns.items():
+            if name not in known:
+                self.execute(f"alter table {rendered(target)} add column {quoted(name)} {kind}")
+        return list(columns)
+
     def count(self, relation: Relation) -> int:
         """Return the number of rows."""
         return int(self.execute(f"select count(*) from {rendered(relation)}")[0][0])
@@ -97,13 +133,14 @@ class TrinoWarehouse:
         self.execute(f"insert into {rendered(target)} ({names}) select {names} from {rendered(source)}")
 
     def upsert(self, source: Relation, target: Relation, columns: Sequence[str], key: Sequence[str]) -> None:
-        """Put the rows of a relation in the place of those with the same key; others are added."""
-        same = " and ".join(f"t.{quoted(name)} is not distinct from s.{quoted(name)}" for name in key)
+        """Put the rows of a relation in the place of those with the same key that differ; others are added."""
+        same = " and ".join(f"t.{quoted(name)} = s.{quoted(name)}" for name in key)
         names = ", ".join(quoted(name) for name in columns)
         values = ", ".join(f"s.{quoted(name)}" for name in columns)
         others = [name for name in columns if name.lower() not in {part.lower() for part in key}]
         changed = ", ".join(f"{quoted(name)} = s.{quoted(name)}" for name in others)
-        update = f"when matched then update set {changed} " if others else ""
+        differs = " or ".join(f"t.{quoted(name)} is distinct from s.{quoted(name)}" for name in others)
+        update = f"when matched and ({differs}) then update set {changed} " if others else ""
         self.execute(
             f"merge into {rendered(target)} t using {rendered(source)} s on {same} {update}"
             f"when not matched then insert ({names}) values ({values})"

@@ -78,3 +78,16 @@ def compute_field(engine: str, default: str) -> str:
 def audit_schema(slug: str) -> str:
     """Return the schema where an engine that writes the catalog builds what is not published yet."""
     return f"floe_audit_{slug}"
+
+
+def is_audit_schema(schema: str, slug: str) -> bool:
+    """Whether a schema is the product's own place to build in: that, or the one of a custom schema of dbt.
+
+    A slug has no two underscores in a row, so the custom schemas of one product are never another product's.
+
+    Args:
+        schema: As dbt has made it.
+        slug: Of the product.
+    """
+    own = audit_schema(slug)
+    return schema == own or schema.startswith(f"{own}__")

@@ -33,6 +33,11 @@ _MACROS = """\
   {%- endif -%}
 {%- endmacro -%}
 
+{#- Two underscores, which no product's name has: `sales` with the schema `emea` is not the product `sales_emea`. -#}
+{%- macro trino__generate_schema_name(custom_schema_name, node) -%}
+  {{ target.schema }}{% if custom_schema_name is not none %}__{{ custom_schema_name | trim | lower }}{% endif %}
+{%- endmacro -%}
+
 {#- With a key and no strategy rows take the place of those with the same key, as on DuckDB; dbt-trino would add them. -#}
 {%- macro trino__get_incremental_default_sql(arg_dict) -%}
   {%- if arg_dict['unique_key'] -%}

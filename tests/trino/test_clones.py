@@ -1,0 +1,71 @@
+"""Clones of published tables: no run publishes or loses what it did not build."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from floe_dagster.home import FloeHome
+from floe_dagster.iceberg.catalogs import open_catalog
+from floe_dagster.iceberg.clones import make_clone
+from floe_dagster.iceberg.errors import CatalogError
+from tests.services.conftest import Services
+from tests.trino.shops import AUDIT, Shop, said
+
+
+def test_trino_never_drops_what_another_run_writes(on_trino: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert on_trino.run().success
+    # As if the other run, on another machine, had begun after this one took away what was left.
+    monkeypatch.setattr("floe_dagster.definitions.workspaces.trino.drop_clones", lambda *_: [])
+    clone = make_clone(on_trino.catalog, on_trino.catalog.load_table(("shop", "orders")), (AUDIT, "orders"))
+    outcome = on_trino.run()
+    assert not outcome.success
+    assert "floe_audit_shop.orders is written by another run of shop" in said(outcome)
+    assert on_trino.catalog.load_table((AUDIT, "orders")).metadata.table_uuid == clone.metadata.table_uuid
+    assert len(on_trino.rows("orders")) == 6
+
+
+def test_a_clone_that_cannot_be_taken_away_is_no_failure(
+    on_trino: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: Any) -> None:
+        raise CatalogError("the catalog is away")
+
+    assert on_trino.run().success
+    monkeypatch.setattr("floe_dagster.definitions.workspaces.trino.drop_clone", away)
+    outcome = on_trino.run(config={"vars": {"factor": 2}})
+    assert outcome.success, said(outcome)
+    assert [row["amount"] for row in on_trino.rows("orders")] == [20, 40, 60, 80, 100, 120]
+    assert on_trino.clones() == []
+
+
+def test_trino_on_another_catalog_is_found_before_anything_is_built(
+    on_trino: Shop,
+    home: FloeHome,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = tmp_path / "manifest.yaml"
+    compute = yaml.safe_load(path.read_text())["plugins"]["compute"]
+    other = Services(tmp_path_factory.mktemp("other"))
+    try:
+        for name, value in other.environment.items():
+            monkeypatch.setenv(name, value)
+        manifest = yaml.safe_load(other.write_manifest(path).read_text())
+        path.write_text(
+            yaml.safe_dump({**manifest, "plugins": {**manifest["plugins"], "compute": {"type": "duckdb"}}})
+        )
+        assert on_trino.run().success
+        catalog = open_catalog(**{name: other.plugins()[name] for name in ("catalog", "storage")}, home=home)
+        before = catalog.load_table(("shop", "orders")).metadata
+        path.write_text(yaml.safe_dump({**manifest, "plugins": {**manifest["plugins"], "compute": compute}}))
+        outcome = on_trino.run()
+        assert not outcome.success
+        assert "it is another catalog. Correct plugins.compute.config.catalog" in said(outcome)
+        assert catalog.load_table(("shop", "orders")).metadata == before
+    finally:
+        other.stop()
