@@ -147,6 +147,8 @@ def _set_dagster_home(home: FloeHome, product_dir: Path) -> None:
 
 
 def _summary(result: Any, outcome: Any, seconds: float) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    from floe_dagster.definitions.command_runs import failure_reasons
+
     engines = {asset["name"]: asset["engine"] for asset in result.index["assets"]}
     materializations = outcome.asset_materializations_for_node(f"{result.slug}_dbt")
     evaluations = outcome.get_asset_check_evaluations()
@@ -167,6 +169,7 @@ def _summary(result: Any, outcome: Any, seconds: float) -> tuple[dict[str, Any],
     summary = {
         "product": result.name,
         "success": outcome.success,
+        "error": "\n".join(failure_reasons(outcome)) or None,
         "run_id": outcome.run_id,
         "assets": len(materializations),
         "passed": sum(e.passed for e in evaluations),
@@ -182,12 +185,18 @@ def _summary(result: Any, outcome: Any, seconds: float) -> tuple[dict[str, Any],
 def _progress_logger(name: str) -> Any:
     import dagster as dg
 
+    from floe_dagster.definitions.command_runs import failure_reason
+
     class Progress(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             meta = getattr(record, "dagster_meta", None) or {}
-            if meta.get("dagster_event") is not None and record.levelno < logging.ERROR:
+            event = meta.get("dagster_event")
+            if event is not None and record.levelno < logging.ERROR:
                 return
-            for text in str(meta.get("orig_message") or record.getMessage()).splitlines():
+            said = str(meta.get("orig_message") or record.getMessage())
+            # Dagster's own message says that a step failed, its event why.
+            reason = failure_reason(event) if event is not None else None
+            for text in (*said.splitlines(), *(reason or "").splitlines()):
                 _progress(name, text.strip(), record.levelno)
 
     @dg.logger

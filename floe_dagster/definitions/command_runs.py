@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from dagster._core.errors import DagsterExecutionInterruptedError
+from dagster._core.errors import DagsterExecutionInterruptedError, DagsterExecutionStepExecutionError
 
 from floe_dagster.definitions.observing.process import Observed
 from floe_dagster.definitions.observing.run_sensors import close_run
@@ -53,6 +53,39 @@ def was_interrupted(outcome: dg.ExecuteInProcessResult) -> bool:
             if data is not None and INTERRUPTED in data.metadata:
                 return True
     return False
+
+
+def failure_reason(event: dg.DagsterEvent) -> str | None:
+    """Return why a step or a run failed, in words for people; None where the event tells of no failure, or not why.
+
+    Args:
+        event: Of a run.
+    """
+    if event.event_type not in (dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE):
+        return None
+    data = event.event_specific_data
+    said = getattr(data, "user_failure_data", None)
+    if said is not None and said.description:
+        return str(said.description)
+    error = getattr(data, "error", None)
+    if error is not None and error.cls_name == DagsterExecutionStepExecutionError.__name__ and error.cause:
+        # It says which op it was, and nothing else.
+        error = error.cause
+    messages = []
+    while error is not None:
+        messages.append(error.message.strip())
+        error = error.cause
+    return "\ncaused by ".join(messages) or None
+
+
+def failure_reasons(outcome: dg.ExecuteInProcessResult) -> list[str]:
+    """Return why a run failed, each reason once; none where it did not.
+
+    Args:
+        outcome: Of the run.
+    """
+    reasons = (failure_reason(event) for event in outcome.all_events)
+    return list(dict.fromkeys(reason for reason in reasons if reason is not None))
 
 
 def command_tags(home: FloeHome) -> dict[str, str]:

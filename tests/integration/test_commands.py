@@ -102,6 +102,48 @@ def test_show_prints_rows_and_snapshots(published: Path, floe: Command) -> None:
     assert shown["snapshots"][0]["properties"]["floe.product-version"] == "1.0.0"
 
 
+def test_run_says_why_a_table_is_not_published(published: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (published / "models" / "orders.sql").write_text("select 'x' as id, 'paid' as status\n")
+    capsys.readouterr()
+    assert main(["run", str(published), "--format", "json"]) == 1
+    printed = capsys.readouterr()
+    (row,) = json.loads(printed.out)["products"]
+    assert row["success"] is False
+    for said in (printed.err, row["error"]):
+        assert "not published, their last snapshots stand:" in said
+        assert "- orders: " in said and "- daily: it reads orders" in said and "start over" in said
+        assert "Traceback" not in said
+
+
+@pytest.fixture
+def without_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing here gets better by waiting."""
+    monkeypatch.setattr("dagster.RetryPolicy", lambda **_: None)
+
+
+@pytest.mark.usefixtures("without_retries")
+def test_run_says_why_where_the_catalog_is_away(shop: Path, floe: Command) -> None:
+    with (shop.parent / "manifest.yaml").open("a") as file:
+        away = "{type: rest, config: {uri: 'http://127.0.0.1:9', warehouse: w, credential_vending: false}}"
+        file.write(f"plugins:\n  catalog: {away}\n")
+    code, text = floe("run", shop)
+    assert code == 1 and "http://127.0.0.1:9" in text and "nothing listens there" in text
+    assert "Traceback" not in text
+
+
+@pytest.mark.usefixtures("without_retries")
+def test_run_says_what_an_error_that_nobody_foresaw_was(
+    shop: Path, floe: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("seven is no even number") from KeyError("even")
+
+    monkeypatch.setattr("floe_dagster.definitions.run.plan_phases", fail)
+    code, text = floe("run", shop)
+    assert code == 1 and "shop: ValueError: seven is no even number\nshop: caused by KeyError: 'even'" in text
+    assert "Traceback" not in text
+
+
 def test_show_of_what_is_not_there_says_what_is(published: Path, floe: Command) -> None:
     for name, told in (
         ("shop.nothing", "there are: daily, orders"),
