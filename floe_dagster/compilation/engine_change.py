@@ -131,7 +131,7 @@ def engine_consequences(before: Build | None, after: Build | None) -> list[Conse
         found.append(_TYPES)
     for name in before.engines:
         if not after.on(name) and before.on(name):
-            found.append(Consequence("state", (), _left_behind(before.engines[name])))
+            found.append(_left_behind(before, before.engines[name]))
     for name, engine in after.engines.items():
         if not before.on(name) and after.on(name):
             found += _needed(after, engine)
@@ -238,7 +238,7 @@ def _state(
 ) -> Iterator[Consequence]:
     stateful = [asset for asset in assets if asset["materialized"] in STATEFUL]
     kept = [asset for asset in stateful if asset["published"]] if before.catalog == after.catalog else []
-    lost = [asset for asset in stateful if not asset["published"]]
+    lost = [asset for asset in assets if _is_only_here(asset)]
     if kept:
         how = "a clone of" if new.writes_catalog else "the rows of"
         yield Consequence(
@@ -262,13 +262,30 @@ def _state(
         )
 
 
-def _left_behind(old: EngineInUse) -> str:
+def _left_behind(before: Build, old: EngineInUse) -> Consequence:
     if old.writes_catalog:
-        return (
+        return Consequence(
+            "state",
+            (),
             f"what is not published stays in {old.place}, and is read by nobody any more. Take it away through the catalog, "
-            "without purge, never by DROP in Trino: a clone that a killed run left shares its files with the published table"
+            "without purge, never by DROP in Trino: a clone that a killed run left shares its files with the published table",
         )
-    return f"{old.place} was a cache: it is read by nobody any more, and can be removed"
+    holds = [asset for asset in before.on(old.name) if _is_only_here(asset)]
+    if holds:
+        return Consequence(
+            "state",
+            _names(holds),
+            f"{old.place} has the only copy of what they hold: keep it as long as that may be needed. All else in it was a "
+            "cache, and is read by nobody any more",
+        )
+    return Consequence(
+        "state", (), f"{old.place} was a cache: it is read by nobody any more, and can be removed"
+    )
+
+
+def _is_only_here(asset: Mapping[str, Any]) -> bool:
+    """Whether what a model holds stands nowhere but where its engine built it, and cannot be computed anew."""
+    return asset["materialized"] in STATEFUL and not asset["published"]
 
 
 def _needed(after: Build, new: EngineInUse) -> Iterator[Consequence]:
@@ -320,7 +337,7 @@ def _other_settings(before: Build, after: Build, old: EngineInUse, new: EngineIn
         )
         yield from _tables(before, after, new, [asset for asset in stayed if asset["published"]])
         yield from _state(before, after, old, new, stayed)
-        yield Consequence("state", (), _left_behind(old))
+        yield _left_behind(before, old)
     if variables := sorted(set(_variables(new.config)) - set(_variables(old.config))):
         yield Consequence("before", (), f"set where runs are: {', '.join(variables)}")
 

@@ -81,8 +81,7 @@ def diff(product: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Sai
 
 def about(said: Said, topic: str, name: str) -> str:
     """What is said of one model under one topic."""
-    (text,) = [text for names, text in said[topic] if name in names]
-    return text
+    return " ".join(text for names, text in said[topic] if name in names)
 
 
 def in_general(said: Said, topic: str) -> str:
@@ -103,7 +102,8 @@ def test_from_duckdb_to_trino(
     assert "one more statement" in about(said, "rows", "daily")
     assert "a clone of the published table" in about(said, "state", "growing")
     assert "begin anew" in about(said, "state", "kept")
-    assert "can be removed" in in_general(said, "state")
+    assert "FLOE_HOME/duckdb/shop.duckdb has the only copy" in about(said, "state", "kept")
+    assert "can be removed" not in str(said)
     assert "found at publication" in in_general(said, "types")
     needed = in_general(said, "before")
     for part in ("floe-dagster[trino]", "iceberg.catalog.type=rest", "floe_audit_shop", "TRINO_PASSWORD"):
@@ -154,7 +154,29 @@ def test_models_that_name_their_engine_stay_when_the_default_changes(diff: Calla
     ((names, _),) = said["models"]
     assert names == ["board", "daily", "kept", "recent"]
     # Trino was there before: nothing is needed that was not.
-    assert "before" not in said and "can be removed" in in_general(said, "state")
+    assert "before" not in said and "has the only copy" in about(said, "state", "kept")
+
+
+def test_a_duckdb_file_can_be_removed_where_it_holds_no_state(
+    diff: Callable[..., Any], product: Path
+) -> None:
+    (product / "models" / "kept.sql").unlink()
+    said = diff(DUCKDB, TRINO)
+    assert "FLOE_HOME/duckdb/shop.duckdb was a cache" in in_general(said, "state")
+    assert "can be removed" in in_general(said, "state") and "only copy" not in str(said)
+
+
+def test_a_duckdb_file_holds_what_an_unpublished_snapshot_has_seen(
+    diff: Callable[..., Any], product: Path
+) -> None:
+    (product / "models" / "kept.sql").unlink()
+    (product / "snapshots").mkdir()
+    (product / "snapshots" / "seen.sql").write_text(
+        "{% snapshot seen %}{{ config(unique_key='id', strategy='check', check_cols='all', "
+        "meta={'floe': {'publish': false}}) }}select * from {{ ref('orders') }}{% endsnapshot %}\n"
+    )
+    said = diff(DUCKDB, TRINO)
+    assert "has the only copy" in about(said, "state", "seen") and "can be removed" not in str(said)
 
 
 def test_settings_of_a_further_engine(diff: Callable[..., Any]) -> None:
@@ -197,6 +219,7 @@ def test_another_duckdb_file(diff: Callable[..., Any]) -> None:
     ((_, moved),) = said["models"]
     assert "FLOE_HOME/duckdb/other.duckdb" in moved and "plugins.compute.config.path" in moved
     assert "begin anew" in about(said, "state", "kept")
+    assert "FLOE_HOME/duckdb/shop.duckdb has the only copy" in about(said, "state", "kept")
     assert "the rows of the published table" in about(said, "state", "growing")
 
 
