@@ -11,7 +11,7 @@ from floe_dagster.compilation.validation import Parsed, parse_manifest
 from floe_dagster.findings import Finding, InputError
 from floe_dagster.home import display_path
 from floe_dagster.schemas.manifest import PlatformManifest
-from floe_dagster.schemas.plugins import ManifestPlugins
+from floe_dagster.schemas.plugins import ApprovedPlugins, ManifestPlugins
 from floe_dagster.schemas.product import ProductSpec
 
 
@@ -195,14 +195,14 @@ def _merge(layers: list[PlatformManifest]) -> PlatformManifest:
         presets.update(layer.resource_presets or {})
     approved: dict[str, list[str]] = {}
     for layer in layers:
-        for category, types in (layer.approved_plugins or {}).items():
+        for category, types in layer.approved_plugins.by_category().items() if layer.approved_plugins else ():
             # A parent's list is a limit: a child may only narrow it.
             approved[category] = [t for t in approved.get(category, types) if t in types]
     return nearest.model_copy(
         update={
             "plugins": ManifestPlugins.model_construct(**slots),
             "observability": first("observability"),
-            "approved_plugins": approved or None,
+            "approved_plugins": ApprovedPlugins(**approved) if approved else None,
             "defaults": first("defaults"),
             "resource_presets": presets or None,
         }

@@ -301,6 +301,7 @@ class Pipeline:
         from floe_dagster.policies.places import DescriptionPlaces
 
         assert chain.merged is not None
+        approved = chain.merged.approved_plugins
         with self.stage("ENFORCE"):
             context = PolicyContext(
                 level=resolution.effective_level,
@@ -309,7 +310,7 @@ class Pipeline:
                 pii_encryption=resolution.governance.pii_encryption if resolution.governance else None,
                 tiers={t.name: t.tier for t in product.transforms or () if t.tier},
                 owner=product.metadata.owner,
-                approved_plugins=chain.merged.approved_plugins,
+                approved_plugins=approved.by_category() if approved else None,
                 plugins_used=plugin_types(chain.merged),
                 further_engines=further_engines(chain.merged, named_engines(product)),
                 plugin_places=_plugin_places(chain),

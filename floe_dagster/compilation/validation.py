@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 from floe_dagster.compilation.documents import Document, DocumentPath, dotted
 from floe_dagster.compilation.suggestions import did_you_mean
 from floe_dagster.findings import Finding
+from floe_dagster.schemas.base import NotAllowedError
 from floe_dagster.schemas.manifest import PlatformManifest
 from floe_dagster.schemas.product import ProductSpec
 from floe_dagster.schemas.secrets import is_reference, is_secret_key, without_url_credentials
@@ -129,6 +130,10 @@ def _finding(item: Any, document: Document, model: type[BaseModel]) -> Finding:
     kind, context = item["type"], item.get("ctx") or {}
     if kind == "union_tag_invalid":
         path, item = (*path, "type"), {**item, "input": context.get("tag")}
+    refused = context.get("error")
+    if isinstance(refused, NotAllowedError) and refused.at:
+        path = (*path, *refused.at)
+        item = {**item, "input": _value_at(path, document)}
     absent = kind in ("missing", "union_tag_not_found")
     line, column = document.position(path, key=kind == "extra_forbidden")
     found = None if absent or kind == "extra_forbidden" else _shown(item.get("input"))
@@ -166,6 +171,8 @@ def _words(
         choices = re.findall(r"'([^']*)'", expected)
         near = did_you_mean(str(item.get("input")), choices)
         return f"{name} has a value that is not allowed", ", ".join(choices), near, "value-not-allowed"
+    if isinstance(error := context.get("error"), NotAllowedError):
+        return f"{name} {error}", error.allowed, error.fix, "invalid-value"
     if kind == "value_error":
         return f"{name} {context.get('error') or item['msg']!s}", None, None, "invalid-value"
     bounds = {
@@ -213,6 +220,13 @@ def _document_path(location: Iterable[str | int], document: Document) -> Documen
         except (KeyError, IndexError, TypeError):
             data = None
     return tuple(path)
+
+
+def _value_at(path: DocumentPath, document: Document) -> Any:
+    data = document.data
+    for part in path:
+        data = data[part]
+    return data
 
 
 def _shown(value: Any) -> str | None:

@@ -22,6 +22,23 @@ def to_camel(name: str) -> str:
     return first + "".join(part.title() for part in rest)
 
 
+class NotAllowedError(ValueError):
+    """A value that a rule of its own forbids, in the parts that a finding has.
+
+    Args:
+        message: What is wrong; stands after the field's name.
+        allowed: What could stand there.
+        fix: What to do.
+        at: Path below the field that the rule belongs to, where only a part of it is wrong.
+    """
+
+    def __init__(self, message: str, *, allowed: str, fix: str, at: tuple[str | int, ...] = ()) -> None:
+        super().__init__(message)
+        self.allowed = allowed
+        self.fix = fix
+        self.at = at
+
+
 class Section(BaseModel):
     """A typed section: an unknown key is an error; camelCase and snake_case keys are both read."""
 

@@ -8,7 +8,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from floe_dagster.schemas.addresses import Endpoint, Url
 from floe_dagster.schemas.base import Days, Hours, Name, Percent, Regex, Section, SemVer
-from floe_dagster.schemas.plugins import ManifestPlugins
+from floe_dagster.schemas.plugins import ApprovedPlugins, ManifestPlugins
 from floe_dagster.schemas.resources import ResourcePreset
 from floe_dagster.schemas.secrets import Secret
 
@@ -178,10 +178,10 @@ class PlatformManifest(BaseModel):
     )
     observability: ManifestObservability | None = Field(None, description="Traces, lineage, logs.")
     governance: ManifestGovernance | None = Field(None, description="The platform's rules.")
-    approved_plugins: dict[str, list[str]] | None = Field(
+    approved_plugins: ApprovedPlugins | None = Field(
         None,
         validation_alias=AliasChoices("approved_plugins", "approvedPlugins"),
-        description="Plugin types that may be used, by category, for example compute: [duckdb].",
+        description="Plugin types that may be used, by category.",
     )
     defaults: dict[str, str] | None = Field(None, description="Default plugin type by category.")
     resource_presets: dict[str, ResourcePreset] | None = Field(

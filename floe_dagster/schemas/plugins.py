@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from floe_dagster.schemas.addresses import Url, is_loopback
-from floe_dagster.schemas.base import Section
+from floe_dagster.schemas.base import NotAllowedError, Section
 from floe_dagster.schemas.compute import Compute
 from floe_dagster.schemas.secrets import Secret
 
@@ -175,3 +175,40 @@ class ManifestPlugins(Section):
 
 PLUGIN_CATEGORIES = tuple(name for name in ManifestPlugins.model_fields if name != "additional_compute")
 """Categories that hold one plugin each."""
+
+
+class ApprovedPlugins(Section):
+    """Plugin types that may be used, by category; a category that is left out is not limited."""
+
+    compute: list[str] | None = Field(
+        None, description="Engines, further ones too, for example [duckdb, trino]."
+    )
+    orchestrator: list[str] | None = Field(None, description="Orchestrators.")
+    catalog: list[str] | None = Field(None, description="Iceberg catalogs, for example [polaris].")
+    storage: list[str] | None = Field(None, description="Storages, for example [s3].")
+    lineage_backend: list[str] | None = Field(None, description="Lineage backends.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _limits_what_it_names(cls, value: Any) -> Any:
+        """Refuse what would be read as no limit at all."""
+        for category, types in value.items() if isinstance(value, dict) else ():
+            if category == "additional_compute":
+                raise NotAllowedError(
+                    "is no category",
+                    allowed=", ".join(sorted(PLUGIN_CATEGORIES)),
+                    fix="Approve further engines under compute, with the default one.",
+                    at=(category,),
+                )
+            if category in cls.model_fields and types is None:
+                raise NotAllowedError(
+                    "names no types",
+                    allowed="a list of types; [] approves none",
+                    fix="Name the types, or leave the category out: it is not limited then.",
+                    at=(category,),
+                )
+        return value
+
+    def by_category(self) -> dict[str, list[str]]:
+        """Return the types of each category that is limited."""
+        return self.model_dump(exclude_none=True)

@@ -9,6 +9,7 @@ import pytest
 from floe_dagster.compilation.documents import read_document
 from floe_dagster.compilation.validation import parse_manifest, parse_product
 from floe_dagster.findings import Finding
+from floe_dagster.schemas.plugins import PLUGIN_CATEGORIES, ApprovedPlugins
 from floe_dagster.schemas.secrets import without_url_credentials
 
 SPEC = """\
@@ -75,6 +76,40 @@ def test_unknown_plugin_type_and_unknown_setting(tmp_path: Path) -> None:
 def test_unknown_top_level_keys_of_a_manifest_warn_but_observability_does_not(tmp_path: Path) -> None:
     (finding,) = manifest_findings(tmp_path, MANIFEST + "observability: {}\nfuture: 1\n")
     assert (finding.severity, finding.field) == ("warning", "future")
+
+
+@pytest.mark.parametrize(
+    ("approved", "field", "message", "fix"),
+    [
+        ("computes: [duckdb]", "computes", "unknown field 'computes'", "Did you mean 'compute'?"),
+        ("plugins: [duckdb]", "plugins", "unknown field 'plugins'", "Remove it."),
+        (
+            "additional_compute: [trino]",
+            "additional_compute",
+            "additional_compute is no category",
+            "Approve further engines under compute, with the default one.",
+        ),
+    ],
+)
+def test_what_is_approved_is_listed_by_category(
+    tmp_path: Path, approved: str, field: str, message: str, fix: str
+) -> None:
+    (finding,) = manifest_findings(
+        tmp_path, MANIFEST + f"approved_plugins:\n  catalog: [sql]\n  {approved}\n"
+    )
+    assert (finding.severity, finding.message, finding.fix) == ("error", message, fix)
+    assert (finding.field, finding.line) == (f"approved_plugins.{field}", 6)
+    assert sorted((finding.allowed or "").split(", ")) == sorted(PLUGIN_CATEGORIES)
+
+
+def test_every_category_can_be_limited() -> None:
+    assert list(ApprovedPlugins.model_fields) == list(PLUGIN_CATEGORIES)
+
+
+def test_a_category_without_types_is_no_approval_of_all(tmp_path: Path) -> None:
+    (finding,) = manifest_findings(tmp_path, MANIFEST + "approved_plugins:\n  compute:\n")
+    assert (finding.field, finding.line) == ("approved_plugins.compute", 5)
+    assert finding.found == "nothing" and (finding.allowed or "").startswith("a list")
 
 
 @pytest.mark.parametrize(
