@@ -85,12 +85,12 @@ class StagedProject:
             engines: Those that the product names, the default first.
         """
         default, *others = engines
-        for engine in engines:
-            apply_overlay(self.folder, engine, self.spec)
         found = ParsedProject(profiles=self._profiles(engines[default]))
         found.findings = self._vendored(found.profiles)
         if found.findings:
             return found
+        for engine in engines:
+            apply_overlay(self.folder, engine, self.spec)
         manifest = self._parsed(default, found.profiles, "parse", found.findings)
         if manifest is None:
             return found

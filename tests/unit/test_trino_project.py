@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -46,9 +48,48 @@ def test_what_the_project_says_itself_wins(tmp_path: Path) -> None:
     apply_overlay(tmp_path, "trino", spec())
     found = yaml.safe_load((tmp_path / "dbt_project.yml").read_text())
     assert found["models"] == {"+on_table_exists": "drop", "shop": {"+materialized": "table"}}
-    assert found["seeds"] == {"+on_table_exists": "replace"}
     assert found["macro-paths"] == ["macros", "floe_macros"]
     assert "day(" in (tmp_path / "floe_macros" / "trino.sql").read_text()
+
+
+def written(project_dir: Path, name: str, project: dict[str, Any], *files: str) -> None:
+    (project_dir / name).mkdir(parents=True, exist_ok=True)
+    (project_dir / name / "dbt_project.yml").write_text(yaml.safe_dump(project))
+    for file in files:
+        (project_dir / name / file).parent.mkdir(parents=True, exist_ok=True)
+        (project_dir / name / file).write_text("id\n1\n")
+
+
+def seeds_of(project_dir: Path) -> Any:
+    apply_overlay(project_dir, "trino", spec())
+    return yaml.safe_load((project_dir / "dbt_project.yml").read_text()).get("seeds")
+
+
+@pytest.mark.parametrize(
+    ("project", "files"),
+    [
+        ({}, ["seeds/deep/er/a.csv"]),
+        ({"seed-paths": ["data"]}, ["data/A.CSV"]),
+        ({"seed-paths": ["{{ env_var('SEEDS') }}"]}, []),
+        ({"packages-install-path": "{{ env_var('PACKAGES') }}"}, []),
+    ],
+)
+def test_seeds_are_told_what_to_do_where_there_are_any(
+    tmp_path: Path, project: dict[str, Any], files: list[str]
+) -> None:
+    written(tmp_path, ".", {"name": "shop", "seeds": {"shop": {"+quote_columns": True}}, **project}, *files)
+    assert seeds_of(tmp_path) == {"+on_table_exists": "replace", "shop": {"+quote_columns": True}}
+
+
+def test_seeds_of_a_package_count(tmp_path: Path) -> None:
+    written(tmp_path, ".", {"name": "shop"}, "seeds/read.me", "data/a.csv")
+    written(tmp_path, "dbt_packages/other", {"name": "other"}, "models/a.csv")
+    assert seeds_of(tmp_path) is None
+    written(tmp_path, "elsewhere", {"name": "other", "seed-paths": ["data"]}, "data/a.csv")
+    shutil.rmtree(tmp_path / "dbt_packages" / "other")
+    # How dbt installs a local package.
+    (tmp_path / "dbt_packages" / "other").symlink_to(tmp_path / "elsewhere")
+    assert seeds_of(tmp_path) == {"+on_table_exists": "replace"}
 
 
 def test_duckdb_needs_nothing(tmp_path: Path) -> None:
