@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from floe_dagster.compilation.documents import read_document
 from floe_dagster.compilation.engines import check_engine
@@ -39,8 +42,7 @@ def findings(tmp_path: Path, settings: dict[str, Any]) -> list[Finding]:
     """What is wrong with a manifest whose settings of Trino begin in line 8, one a line."""
     path = tmp_path / "manifest.yaml"
     head = yaml.safe_dump(HEAD, sort_keys=False, default_flow_style=None)
-    lines = [f"      {name}: {yaml.safe_dump(value, default_flow_style=True).partition(chr(10))[0]}\n"
-             for name, value in settings.items()]  # fmt: skip
+    lines = [f"      {name}: {json.dumps(value)}\n" for name, value in settings.items()]
     path.write_text(head + "plugins:\n  compute:\n    type: trino\n    config:\n" + "".join(lines))
     return parse_manifest(read_document(path, root=tmp_path)).findings
 
@@ -58,6 +60,7 @@ def findings(tmp_path: Path, settings: dict[str, Any]) -> list[Finding]:
         {**TLS, "oauth2": {**OAUTH2, "token_url": "http://127.0.0.1:8080/token", "scope": "trino"}},
         {**TLS, "oauth2": {**OAUTH2, "token_url": "http://localhost/token"}},
         {**TLS},
+        {"user": "Jürgen {o'Neil} {etl}@example.com", "session_properties": {"a": "{x}, 100% #1"}},
     ],
 )  # fmt: skip
 def test_what_may_be_said(tmp_path: Path, settings: dict[str, Any]) -> None:
@@ -90,7 +93,18 @@ NEEDS_TLS = "needs http_scheme: https, and the port that speaks it"
         ({"host": "trino.example:8080"}, "host", "host has the wrong form"),
         ({"host": ""}, "host", "host has the wrong form"),
         ({"catalog": "a.b"}, "catalog", "catalog has the wrong form"),
-        ({"user": ""}, "user", "user"),
+        ({"user": ""}, "user", "user is empty"),
+        ({**TLS, "user": "a:b", "password": {"env": "P"}}, "user", "user holds a colon"),
+        ({"user": "\u7528\u6237"}, "user", "user cannot be sent to Trino"),
+        ({"user": "a\nb"}, "user", "user cannot be sent to Trino"),
+        ({"user": " etl"}, "user", "user cannot be sent to Trino"),
+        ({"user": "{{ env_var('U') }}"}, "user", "user holds {{, which dbt renders as Jinja"),
+        ({"catalog": "{{ c }}"}, "catalog", "catalog has the wrong form"),
+        ({**TLS, "certificate_file": ""}, "certificate_file", "certificate_file is empty"),
+        ({**TLS, "certificate_file": "ca.pem"}, "certificate_file", "certificate_file is no absolute path"),
+        ({**TLS, "certificate_file": "/{# #}ca.pem"}, "certificate_file", "certificate_file holds {#"),
+        ({"session_properties": {"a": "{% set x = 1 %}"}}, "session_properties.a", "a holds {%, which dbt"),
+        ({"session_properties": {"{{a}}": "b"}}, "session_properties.{{a}}", "{{a}} holds {{, which dbt"),
         ({"port": 0}, "port", "port is out of bounds"),
         ({"threads": 257}, "threads", "threads is out of bounds"),
         ({"retries": 0}, "retries", "retries is out of bounds"),
@@ -109,6 +123,42 @@ def test_what_may_not_be_said(tmp_path: Path, settings: dict[str, Any], field: s
     assert first.message.startswith(said)
     assert (first.field or "").startswith(f"plugins.compute.config.{field}")
     assert first.line == 8 + list(given).index(field.partition(".")[0])
+
+
+@pytest.mark.parametrize(
+    ("settings", "found", "allowed"),
+    [
+        ({"user": "a:b"}, "'a:b'", "printable Latin-1 without a colon"),
+        ({"user": "{{ u }}"}, "'{{ u }}'", "text without {{"),
+        ({**TLS, "certificate_file": "ca.pem"}, "'ca.pem'", "an absolute path"),
+    ],
+)
+def test_a_finding_says_what_is_allowed_and_what_to_do(
+    tmp_path: Path, settings: dict[str, Any], found: str | None, allowed: str
+) -> None:
+    (finding,) = findings(tmp_path, config(**settings))
+    assert finding.found == found and (finding.allowed or "").startswith(allowed)
+    assert (finding.fix or "").endswith(".") and finding.code == "invalid-value"
+
+
+@given(st.text())
+def test_a_user_that_is_taken_can_be_sent(user: str) -> None:
+    try:
+        TrinoConfig.model_validate(config(user=user))
+    except ValidationError:
+        return
+    prepared = requests.Request("GET", "http://trino.example", headers={"X-Trino-User": user}).prepare()
+    assert prepared.headers["X-Trino-User"].encode("latin-1").decode("latin-1") == user
+    assert ":" not in user
+
+
+def test_jinja_in_the_path_of_duckdb_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.yaml"
+    plugins = {"compute": {"type": "duckdb", "config": {"path": "{product_slug}/{{ x }}.duckdb"}}}
+    path.write_text(yaml.safe_dump({**HEAD, "plugins": plugins}))
+    (finding,) = parse_manifest(read_document(path, root=tmp_path)).findings
+    assert finding.field == "plugins.compute.config.path"
+    assert finding.message == "path holds {{, which dbt renders as Jinja"
 
 
 def test_a_literal_password_is_reported_and_never_repeated(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from floe_dagster.schemas.base import Section
-from floe_dagster.schemas.compute.engine import FLOE_HOME_REFERENCE, Engine
+from floe_dagster.schemas.compute.engine import FLOE_HOME_REFERENCE, Engine, ProfileText
 
 DEFAULT_THREADS = 4
 
@@ -17,7 +17,7 @@ DEFAULT_THREADS = 4
 class DuckDBConfig(Section):
     """DuckDB, in the process of the run."""
 
-    path: str = Field(
+    path: ProfileText = Field(
         "{product_slug}.duckdb",
         description="DuckDB file, relative to FLOE_HOME/duckdb; {product_slug} is replaced.",
     )

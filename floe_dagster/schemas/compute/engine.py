@@ -5,15 +5,40 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any
+from typing import Annotated, Any
 
-from floe_dagster.schemas.base import Section
+from pydantic import AfterValidator
+
+from floe_dagster.schemas.base import NotAllowedError, Section
 
 FLOE_HOME_REFERENCE = "{{ env_var('FLOE_HOME') }}"
 """Stands in a profile for the writable folder of the machine where dbt runs."""
 
 STATEFUL = frozenset({"incremental", "snapshot"})
 """Materializations whose next content depends on their last one."""
+
+
+def check_profile_text(text: str) -> str:
+    """Return a setting that goes into dbt's profile as it is.
+
+    Args:
+        text: As the manifest has it.
+
+    Raises:
+        NotAllowedError: dbt would render it; this process would use it as it stands.
+    """
+    opening = next((mark for mark in ("{{", "{%", "{#") if mark in text), None)
+    if opening is not None:
+        raise NotAllowedError(
+            f"holds {opening}, which dbt renders as Jinja",
+            allowed="text without {{, {% and {#",
+            fix="Write the value itself; only secrets come from the environment, as {env: NAME}.",
+        )
+    return text
+
+
+ProfileText = Annotated[str, AfterValidator(check_profile_text)]
+"""Text that reaches dbt's profile, which dbt renders, and that this process uses as it stands."""
 
 
 @dataclass(frozen=True, slots=True)

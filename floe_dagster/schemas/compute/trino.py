@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -9,8 +10,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from floe_dagster.schemas.addresses import Url, is_loopback
-from floe_dagster.schemas.base import Section
-from floe_dagster.schemas.compute.engine import Engine, audit_schema
+from floe_dagster.schemas.base import NotAllowedError, Section
+from floe_dagster.schemas.compute.engine import Engine, ProfileText, audit_schema, check_profile_text
 from floe_dagster.schemas.compute.trino_project import project_overlay
 from floe_dagster.schemas.secrets import Secret
 
@@ -31,6 +32,37 @@ def _check_token_url(url: str) -> str:
     if address.scheme == "http" and not is_loopback(address.hostname):
         raise ValueError("is not encrypted: the client secret goes there; use https://")
     return url
+
+
+def _check_user(user: str) -> str:
+    if not user:
+        problem = "is empty"
+    elif ":" in user:
+        problem = "holds a colon: a name and its password are sent as name:password"
+    elif not user.isprintable() or user != user.strip() or any(ord(character) > 255 for character in user):
+        problem = "cannot be sent to Trino: it goes into a header of HTTP"
+    else:
+        return user
+    raise NotAllowedError(
+        problem,
+        allowed="printable Latin-1 without a colon, and without a space at either end",
+        fix="Write the name that Trino knows, or leave user out.",
+    )
+
+
+def _check_certificate_file(path: str) -> str:
+    if not os.path.isabs(path):
+        raise NotAllowedError(
+            "is no absolute path" if path else "is empty",
+            allowed="an absolute path such as /etc/trino/ca.pem",
+            fix="Write the path from / on: dbt runs in another folder. Leave it out for the system's authorities.",
+        )
+    return path
+
+
+_User = Annotated[ProfileText, AfterValidator(_check_user), Field(json_schema_extra={"pattern": "^[^:]+$"})]
+_CertificateFile = Annotated[ProfileText, AfterValidator(_check_certificate_file)]
+_PropertyName = Annotated[str, Field(pattern=r"^[^\s=,]+$"), AfterValidator(check_profile_text)]
 
 
 class TrinoOAuth2Config(Section):
@@ -55,9 +87,9 @@ class TrinoConfig(Section):
     catalog: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$")] = Field(
         description="Trino catalog that stands for plugins.catalog."
     )
-    user: Annotated[str, Field(min_length=1)] | None = Field(
+    user: _User | None = Field(
         None,
-        description="User name; no secret. When absent the token's own with oauth2, else floe.",
+        description="User name, in Latin-1 without a colon; no secret. When absent the token's own with oauth2, else floe.",
     )
     password: Secret | None = Field(
         None, description="Password, by reference; needs user and http_scheme: https."
@@ -65,11 +97,11 @@ class TrinoConfig(Section):
     oauth2: TrinoOAuth2Config | None = Field(
         None, description="OAuth2 client credentials in place of a password; needs http_scheme: https."
     )
-    certificate_file: str | None = Field(
+    certificate_file: _CertificateFile | None = Field(
         None,
-        description="PEM file with the authorities to trust, where dbt runs; the system's own when absent.",
+        description="Absolute path of a PEM file with the authorities to trust, where dbt runs; the system's own when absent.",
     )
-    session_properties: dict[Annotated[str, Field(pattern=r"^[^\s=,]+$")], str] | None = Field(
+    session_properties: dict[_PropertyName, ProfileText] | None = Field(
         None, description="Trino session properties, those of a catalog with its name before them."
     )
     retries: Annotated[int, Field(ge=1, le=20)] = Field(
