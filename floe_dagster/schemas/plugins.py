@@ -166,9 +166,14 @@ class ManifestPlugins(Section):
     ) -> list[Compute] | None:
         default = info.data.get("compute")
         seen = [default.type] if default is not None else []
-        for engine in value or ():
+        for position, engine in enumerate(value or ()):
             if engine.type in seen:
-                raise ValueError(f"names {engine.type} again: each engine has one config, here or in compute")
+                raise NotAllowedError(
+                    f"names {engine.type} again",
+                    allowed="each engine once, in compute or in additional_compute",
+                    fix="Remove one of the two: an engine has one config.",
+                    at=(position, "type"),
+                )
             seen.append(engine.type)
         return value
 

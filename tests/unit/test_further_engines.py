@@ -38,13 +38,13 @@ def findings(tmp_path: Path, plugins: str) -> list[Finding]:
         ("  additional_compute: [{type: trino, config: {host: h, catalog: c}}]\n", None, ""),
         (
             "  compute: {type: duckdb}\n  additional_compute: [{type: duckdb}]\n",
-            "additional_compute",
-            "additional_compute names duckdb again",
+            "additional_compute[0].type",
+            "type names duckdb again",
         ),
         (
             "  additional_compute:\n  - {type: duckdb}\n  - {type: duckdb}\n",
-            "additional_compute",
-            "additional_compute names duckdb again",
+            "additional_compute[1].type",
+            "type names duckdb again",
         ),
         ("  additional_compute: [{type: spark}]\n", "additional_compute[0].type", "type has a value"),
         ("  additional_compute: [{type: trino}]\n", "additional_compute[0].config", "config is missing"),
@@ -61,6 +61,13 @@ def test_each_engine_is_listed_once_with_its_config(
     found = findings(tmp_path, plugins)
     assert [finding.field for finding in found] == ([f"plugins.{field}"] if field else [])
     assert all(finding.message.startswith(said) for finding in found)
+
+
+def test_an_engine_that_is_listed_again_is_shown_where_it_stands_the_second_time(tmp_path: Path) -> None:
+    (finding,) = findings(tmp_path, "  additional_compute:\n  - {type: duckdb}\n  - {type: duckdb}\n")
+    assert (finding.line, finding.column, finding.found) == (7, 12, "'duckdb'")
+    assert finding.allowed == "each engine once, in compute or in additional_compute"
+    assert finding.fix == "Remove one of the two: an engine has one config."
 
 
 def test_a_literal_password_of_a_further_engine_is_never_repeated(tmp_path: Path) -> None:

@@ -30,7 +30,11 @@ _HOST = r"^([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])$"
 def _check_token_url(url: str) -> str:
     address = urlsplit(url)
     if address.scheme == "http" and not is_loopback(address.hostname):
-        raise ValueError("is not encrypted: the client secret goes there; use https://")
+        raise NotAllowedError(
+            "is not encrypted: the client secret goes there",
+            allowed="https://, and http:// to this machine",
+            fix="Use https://, and the port that speaks it.",
+        )
     return url
 
 
@@ -118,21 +122,29 @@ class TrinoConfig(Section):
     @classmethod
     def _is_encrypted(cls, value: Any, info: ValidationInfo) -> Any:
         if value is not None and info.data.get("http_scheme") == "http":
-            raise ValueError("needs http_scheme: https, and the port that speaks it")
+            raise NotAllowedError(
+                "needs http_scheme: https",
+                allowed=f"{info.field_name} beside http_scheme: https",
+                fix=f"Set http_scheme: https and the port that speaks it, or remove {info.field_name}.",
+            )
         return value
 
     @field_validator("password")
     @classmethod
     def _names_a_user(cls, value: Any, info: ValidationInfo) -> Any:
         if value is not None and "user" in info.data and info.data["user"] is None:
-            raise ValueError("needs a user whose password it is: add `user:`")
+            raise NotAllowedError(
+                "needs a user whose password it is", allowed="password beside user", fix="Add `user:`."
+            )
         return value
 
     @field_validator("oauth2")
     @classmethod
     def _is_the_only_one(cls, value: Any, info: ValidationInfo) -> Any:
         if value is not None and info.data.get("password") is not None:
-            raise ValueError("cannot stand beside password: remove one of the two")
+            raise NotAllowedError(
+                "cannot stand beside password", allowed="one of the two", fix="Remove one of the two."
+            )
         return value
 
 
