@@ -69,7 +69,7 @@ def build_asset_index(
                 "group": tier_of(node, tiers) or ("seeds" if node["resource_type"] == "seed" else "default"),
                 "description": node.get("description") or "",
                 "tags": sorted(tags),
-                "owners": _owners(node, artifact, spec),
+                "owners": asset_owners(str(meta_of(node).get("owner") or spec.metadata.owner)),
                 "file": node["original_file_path"],
                 "checksum": str((node.get("checksum") or {}).get("checksum") or "")[:12],
                 "described": places.of(node),
@@ -158,11 +158,20 @@ def upstream_assets(
     return found
 
 
-def _owners(node: Mapping[str, Any], artifact: CompiledArtifacts, spec: ProductSpec) -> list[str]:
-    owner = str(meta_of(node).get("owner") or spec.metadata.owner)
-    if re.fullmatch(r"[^@\s]+@[^@\s]+\.[^@\s]+", owner) or owner.startswith("team:"):
+def asset_owners(owner: str) -> list[str]:
+    """Return an owner as Dagster takes one: an e-mail address, or a team; none where nobody is named.
+
+    Args:
+        owner: As people write it.
+    """
+    owner = owner.strip()
+    if re.fullmatch(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}", owner):
         return [owner]
-    return ["team:" + re.sub(r"[^A-Za-z0-9_-]+", "-", owner).strip("-")]
+    team = owner.removeprefix("team:")
+    if owner.startswith("team:") and team:
+        return [owner]
+    name = re.sub(r"[^\w-]+", "-", team).strip("-") or team
+    return [f"team:{name}"] if name else []
 
 
 def _schedule(spec: ProductSpec, manifest: PlatformManifest) -> dict[str, Any] | None:
