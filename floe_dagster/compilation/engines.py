@@ -129,6 +129,21 @@ def check_built(
     if not ENGINES[engine].writes_catalog:
         return []
     findings = []
+    if "__" in slug:
+        findings.append(
+            Finding(
+                code="audit-schema-name",
+                severity="error",
+                message=f"the product's name has two hyphens in a row: {engine} would build it in {audit_schema(slug)!r}, which is "
+                "the custom schema of another product",
+                file=f"{path_prefix}/floe.yaml",
+                line=1,
+                field="metadata.name",
+                found=slug.replace("_", "-"),
+                allowed="a name with single hyphens",
+                fix=f"Name the product {slug.replace('__', '_').replace('_', '-')}, or run it on duckdb.",
+            )
+        )
     for node in nodes:
         is_built = node["resource_type"] in ("model", "seed", "snapshot")
         if is_built and node["config"].get("materialized") != "ephemeral":

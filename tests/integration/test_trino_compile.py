@@ -178,3 +178,10 @@ def test_a_custom_schema_is_the_product_s_own(shop: Path, home: FloeHome) -> Non
     assert [(finding.code, finding.found) for finding in found] == [
         ("outside-audit-schema", "floe_audit_shop_Marts")
     ]
+    (shop / "macros" / "names.sql").unlink()
+    spec = shop / "floe.yaml"
+    spec.write_text(spec.read_text().replace("name: shop,", "name: shop--marts,"))
+    project = shop / "dbt_project.yml"
+    project.write_text(project.read_text().replace(": shop\n", ": shop__marts\n"))
+    found = [finding for finding in compile_product(shop, home=home).findings if finding.severity == "error"]
+    assert [(finding.code, finding.found) for finding in found] == [("audit-schema-name", "shop--marts")]

@@ -328,3 +328,11 @@ def test_engines_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     assert finding.message == "this environment has no dbt-of-nobody, which products on 'trino' need"
     assert (finding.line, finding.allowed) == (7, "duckdb")
     assert finding.fix == "Install floe-dagster[trino]."
+
+
+@pytest.mark.parametrize(("scheme", "port"), [("http", 8080), ("https", 8443)])
+def test_the_port_is_that_of_the_scheme(scheme: str, port: int) -> None:
+    config = TrinoConfig(host="trino.example.com", http_scheme=scheme, catalog="lake")
+    assert config.port == port
+    assert ENGINES["trino"].dbt_output("shop", config.model_dump(exclude_none=True))["port"] == port
+    assert TrinoConfig(host="trino.example.com", http_scheme=scheme, port=1, catalog="lake").port == 1

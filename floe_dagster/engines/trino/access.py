@@ -16,7 +16,7 @@ from floe_dagster.credentials import MissingCredentialError, resolve
 from floe_dagster.engines.errors import EngineError
 from floe_dagster.schemas.addresses import is_loopback
 from floe_dagster.schemas.compute.trino import (
-    DEFAULT_PORT,
+    DEFAULT_PORTS,
     DEFAULT_RETRIES,
     DEFAULT_USER,
     PASSWORD_VARIABLE,
@@ -230,7 +230,7 @@ class TrinoAccess:
 
     @property
     def _port(self) -> int:
-        return int(self._config.get("port") or DEFAULT_PORT)
+        return int(self._config.get("port") or DEFAULT_PORTS[self._config.get("http_scheme") or "http"])
 
     @property
     def _attempts(self) -> int:

@@ -108,7 +108,8 @@ def audit_schema(slug: str) -> str:
 def is_audit_schema(schema: str, slug: str) -> bool:
     """Whether a schema is the product's own place to build in: that, or the one of a custom schema of dbt.
 
-    A slug has no two underscores in a row, so the custom schemas of one product are never another product's.
+    Slugs that are built here have no two underscores in a row (`check_built`), so the custom schemas of one product are
+    never another product's.
 
     Args:
         schema: As dbt has made it.

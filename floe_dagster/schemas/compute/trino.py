@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from floe_dagster.schemas.addresses import Url, is_loopback
 from floe_dagster.schemas.base import NotAllowedError, Section
@@ -15,7 +15,8 @@ from floe_dagster.schemas.compute.engine import Engine, ProfileText, audit_schem
 from floe_dagster.schemas.compute.trino_project import project_overlay
 from floe_dagster.schemas.secrets import Secret
 
-DEFAULT_PORT = 8080
+DEFAULT_PORTS = {"http": 8080, "https": 8443}
+"""By scheme, as Trino's own documentation has them."""
 DEFAULT_RETRIES = 3
 DEFAULT_THREADS = 4
 DEFAULT_USER = "floe"
@@ -86,7 +87,9 @@ class TrinoConfig(Section):
     host: Annotated[str, Field(pattern=_HOST)] = Field(
         description="Host name or address of the coordinator, without scheme and port."
     )
-    port: Annotated[int, Field(ge=1, le=65535)] = Field(DEFAULT_PORT, description="Port of the coordinator.")
+    port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
+        None, description="Port of the coordinator; when absent 8443 with https, else 8080."
+    )
     http_scheme: Literal["http", "https"] = Field("http", description="http or https.")
     catalog: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$")] = Field(
         description="Trino catalog that stands for plugins.catalog."
@@ -117,6 +120,12 @@ class TrinoConfig(Section):
         None,
         description="Where people reach Trino's pages, for links; the coordinator's address when absent.",
     )
+
+    @model_validator(mode="after")
+    def _has_a_port(self) -> Self:
+        if self.port is None:
+            self.port = DEFAULT_PORTS[self.http_scheme]
+        return self
 
     @field_validator("password", "oauth2", "certificate_file")
     @classmethod
@@ -159,7 +168,7 @@ def _dbt_output(slug: str, config: Mapping[str, Any]) -> dict[str, Any]:
         "type": "trino",
         "method": "none",
         "host": config["host"],
-        "port": config.get("port") or DEFAULT_PORT,
+        "port": config.get("port") or DEFAULT_PORTS[config.get("http_scheme") or "http"],
         "database": config["catalog"],
         "schema": audit_schema(slug),
         "threads": config.get("threads") or DEFAULT_THREADS,
