@@ -15,6 +15,7 @@ from typing import Any
 
 import dagster as dg
 from dagster._core.errors import DagsterExecutionInterruptedError, DagsterExecutionStepExecutionError
+from dagster._core.execution.plan.utils import RetryRequestedFromPolicy
 
 from floe_dagster.definitions.observing.process import Observed
 from floe_dagster.definitions.observing.run_sensors import close_run
@@ -25,6 +26,8 @@ INTERRUPTED = "floe/interrupted"
 COMMAND_TAG = "floe/command"
 """Run tag: on which machine, and for which FLOE_HOME, a command executes the run in its own process."""
 _OPEN = (dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED)
+_WRAPPERS = (DagsterExecutionStepExecutionError.__name__, RetryRequestedFromPolicy.__name__)
+"""They say which op it was, and how often it was tried."""
 _log = logging.getLogger("floe_dagster")
 
 
@@ -64,18 +67,21 @@ def failure_reason(event: dg.DagsterEvent) -> str | None:
     if event.event_type not in (dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE):
         return None
     data = event.event_specific_data
+    if getattr(data, "first_step_failure_event", None) is not None:
+        # The step has said it.
+        return None
     said = getattr(data, "user_failure_data", None)
     if said is not None and said.description:
         return str(said.description)
-    error = getattr(data, "error", None)
-    if error is not None and error.cls_name == DagsterExecutionStepExecutionError.__name__ and error.cause:
-        # It says which op it was, and nothing else.
-        error = error.cause
-    messages = []
+    return "\ncaused by ".join(_messages(getattr(data, "error", None))) or None
+
+
+def _messages(error: Any) -> Iterator[str]:
+    """Yield what an error and its causes say, without Dagster's own around them."""
     while error is not None:
-        messages.append(error.message.strip())
+        if error.cls_name not in _WRAPPERS or error.cause is None:
+            yield error.message.strip()
         error = error.cause
-    return "\ncaused by ".join(messages) or None
 
 
 def failure_reasons(outcome: dg.ExecuteInProcessResult) -> list[str]:
