@@ -18,6 +18,9 @@ PR_SET_PDEATHSIG = 1
 def main() -> None:
     """Bind this process to its parent, then become the program."""
     parent, command = int(sys.argv[1]), sys.argv[2:]
+    # A shell without job control starts what it has in the background with interrupts ignored, and so would the program be:
+    # it could only be killed.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.setpgid(0, 0)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

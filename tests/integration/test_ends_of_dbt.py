@@ -223,6 +223,21 @@ def test_the_end_of_a_process_is_the_end_of_all_that_it_started(
     end(process)
 
 
+def test_what_was_started_in_the_background_of_a_script_can_be_interrupted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dbt_process, "INTERRUPT_SECONDS", 60)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process = subprocess.Popen(ending_with_parent([sys.executable, "-c", POLITE]), stdout=subprocess.PIPE)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert process.stdout is not None
+    process.stdout.readline()
+    end(process)
+    assert process.returncode == 7
+
+
 LEAVING = """
 import subprocess, sys
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
