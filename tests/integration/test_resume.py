@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import threading
 import time
@@ -17,6 +16,7 @@ from floe_dagster.definitions.factory import build_product_definitions
 from floe_dagster.definitions.resume import CARRIED_OVER
 from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.catalogs import open_catalog
+from tests.jobs import reconstructable_shop_job
 
 SCHEMA = """\
 models:
@@ -25,17 +25,6 @@ models:
   - name: other
     columns: [{name: seven, data_tests: [not_null]}]
 """
-
-
-def shop_job() -> Any:
-    """The job, as another process gets it."""
-    product = Path(os.environ["FLOE_TEST_SHOP"])
-    home = FloeHome(product.parent / "home")
-    result = compile_product(product, home=home)
-    assert result.bundle is not None
-    return build_product_definitions(result.bundle, product_dir=product, home=home).resolve_job_def(
-        "shop_run"
-    )
 
 
 @pytest.fixture
@@ -101,19 +90,16 @@ def test_a_run_resumed_from_failure_leaves_published_models_alone(
     shop: Path,
     home: FloeHome,
     instance: dg.DagsterInstance,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     place = block(home, "other")
-    monkeypatch.setenv("FLOE_TEST_SHOP", str(shop))
+    resumable = reconstructable_shop_job(shop, home)
     config = {"execution": {"config": {"in_process": {}}}}
-    with dg.execute_job(dg.reconstructable(shop_job), instance=instance, run_config=config) as first:
+    with dg.execute_job(resumable, instance=instance, run_config=config) as first:
         assert not first.success
         assert materialized(first) == {"orders", "daily", "history"}
     place.unlink()
     options = dg.ReexecutionOptions.from_failure(first.run_id, instance)
-    resumed = dg.execute_job(
-        dg.reconstructable(shop_job), instance=instance, run_config=config, reexecution_options=options
-    )
+    resumed = dg.execute_job(resumable, instance=instance, run_config=config, reexecution_options=options)
     assert resumed.success
     assert materialized(resumed) == {"other"}
     checks = {e.check_name: e for e in resumed.get_asset_check_evaluations()}

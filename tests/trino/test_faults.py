@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
 
-from floe_dagster.compilation.stages import compile_product
 from floe_dagster.definitions.dbt_build import DbtBuild
-from floe_dagster.definitions.factory import build_product_definitions
-from floe_dagster.home import FloeHome
+from tests.jobs import reconstructable_shop_job
 from tests.processes import wait_for
 from tests.trino.shops import ORDERS, Shop, metadata, said
 
@@ -118,24 +114,11 @@ def test_a_worker_that_is_killed_costs_an_attempt_and_no_row(
     assert float(sum(row["quantity"] for row in rows)) == pytest.approx(float(wanted[2]))
 
 
-def shop_job() -> Any:
-    """The job, as another process gets it."""
-    product = Path(os.environ["FLOE_TEST_SHOP"])
-    home = FloeHome(product.parent / "home")
-    result = compile_product(product, home=home)
-    assert result.bundle is not None
-    return build_product_definitions(result.bundle, product_dir=product, home=home).resolve_job_def(
-        "shop_run"
-    )
-
-
 def test_a_coordinator_that_restarts_ends_the_run_and_a_retry_does_what_is_missing(
     cluster: Any,
     make_shop: Callable[..., Shop],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     shop = make_shop(cluster)
-    monkeypatch.setenv("FLOE_TEST_SHOP", str(shop.product))
     cluster.query("create schema if not exists floe.facts")
     cluster.query("create table floe.facts.work as select 10000 as times")
     # The last of all models; what it has to do is said by a row.
@@ -148,7 +131,7 @@ def test_a_coordinator_that_restarts_ends_the_run_and_a_retry_does_what_is_missi
         "where a.l_orderkey + b.l_orderkey + i > 0\n",
     )
     in_process = {"execution": {"config": {"in_process": {}}}}
-    job = dg.reconstructable(shop_job)
+    job = reconstructable_shop_job(shop.product, shop.home)
     first = in_background(lambda: dg.execute_job(job, shop.instance, run_config=in_process))
     wait_for("the last model", lambda: running(cluster, "b.l_orderkey + i > 0"), 240)
     cluster.stop_node("coordinator", signal.SIGKILL)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,7 @@ import dagster as dg
 import pytest
 import yaml
 
-from floe_dagster.compilation.stages import compile_product
-from floe_dagster.definitions.factory import build_product_definitions
-from floe_dagster.home import FloeHome
+from tests.jobs import reconstructable_shop_job
 from tests.trino.shops import Shop, metadata, said
 
 TRANSFORMS = """\
@@ -228,22 +225,10 @@ def test_the_other_way_round(on_both: Shop, tmp_path: Path) -> None:
     assert on_both.clones() == []
 
 
-def shop_job() -> Any:
-    """The job, as another process gets it."""
-    product = Path(os.environ["FLOE_TEST_SHOP"])
-    home = FloeHome(product.parent / "home")
-    result = compile_product(product, home=home)
-    assert result.bundle is not None, result.findings
-    return build_product_definitions(result.bundle, product_dir=product, home=home).resolve_job_def(
-        "shop_run"
-    )
-
-
 def test_a_run_that_goes_on_builds_what_is_missing(on_both: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FLOE_TEST_SHOP", str(on_both.product))
     monkeypatch.setenv("FLOE_TEST_ONE", "one")
     config = {"execution": {"config": {"in_process": {}}}}
-    job = dg.reconstructable(shop_job)
+    job = reconstructable_shop_job(on_both.product, on_both.home)
     with dg.execute_job(job, instance=on_both.instance, run_config=config) as first:
         assert not first.success
     before = snapshots(on_both)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -13,9 +12,6 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from floe_dagster.compilation.stages import compile_product
-from floe_dagster.definitions.factory import build_product_definitions
-from floe_dagster.home import FloeHome
 from tests.integration.observing.observed import (
     Project,
     lineage_to,
@@ -25,6 +21,7 @@ from tests.integration.observing.observed import (
     tracing,
     tree_of,
 )
+from tests.jobs import reconstructable_shop_job
 from tests.receivers import LineageReceiver, OtlpReceiver
 
 IN_PROCESS: dict[str, Any] = {"execution": {"config": {"in_process": {}}}}
@@ -58,17 +55,6 @@ class Seen:
 def seen(tmp_path: Path) -> Iterator[Seen]:
     with OtlpReceiver() as otlp, LineageReceiver() as lineage, project(tmp_path) as made:
         yield Seen(made, make_product(tmp_path, tracing(otlp), lineage_to(lineage)), otlp, lineage)
-
-
-def shop_job() -> Any:
-    """The job, as another process gets it."""
-    product = Path(os.environ["FLOE_TEST_SHOP"])
-    home = FloeHome(product.parent / ".floe")
-    result = compile_product(product, home=home)
-    assert result.bundle is not None
-    return build_product_definitions(result.bundle, product_dir=product, home=home).resolve_job_def(
-        "shop_run"
-    )
 
 
 def test_a_second_attempt_has_a_span_of_its_own_and_the_same_lineage_runs(seen: Seen) -> None:
@@ -109,18 +95,16 @@ def test_a_second_attempt_has_a_span_of_its_own_and_the_same_lineage_runs(seen: 
 
 
 def test_a_re_execution_goes_on_in_the_trace_of_the_run_that_failed(
-    seen: Seen, monkeypatch: pytest.MonkeyPatch
+    seen: Seen,
 ) -> None:
     place = seen.block()
-    monkeypatch.setenv("FLOE_TEST_SHOP", str(seen.product))
+    job = reconstructable_shop_job(seen.product, seen.project.home)
     instance = seen.project.instance
-    with dg.execute_job(dg.reconstructable(shop_job), instance=instance, run_config=IN_PROCESS) as first:
+    with dg.execute_job(job, instance=instance, run_config=IN_PROCESS) as first:
         assert not first.success
     place.unlink()
     options = dg.ReexecutionOptions.from_failure(first.run_id, instance)
-    with dg.execute_job(
-        dg.reconstructable(shop_job), instance=instance, run_config=IN_PROCESS, reexecution_options=options
-    ) as second:
+    with dg.execute_job(job, instance=instance, run_config=IN_PROCESS, reexecution_options=options) as second:
         assert second.success
     tree = tree_of(seen.otlp, second.run_id)
     assert tree.root.attributes["floe.dagster.run_id"] == first.run_id
