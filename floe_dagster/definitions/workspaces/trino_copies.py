@@ -77,8 +77,6 @@ class Copies:
             raise failure
 
     def _try(self, request: PublicationRequest, away: EngineError | None) -> PublicationError | None:
-        from trino.exceptions import TrinoQueryError
-
         full_name = f"{request.namespace}.{request.table}"
         try:
             if away is not None:
@@ -86,11 +84,11 @@ class Copies:
             self._copy(request, full_name)
         except PublicationError as error:
             return error
-        except EngineError as error:
-            return PublicationError(f"{full_name}: {error}", transient=error.transient)
-        except TrinoQueryError as error:
-            said = self._workspace.explain(str(error))
-            return PublicationError(f"{full_name}: {said}", transient=self._workspace.is_transient(said))
+        except Exception as error:
+            # Trino's word on a whole run is its word on one table, too.
+            if (failure := self._workspace.failure(error)) is None:
+                raise
+            return PublicationError(f"{full_name}: {failure.description}", transient=failure.allow_retries)
         return None
 
     def _copy(self, request: PublicationRequest, full_name: str) -> None:

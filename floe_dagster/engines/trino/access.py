@@ -16,11 +16,11 @@ from floe_dagster.credentials import MissingCredentialError, resolve
 from floe_dagster.engines.errors import EngineError
 from floe_dagster.schemas.addresses import is_loopback
 from floe_dagster.schemas.compute.trino import (
-    DEFAULT_PORTS,
     DEFAULT_RETRIES,
     DEFAULT_USER,
     PASSWORD_VARIABLE,
     TOKEN_VARIABLE,
+    port_of,
 )
 
 if TYPE_CHECKING:
@@ -230,7 +230,7 @@ class TrinoAccess:
 
     @property
     def _port(self) -> int:
-        return int(self._config.get("port") or DEFAULT_PORTS[self._config.get("http_scheme") or "http"])
+        return port_of(self._config)
 
     @property
     def _attempts(self) -> int:

@@ -70,6 +70,15 @@ _CertificateFile = Annotated[ProfileText, AfterValidator(_check_certificate_file
 _PropertyName = Annotated[str, Field(pattern=r"^[^\s=,]+$"), AfterValidator(check_profile_text)]
 
 
+def port_of(config: Mapping[str, Any]) -> int:
+    """Return the port of the coordinator: the one that is named, or that of the scheme.
+
+    Args:
+        config: Settings of the engine.
+    """
+    return int(config.get("port") or DEFAULT_PORTS[config.get("http_scheme") or "http"])
+
+
 class TrinoOAuth2Config(Section):
     """OAuth2 client credentials: Trino is shown a token, which is fetched before dbt starts."""
 
@@ -123,8 +132,7 @@ class TrinoConfig(Section):
 
     @model_validator(mode="after")
     def _has_a_port(self) -> Self:
-        if self.port is None:
-            self.port = DEFAULT_PORTS[self.http_scheme]
+        self.port = port_of({"port": self.port, "http_scheme": self.http_scheme})
         return self
 
     @field_validator("password", "oauth2", "certificate_file")
@@ -168,7 +176,7 @@ def _dbt_output(slug: str, config: Mapping[str, Any]) -> dict[str, Any]:
         "type": "trino",
         "method": "none",
         "host": config["host"],
-        "port": config.get("port") or DEFAULT_PORTS[config.get("http_scheme") or "http"],
+        "port": port_of(config),
         "database": config["catalog"],
         "schema": audit_schema(slug),
         "threads": config.get("threads") or DEFAULT_THREADS,
