@@ -88,7 +88,7 @@ class DagsterDev:
         data: dict[str, Any] = answer["data"]
         return data
 
-    def until(self, what: str, look: Callable[[], Found | None], seconds: float = 90) -> Found:
+    def until(self, what: str, look: Callable[[], Found | None], seconds: float = 300) -> Found:
         """Look until there is something, and return it.
 
         Args:

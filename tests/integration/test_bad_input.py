@@ -20,7 +20,7 @@ FLOE = str(Path(sys.executable).with_name("floe-dagster"))
 def validate(shop: Path, *arguments: str) -> tuple[int, str]:
     """Run the command in a process of its own: one that hangs must not take the tests along."""
     command = [FLOE, "validate", "--documents", str(shop), *arguments]
-    done = subprocess.run(command, cwd=shop.parent, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(command, cwd=shop.parent, capture_output=True, text=True, timeout=120)
     output = done.stderr + done.stdout
     assert "Traceback" not in output
     return done.returncode, output

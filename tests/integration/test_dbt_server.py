@@ -101,7 +101,7 @@ def test_what_is_killed_is_told_and_another_thread_does_not_wait(
     os.kill(server._process.pid if victim == "server" else command, signal.SIGKILL)
     thread.join(30)
     assert outcome == [-signal.SIGKILL] if victim == "command" else isinstance(outcome[0], OSError)
-    wait_for("the end of the command", lambda: not runs(command), 10)
+    wait_for("the end of the command", lambda: not runs(command), 60)
 
 
 OWNER = """
@@ -125,4 +125,4 @@ def test_the_server_ends_with_the_process_that_asked(tmp_path: Path, how: str) -
         if how == "stays":
             assert runs(pid)
             owner.kill()
-    wait_for("the end of the server", lambda: not runs(pid), 10)
+    wait_for("the end of the server", lambda: not runs(pid), 60)

@@ -75,7 +75,7 @@ def stuck_run(shop: Path) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
                 "fifo" in str(path) or "shop.duckdb" in str(path) for path in open_files(found[0])
             )
 
-        wait_for("dbt to open the DuckDB file", reads, 90)
+        wait_for("dbt to open the DuckDB file", reads, 300)
         yield run, found[0]
     finally:
         if run.poll() is None:
@@ -102,7 +102,7 @@ def test_a_run_that_ends_early_leaves_no_dbt_and_the_next_one_runs(
     run.send_signal(number)
     # A person who interrupts it does not want another attempt.
     assert run.wait(60) == (-number if number == signal.SIGKILL else 130)
-    wait_for("the end of dbt", lambda: not runs(dbt), 5)
+    wait_for("the end of dbt", lambda: not runs(dbt), 60)
     (shop / "models" / "daily.sql").write_text("select count(*) as n from {{ ref('orders') }}\n")
     again = floe_run(shop)
     assert again.wait(120) == 0, (shop.parent / "output").read_text()
@@ -119,7 +119,7 @@ def test_a_command_that_is_killed_holds_up_nobody_and_its_run_comes_to_an_end(
     run, dbt = stuck_in_project
     run.kill()
     run.wait(60)
-    wait_for("the end of dbt", lambda: not runs(dbt), 5)
+    wait_for("the end of dbt", lambda: not runs(dbt), 60)
     (shop / "models" / "daily.sql").write_text("select count(*) as n from {{ ref('orders') }}\n")
     home = FloeHome(shop.parent / "home")
     monkeypatch.setenv("DAGSTER_HOME", str(home.path / "dagster"))
@@ -152,13 +152,13 @@ def test_two_commands_for_one_product_take_turns(
     first, dbt = stuck_in_project
     second = floe_run(shop)
     output = shop.parent / "output"
-    wait_for("the second to wait", lambda: "waiting for another floe-dagster run" in output.read_text(), 90)
+    wait_for("the second to wait", lambda: "waiting for another floe-dagster run" in output.read_text(), 300)
     assert first.poll() is None and runs(dbt)
     assert "was killed" not in output.read_text()
     first.kill()
     first.wait(60)
     try:
-        wait_for("the second to find the first one's run", lambda: "was killed" in output.read_text(), 60)
+        wait_for("the second to find the first one's run", lambda: "was killed" in output.read_text(), 300)
     finally:
         os.killpg(second.pid, signal.SIGKILL)
         second.wait(30)
@@ -178,11 +178,11 @@ def test_a_process_is_ended_with_the_one_that_started_it() -> None:
     parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE)
     assert parent.stdout is not None
     child = int(parent.stdout.readline())
-    wait_for("the program", lambda: os.getpgid(child) == child, 10)
+    wait_for("the program", lambda: os.getpgid(child) == child, 60)
     assert runs(child)
     parent.kill()
     parent.wait(10)
-    wait_for("the end of the child", lambda: not runs(child), 5)
+    wait_for("the end of the child", lambda: not runs(child), 60)
 
 
 STUBBORN = """
@@ -218,7 +218,7 @@ def test_the_end_of_a_process_is_the_end_of_all_that_it_started(
     below = int(process.stdout.readline())
     end(process)
     assert process.returncode == status
-    wait_for("the end of what it started", lambda: not runs(below), 5)
+    wait_for("the end of what it started", lambda: not runs(below), 60)
     # A second time there is nothing to end.
     end(process)
 
@@ -253,7 +253,7 @@ def test_what_a_process_leaves_does_not_hold_up_who_reads_its_output(monkeypatch
         assert process.stdout is not None
         below = int(process.stdout.read())
     assert process.returncode == 0 and time.monotonic() - begun < 20
-    wait_for("the end of what it started", lambda: not runs(below), 5)
+    wait_for("the end of what it started", lambda: not runs(below), 60)
 
 
 HOLDER = """

@@ -84,7 +84,7 @@ def test_a_killed_worker_gives_its_slot_back(many: ManyProducts, finished: list[
     for pid in _workers_of(dbt):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    wait_for("the end of dbt", lambda: not runs(dbt), 10)
+    wait_for("the end of dbt", lambda: not runs(dbt), 60)
     ends = {run.id: run for run in many.ends([first, second], 300)}
     assert (ends[first].status, ends[second].status) == ("FAILURE", "SUCCESS")
     noticed, launched = ends[first].held[1], ends[second].held[0]

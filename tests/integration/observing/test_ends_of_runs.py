@@ -134,7 +134,7 @@ def killed(developed: Developed) -> str:
         if pid != dbt:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-    wait_for("the end of dbt", lambda: not runs(dbt), 5)
+    wait_for("the end of dbt", lambda: not runs(dbt), 60)
     assert ended(developed.dev, run_id) == "FAILURE"
     developed.end_of(run_id, "FAIL")
     return run_id
