@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,8 @@ from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.catalogs import open_catalog
 from floe_dagster.iceberg.clones import make_clone
 from floe_dagster.iceberg.errors import CatalogError
+from floe_dagster.iceberg.leases import lease
+from tests.processes import wait_for
 from tests.services.conftest import Services
 from tests.trino.shops import AUDIT, Shop, said
 
@@ -25,6 +30,25 @@ def test_trino_never_drops_what_another_run_writes(on_trino: Shop, monkeypatch: 
     assert not outcome.success
     assert "floe_audit_shop.orders is written by another run of shop" in said(outcome)
     assert on_trino.catalog.load_table((AUDIT, "orders")).metadata.table_uuid == clone.metadata.table_uuid
+    assert len(on_trino.rows("orders")) == 6
+
+
+def test_runs_on_two_machines_wait_for_each_other(on_trino: Shop, tmp_path: Path) -> None:
+    with lease(on_trino.catalog, AUDIT, holder="run x on laptop", place="elsewhere", say=print):
+        output = tmp_path / "output.txt"
+        with output.open("w") as written:
+            command = [sys.executable, "-m", "floe_dagster.cli", "run", str(on_trino.product)]
+            process = subprocess.Popen(
+                command,
+                env={**os.environ, "FLOE_HOME": str(on_trino.home.path)},
+                stdout=written,
+                stderr=written,
+            )
+        waits = f"waiting for run x on laptop, which writes {AUDIT}"
+        wait_for("the run to wait", lambda: waits in output.read_text() or process.poll() is not None, 300)
+        assert process.poll() is None, output.read_text()
+        assert not on_trino.catalog.table_exists(("shop", "orders"))
+    assert process.wait(300) == 0, output.read_text()
     assert len(on_trino.rows("orders")) == 6
 
 

@@ -1,8 +1,9 @@
-"""One writer at a time, on this machine; between machines a pool of Dagster does it."""
+"""One writer at a time, on this machine; between machines a pool of Dagster does it, and `iceberg.leases`."""
 
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,3 +47,19 @@ def only_writer(path: Path, what: str, log: Any) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def identity(path: Path) -> str:
+    """Return what tells this folder from those of other machines; made at first.
+
+    Args:
+        path: Of the file that keeps it, which the holder of a lock alone reads and writes.
+    """
+    try:
+        if found := path.read_text(encoding="ascii").strip():
+            return found
+    except (FileNotFoundError, UnicodeDecodeError):
+        pass
+    made = uuid.uuid4().hex
+    path.write_text(made, encoding="ascii")
+    return made

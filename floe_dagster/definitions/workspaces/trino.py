@@ -6,6 +6,7 @@ A published table is cloned into it, dbt writes the clone, and what passes the a
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from floe_dagster.compilation.profiles import with_client_tag
 from floe_dagster.definitions.run_metadata import RelationColumns, RelationMetadata
 from floe_dagster.definitions.workspaces.base import PublicationRequest, is_foreign, place
 from floe_dagster.definitions.workspaces.deferral import write_state
-from floe_dagster.definitions.workspaces.locks import only_writer
+from floe_dagster.definitions.workspaces.locks import identity, only_writer
 from floe_dagster.definitions.workspaces.trino_copies import COPY, Copies, is_copied
 from floe_dagster.engines.errors import EngineError
 from floe_dagster.engines.trino.access import FIELD, TrinoAccess
@@ -27,9 +28,10 @@ from floe_dagster.engines.trino.warehouse import TrinoWarehouse
 from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.clones import CLONE_ID, drop_clone, drop_clones, is_clone, make_clone
 from floe_dagster.iceberg.errors import CatalogError
+from floe_dagster.iceberg.leases import lease
 from floe_dagster.iceberg.promotion import promote
 from floe_dagster.iceberg.publication import PublicationResult
-from floe_dagster.schemas.compute.engine import STATEFUL
+from floe_dagster.schemas.compute.engine import STATEFUL, audit_schema
 from floe_dagster.schemas.compute.trino import TRINO
 
 AT_ONCE = 4
@@ -91,6 +93,7 @@ class TrinoWorkspace:
         self.log = log
         self.config = config
         self.field = field
+        self.run_id = run_id
         self.tag = f"floe-run={run_id}"
         self.profiles: Mapping[str, Any] = with_client_tag(profiles, slug, self.tag)
         own = (asset for asset in assets.values() if not is_foreign(asset, TRINO.name))
@@ -103,20 +106,30 @@ class TrinoWorkspace:
         self.access = TrinoAccess(self.config, field=self.field)
         self.queries = TrinoQueries(self.access, self.tag)
         self.warehouse = TrinoWarehouse(self.access, self.config["catalog"], self.tag)
-        with only_writer(self.home.locks_dir / f"trino-{self.slug}.lock", f"{self.slug} on Trino", self.log):
+        own = audit_schema(self.slug)
+        lock = self.home.locks_dir / f"trino-{self.slug}.lock"
+        with only_writer(lock, f"{self.slug} on Trino", self.log):
             self.access.check()
-            for schema in self.schemas:
+            for schema in sorted({*self.schemas, own}):
                 if not catalog.namespace_exists(schema):
                     catalog.create_namespace_if_not_exists(schema)
-                if left := drop_clones(catalog, schema):
-                    self.log.info(f"left by a run that was killed, and taken away: {', '.join(left)}")
-            finished = False
-            try:
-                with self.queries.remembered():
-                    yield
-                finished = True
-            finally:
-                self._clean_up(catalog, finished=finished)
+            with lease(
+                catalog,
+                own,
+                holder=f"run {self.run_id} on {socket.gethostname()}",
+                place=identity(lock.with_suffix(".place")),
+                say=self.log.info,
+            ):
+                for schema in self.schemas:
+                    if left := drop_clones(catalog, schema):
+                        self.log.info(f"left by a run that was killed, and taken away: {', '.join(left)}")
+                finished = False
+                try:
+                    with self.queries.remembered():
+                        yield
+                    finished = True
+                finally:
+                    self._clean_up(catalog, finished=finished)
 
     def _clean_up(self, catalog: Any, *, finished: bool) -> None:
         """End what still runs and take the clones away; what fails here, the next run does."""
