@@ -185,13 +185,17 @@ def _summary(result: Any, outcome: Any, seconds: float) -> tuple[dict[str, Any],
 def _progress_logger(name: str) -> Any:
     import dagster as dg
 
-    from floe_dagster.definitions.command_runs import failure_reason
+    from floe_dagster.definitions.command_runs import failure_reason, retry_reason
 
     class Progress(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             meta = getattr(record, "dagster_meta", None) or {}
             event = meta.get("dagster_event")
+            if event is None and record.levelno < logging.INFO:
+                return
             if event is not None and record.levelno < logging.ERROR:
+                for text in (retry_reason(event) or "").splitlines():
+                    _progress(name, text.strip(), logging.WARNING)
                 return
             said = str(meta.get("orig_message") or record.getMessage())
             # Dagster's own message says that a step failed, its event why.
@@ -201,7 +205,8 @@ def _progress_logger(name: str) -> Any:
 
     @dg.logger
     def progress(_context: dg.InitLoggerContext) -> logging.Logger:
-        made = logging.Logger(f"floe-progress-{name}", level=logging.INFO)
+        # That a step is tried again is one of Dagster's events, all of which are for debugging.
+        made = logging.Logger(f"floe-progress-{name}", level=logging.DEBUG)
         made.addHandler(Progress())
         return made
 
@@ -209,8 +214,11 @@ def _progress_logger(name: str) -> Any:
 
 
 def _progress(name: str, text: str, level: int) -> None:
-    if level >= logging.ERROR or re.search(r"\b(ERROR|FAIL|WARN)\b", text):
-        style = "error" if level >= logging.ERROR or " WARN " not in text else "warning"
+    if not text:
+        return
+    if level >= logging.WARNING or re.search(r"\b(ERROR|FAIL|WARN)\b", text):
+        is_error = level >= logging.ERROR or (level < logging.WARNING and " WARN " not in text)
+        style = "error" if is_error else "warning"
         _say(f"{name}: {colour(text, style, sys.stderr)}")
     elif text.startswith(_PROGRESS) or " OK " in text:
         _say(f"{name}: {text}")

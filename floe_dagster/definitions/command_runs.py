@@ -7,6 +7,7 @@ says who waits for whom; a slot of a pool would stay taken for ever.
 from __future__ import annotations
 
 import logging
+import re
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -82,6 +83,20 @@ def _messages(error: Any) -> Iterator[str]:
         if error.cls_name not in _WRAPPERS or error.cause is None:
             yield error.message.strip()
         error = error.cause
+
+
+def retry_reason(event: dg.DagsterEvent) -> str | None:
+    """Return why a step is tried again, and when; None where the event tells of no other try.
+
+    Args:
+        event: Of a run.
+    """
+    if event.event_type != dg.DagsterEventType.STEP_UP_FOR_RETRY:
+        return None
+    data = event.event_specific_data
+    seconds = getattr(data, "seconds_to_wait", None) or 0
+    reasons = [re.sub(r"^dagster\S*Failure: ", "", said) for said in _messages(getattr(data, "error", None))]
+    return "\n".join([*reasons[:1], f"waiting {seconds:.0f} s before another try"])
 
 
 def failure_reasons(outcome: dg.ExecuteInProcessResult) -> list[str]:
