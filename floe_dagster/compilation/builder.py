@@ -111,11 +111,8 @@ def build_artifacts(
 
 def plugin_types(manifest: PlatformManifest) -> dict[str, str]:
     """Return the plugin type in use by category."""
-    types = {
-        category: default
-        for category, default in {**DEFAULT_PLUGINS, **(manifest.defaults or {})}.items()
-        if category in DEFAULT_PLUGINS
-    }
+    own = manifest.defaults.model_dump(exclude_none=True) if manifest.defaults else {}
+    types = {**DEFAULT_PLUGINS, **own}
     for category in PLUGIN_CATEGORIES:
         plugin = getattr(manifest.plugins, category)
         if plugin is not None:

@@ -8,7 +8,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from floe_dagster.schemas.addresses import Endpoint, Url
 from floe_dagster.schemas.base import Days, Hours, Name, Percent, Regex, Section, SemVer
-from floe_dagster.schemas.plugins import ApprovedPlugins, ManifestPlugins
+from floe_dagster.schemas.plugins import ApprovedPlugins, ManifestPlugins, PluginDefaults
 from floe_dagster.schemas.resources import ResourcePreset
 from floe_dagster.schemas.secrets import Secret
 
@@ -183,7 +183,7 @@ class PlatformManifest(BaseModel):
         validation_alias=AliasChoices("approved_plugins", "approvedPlugins"),
         description="Plugin types that may be used, by category.",
     )
-    defaults: dict[str, str] | None = Field(None, description="Default plugin type by category.")
+    defaults: PluginDefaults | None = Field(None, description="Default plugin type by category.")
     resource_presets: dict[str, ResourcePreset] | None = Field(
         None,
         validation_alias=AliasChoices("resource_presets", "resourcePresets"),

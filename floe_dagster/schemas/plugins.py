@@ -133,7 +133,12 @@ class MarquezConfig(Section):
     def _is_encrypted(self) -> MarquezConfig:
         address = urlsplit(self.url)
         if address.scheme == "http" and not is_loopback(address.hostname) and not self.allow_insecure_http:
-            raise ValueError("url is not encrypted: use https://, or set allow_insecure_http: true")
+            raise NotAllowedError(
+                "is not encrypted",
+                allowed="https://, and http:// to this machine",
+                fix="Use https://, or set allow_insecure_http: true.",
+                at=("url",),
+            )
         return self
 
 
@@ -217,3 +222,14 @@ class ApprovedPlugins(Section):
     def by_category(self) -> dict[str, list[str]]:
         """Return the types of each category that is limited."""
         return self.model_dump(exclude_none=True)
+
+
+class PluginDefaults(Section):
+    """Types of plugins that `plugins` does not name, by category."""
+
+    compute: str | None = Field(None, description="Engine; `duckdb` where it is not said.")
+    orchestrator: str | None = Field(None, description="Orchestrator; `dagster` where it is not said.")
+    catalog: str | None = Field(
+        None, description="Iceberg catalog; `sql`, the embedded one, where it is not said."
+    )
+    storage: str | None = Field(None, description="Storage; `local` where it is not said.")

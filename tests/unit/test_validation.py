@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from floe_dagster.compilation.builder import DEFAULT_PLUGINS
 from floe_dagster.compilation.documents import read_document
 from floe_dagster.compilation.validation import parse_manifest, parse_product
 from floe_dagster.findings import Finding
-from floe_dagster.schemas.plugins import PLUGIN_CATEGORIES, ApprovedPlugins
+from floe_dagster.schemas.plugins import PLUGIN_CATEGORIES, ApprovedPlugins, PluginDefaults
 from floe_dagster.schemas.secrets import without_url_credentials
 
 SPEC = """\
@@ -184,5 +185,18 @@ def test_events_go_unencrypted_to_this_machine_alone(
     tmp_path: Path, url: str, is_encrypted_or_here: bool
 ) -> None:
     plugin = f"plugins: {{lineage_backend: {{type: marquez, config: {{url: '{url}'}}}}}}\n"
-    messages = [finding.message for finding in manifest_findings(tmp_path, MANIFEST + plugin)]
-    assert any("url is not encrypted" in message for message in messages) != is_encrypted_or_here
+    found = manifest_findings(tmp_path, MANIFEST + plugin)
+    assert [finding.message for finding in found] == (
+        [] if is_encrypted_or_here else ["url is not encrypted"]
+    )
+    for finding in found:
+        assert finding.field == "plugins.lineage_backend.config.url" and finding.line == 4
+        assert finding.allowed == "https://, and http:// to this machine"
+        assert finding.fix == "Use https://, or set allow_insecure_http: true."
+
+
+def test_a_default_is_named_by_its_category(tmp_path: Path) -> None:
+    (finding,) = manifest_findings(tmp_path, MANIFEST + "defaults:\n  copmute: trino\n")
+    assert (finding.severity, finding.field, finding.line) == ("error", "defaults.copmute", 5)
+    assert finding.message == "unknown field 'copmute'" and "compute" in (finding.fix or "")
+    assert list(PluginDefaults.model_fields) == list(DEFAULT_PLUGINS)
