@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from floe_dagster.compilation.sources import DBT_PATHS, PROJECT_FILE
+from floe_dagster.findings import Finding
 from floe_dagster.schemas.compute import ENGINES
 from floe_dagster.schemas.product import ProductSpec
 
 FOLDER = "floe_macros"
 
 
-def apply_overlay(project_dir: Path, engine: str, spec: ProductSpec) -> None:
+_MACRO = re.compile(r"{%-?\s*macro\s+(\w+)\s*\(")
+_COMMENT = re.compile(r"{#.*?#}", re.DOTALL)
+
+
+def apply_overlay(project_dir: Path, engine: str, spec: ProductSpec, shown: str) -> list[Finding]:
     """Write an engine's settings and macros into a copy of the product's dbt project.
 
     Other engines may work with the same copy: macros are of one engine's adapter, settings mean nothing to the others.
@@ -26,10 +32,14 @@ def apply_overlay(project_dir: Path, engine: str, spec: ProductSpec) -> None:
         project_dir: The copy; its `dbt_project.yml` can be read.
         engine: Its name.
         spec: The product spec: layouts of tables.
+        shown: Display path of the product's folder.
+
+    Returns:
+        What of the project stands in the way; then nothing was written.
     """
     overlay = ENGINES[engine].overlay
     if overlay is None:
-        return
+        return []
     layouts: dict[str, dict[str, Any]] = {}
     for transform in spec.transforms or ():
         if transform.table:
@@ -43,12 +53,44 @@ def apply_overlay(project_dir: Path, engine: str, spec: ProductSpec) -> None:
             # dbt would warn of a setting that nobody here wrote.
             continue
         project[section] = {**configs, **(project.get(section) or {})}
-    paths = project.get("macro-paths") or ["macros"]
+    paths = [str(path) for path in project.get("macro-paths") or DBT_PATHS["macro-paths"]]
+    if clashes := list(_clashes(project_dir, paths, wanted.macros, engine, shown)):
+        return clashes
     project["macro-paths"] = paths if FOLDER in paths else [*paths, FOLDER]
     path.write_text(yaml.safe_dump(project, sort_keys=False, allow_unicode=True), "utf-8")
     folder = project_dir / FOLDER
     folder.mkdir(exist_ok=True)
     (folder / f"{engine}.sql").write_text(wanted.macros, "utf-8")
+    return []
+
+
+def _clashes(
+    project_dir: Path, paths: Iterable[str], macros: str, engine: str, shown: str
+) -> Iterator[Finding]:
+    """Yield a finding for each macro of the project that has the name of one of the engine's.
+
+    dbt would name a file that the project does not have.
+    """
+    own = set(_MACRO.findall(macros))
+    for path in paths:
+        if path == FOLDER:
+            continue
+        for file in sorted((project_dir / path).rglob("*.sql")):
+            text = _COMMENT.sub(lambda found: "\n" * found[0].count("\n"), file.read_text("utf-8", "replace"))
+            for found in _MACRO.finditer(text):
+                if found[1] in own:
+                    yield Finding(
+                        severity="error",
+                        code="reserved-macro",
+                        file=os.path.normpath(f"{shown}/{os.path.relpath(file, project_dir)}"),
+                        line=text.count("\n", 0, found.start()) + 1,
+                        field="macro",
+                        message=f"a product on {engine!r} cannot have a macro {found[1]!r}: its tables are written by one of that "
+                        "name, so that what is not tested stays unseen",
+                        found=found[1],
+                        allowed=f"any name but {', '.join(sorted(own))}",
+                        fix="Rename it, or take it out of the project.",
+                    )
 
 
 def _has_seeds(project_dir: Path, project: Mapping[str, Any]) -> bool:

@@ -90,7 +90,9 @@ class StagedProject:
         if found.findings:
             return found
         for engine in engines:
-            apply_overlay(self.folder, engine, self.spec)
+            found.findings += apply_overlay(self.folder, engine, self.spec, self.shown)
+        if found.findings:
+            return found
         manifest = self._parsed(default, found.profiles, "parse", found.findings)
         if manifest is None:
             return found

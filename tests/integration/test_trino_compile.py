@@ -185,3 +185,20 @@ def test_a_custom_schema_is_the_product_s_own(shop: Path, home: FloeHome) -> Non
     project.write_text(project.read_text().replace(": shop\n", ": shop__marts\n"))
     found = [finding for finding in compile_product(shop, home=home).findings if finding.severity == "error"]
     assert [(finding.code, finding.found) for finding in found] == [("audit-schema-name", "shop--marts")]
+
+
+def test_a_macro_with_a_name_of_the_engine_s_is_refused_where_it_stands(shop: Path, home: FloeHome) -> None:
+    manifest = shop.parent / "manifest.yaml"
+    before = manifest.read_text()
+    (shop / "macros" / "more").mkdir(parents=True)
+    (shop / "macros" / "more" / "layout.sql").write_text(
+        "{# {% macro trino__get_drop_sql(x) %}\n#}\n{% macro mine() %}1{% endmacro %}\n"
+        "{%- macro properties(temporary) %}with (format = 'ORC'){% endmacro %}\n"
+    )
+    manifest.write_text(before + PLUGINS.format(who=BASIC))
+    result = compile_product(shop, home=home)
+    (found,) = [finding for finding in result.findings if finding.severity == "error"]
+    assert (found.code, found.found) == ("reserved-macro", "properties") and result.bundle is None
+    assert (found.file, found.line) == ("shop/macros/more/layout.sql", 4)
+    manifest.write_text(before)
+    assert compile_product(shop, home=home).bundle is not None

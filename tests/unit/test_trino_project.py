@@ -45,7 +45,7 @@ def spec() -> ProductSpec:
 def test_what_the_project_says_itself_wins(tmp_path: Path) -> None:
     project = {"name": "shop", "models": {"+on_table_exists": "drop", "shop": {"+materialized": "table"}}}
     (tmp_path / "dbt_project.yml").write_text(yaml.safe_dump(project))
-    apply_overlay(tmp_path, "trino", spec())
+    apply_overlay(tmp_path, "trino", spec(), "shop")
     found = yaml.safe_load((tmp_path / "dbt_project.yml").read_text())
     assert found["models"] == {"+on_table_exists": "drop", "shop": {"+materialized": "table"}}
     assert found["macro-paths"] == ["macros", "floe_macros"]
@@ -61,7 +61,7 @@ def written(project_dir: Path, name: str, project: dict[str, Any], *files: str) 
 
 
 def seeds_of(project_dir: Path) -> Any:
-    apply_overlay(project_dir, "trino", spec())
+    apply_overlay(project_dir, "trino", spec(), "shop")
     return yaml.safe_load((project_dir / "dbt_project.yml").read_text()).get("seeds")
 
 
@@ -94,6 +94,6 @@ def test_seeds_of_a_package_count(tmp_path: Path) -> None:
 
 def test_duckdb_needs_nothing(tmp_path: Path) -> None:
     (tmp_path / "dbt_project.yml").write_text("name: shop  # as it is\n")
-    apply_overlay(tmp_path, "duckdb", spec())
+    apply_overlay(tmp_path, "duckdb", spec(), "shop")
     assert [file.name for file in tmp_path.iterdir()] == ["dbt_project.yml"]
     assert (tmp_path / "dbt_project.yml").read_text() == "name: shop  # as it is\n"
