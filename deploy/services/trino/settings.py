@@ -8,7 +8,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ class Options:
 
     workers: int = 1
     heap: str = "1G"
+    jvm: Sequence[str] = ()
+    """More options of each node's JVM."""
     fault_tolerant: bool = False
     """`retry-policy=TASK`, with an exchange manager on this machine's disk."""
     password: bool = False
@@ -200,6 +202,7 @@ class Settings:
             "-Djdk.nio.maxCachedBufferSize=2000000",
             "-Dfile.encoding=UTF-8",
             "-XX:+EnableDynamicAgentLoading",
+            *self.options.jvm,
         ]
 
     def _catalog(self) -> dict[str, str]:
