@@ -9,6 +9,7 @@ differs is that Trino asks MinIO, on this machine, for the bytes.
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +207,34 @@ def write_rows(cluster: Any, catalog: Any, scale: float, schema: str, into: Path
 def connector(scale: float) -> str:
     """Return the schema of Trino's built-in connector for a scale."""
     return f'tpch."sf{scale:g}"'
+
+
+def scan_seconds(cluster: Any, scale: float, schema: str) -> tuple[float, float]:
+    """Return the seconds of one scan of `lineitem`, from the connector and from the copy; the second time of each."""
+    found = []
+    for source in (connector(scale), f"floe.{schema}"):
+        for _time in range(2):
+            begun = time.perf_counter()
+            cluster.query(
+                f"select sum(l_extendedprice * (1 - l_discount)), max(l_shipdate) from {source}.lineitem"
+            )
+            elapsed = time.perf_counter() - begun
+        found.append(elapsed)
+    return found[0], found[1]
+
+
+def seen(cluster: Any, schema: str, table: str) -> dict[str, Any]:
+    """Return the number of rows, and by column its type and what its values come to, in whatever order they stand."""
+    place = f"floe.{schema}.{table}"
+    columns = cluster.query(f"show columns from {place}").rows
+    sums = [
+        # Floating point is added in another order each time; of all else a checksum knows each value.
+        f"sum({name})" if kind == "double" else f"to_hex(checksum({name}))"
+        for name, kind, *_ in columns
+    ]
+    count, *values = cluster.query(f"select count(*), {', '.join(sums)} from {place}").rows[0]
+    named = {f"{name} {kind}": value for (name, kind, *_), value in zip(columns, values, strict=True)}
+    return {"rows": count, **named}
 
 
 def _dump(path: Path, document: dict[str, Any]) -> None:

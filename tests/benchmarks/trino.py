@@ -1,7 +1,7 @@
 """The same product on DuckDB, on Trino with one node and with two; ours and a bare `dbt build` of each, at several scales.
 
-All are whole processes, one at a time, and take turns. The first run of each makes everything and warms up; measured are
-those after it, which write all tables anew and merge the last 90 days of one. The clusters stand side by side for the whole
+All are whole processes, one at a time, and take turns. The first run of each makes everything and warms up, and so does a
+second one at the first scale; measured are those after, which write all tables anew and merge the last 90 days of one. The clusters stand side by side for the whole
 time, since one that has just started is slow; what does not run waits.
 
 The peer has the same models, the same macros and the same profile, and writes into a schema or file of its own: what ours
@@ -114,39 +114,48 @@ def measure(root: Path, scales: Sequence[float] = SCALES, rounds: int = 2) -> tu
     Raises:
         ServiceError: Go, Java or Maven is missing, or a service does not start.
     """
-    scales = sorted(scales)
+    scales = sorted(set(scales))
+    arms: list[Arm] = []
+    scans: dict[float, tuple[float, float]] = {}
+    different: dict[float, list[str]] = {}
     with _platform(root) as (clusters, manifest):
         plugins = {name: PluginRef(**manifest["plugins"][name]) for name in ("catalog", "storage")}
-        catalog = open_catalog(**plugins, home=FloeHome(root / "reader"))
-        arms: list[Arm] = []
-        scans: dict[float, tuple[float, float]] = {}
-        compared: dict[float, list[str]] = {}
+        catalog = open_catalog(plugins["catalog"], plugins["storage"], home=FloeHome(root / "reader"))
         for scale in scales:
-            schema = f"rows_{_slug(scale)}"
-            rows = root / schema
             print(f"scale {scale:g}: writing the rows", flush=True)
-            tpch.write_rows(clusters[TWO], catalog, scale, schema, rows)
-            made = _arms(root, scale, rows, schema, clusters, manifest)
-            for turn in range(rounds + 1):
-                for arm in made if turn % 2 else reversed(made):
-                    elapsed, peak = arm.run()
-                    what = "ours" if arm.ours else "dbt build"
-                    print(
-                        f"scale {scale:g}, turn {turn} of {rounds}: {arm.engine}, {what}: {elapsed:.1f} s",
-                        flush=True,
-                    )
-                    if turn:
-                        arm.times.append(elapsed)
-                        arm.peaks.append(peak)
-            scans[scale] = _scans(clusters[ONE], scale, schema)
-            compared[scale] = _different(clusters[ONE], scale)
-            equal = len(tpch.PUBLISHED) - len({said.partition(":")[0] for said in compared[scale]})
-            print(f"same rows: {equal} of {len(tpch.PUBLISHED)} models at scale {scale:g}", flush=True)
-            for line in compared[scale]:
-                print(line, flush=True)
+            schema = f"rows_{_slug(scale)}"
+            tpch.write_rows(clusters[TWO], catalog, scale, schema, root / schema)
+            made = _arms(root, scale, schema, clusters, manifest)
+            # Nodes that have just started need more than one run until they are as fast as they get.
+            _take_turns(made, rounds, before=1 if arms else 2)
             arms += made
+            scans[scale] = tpch.scan_seconds(clusters[ONE], scale, schema)
+            different[scale] = _different(clusters[ONE], scale)
+            equal = len(tpch.PUBLISHED) - len(trino_report.names(different[scale]))
+            print(f"same rows: {equal} of {len(tpch.PUBLISHED)} models at scale {scale:g}", flush=True)
+            for line in different[scale]:
+                print(line, flush=True)
     taken = [Taken(arm.engine, arm.scale, arm.ours, median(arm.times), max(arm.peaks)) for arm in arms]
-    return trino_report.rows(taken, compared), trino_report.growth(taken, scans, rounds)
+    return trino_report.rows(taken, different), trino_report.growth(taken, scans, rounds)
+
+
+def _take_turns(arms: Sequence[Arm], rounds: int, before: int) -> None:
+    """Run each arm once a round, in the other direction the next time.
+
+    Args:
+        arms: At one scale.
+        rounds: That are measured.
+        before: Rounds before them that make the tables and warm up.
+    """
+    for turn in range(1 - before, rounds + 1):
+        for arm in arms if turn % 2 else reversed(arms):
+            elapsed, peak = arm.run()
+            what = "ours" if arm.ours else "dbt build"
+            said = f"turn {turn} of {rounds}" if turn > 0 else "before the first turn"
+            print(f"scale {arm.scale:g}, {said}: {arm.engine}, {what}: {elapsed:.1f} s", flush=True)
+            if turn > 0:
+                arm.times.append(elapsed)
+                arm.peaks.append(peak)
 
 
 @contextmanager
@@ -178,8 +187,17 @@ def _platform(root: Path) -> Iterator[tuple[dict[str, Cluster], dict[str, Any]]]
 
 
 def _arms(
-    root: Path, scale: float, rows: Path, schema: str, clusters: dict[str, Cluster], manifest: dict[str, Any]
+    root: Path, scale: float, schema: str, clusters: dict[str, Cluster], manifest: dict[str, Any]
 ) -> list[Arm]:
+    """Write the products of one scale, and return how each is run.
+
+    Args:
+        root: Its folder `schema` has the rows of DuckDB.
+        scale: Of TPC-H.
+        schema: Has the rows of Trino.
+        clusters: By engine.
+        manifest: The platform; which engine it computes on is added.
+    """
     made = []
     for engine in SLUGS:
         name = _product(engine, scale)
@@ -188,7 +206,7 @@ def _arms(
         if engine in clusters:
             compute = {"type": "trino", "config": reached(clusters[engine])}
         platform = {**manifest, "plugins": {**manifest["plugins"], "compute": compute}}
-        folder = tpch.write_product(root / "products" / name, name, rows, schema, platform)
+        folder = tpch.write_product(root / "products" / name, name, root / schema, schema, platform)
         bare = _bare(folder, compute)
         made += [
             Arm(engine, scale, True, floe("run", str(folder)), folder.parent / "home"),
@@ -219,42 +237,16 @@ def _slug(scale: float) -> str:
     return f"{scale:g}".replace(".", "_")
 
 
-def _scans(cluster: Cluster, scale: float, schema: str) -> tuple[float, float]:
-    """Return the seconds of one scan of `lineitem`, from the connector and from the copy; the second time of each."""
-    found = []
-    for source in (tpch.connector(scale), f"floe.{schema}"):
-        for _time in range(2):
-            begun = time.perf_counter()
-            cluster.query(
-                f"select sum(l_extendedprice * (1 - l_discount)), max(l_shipdate) from {source}.lineitem"
-            )
-            elapsed = time.perf_counter() - begun
-        found.append(elapsed)
-    return found[0], found[1]
-
-
 def _different(cluster: Cluster, scale: float) -> list[str]:
-    """Return where the published tables of the engines differ, each with the name of its table before a colon."""
+    """Return where the published tables of the engines differ, or are empty, each with the name of its table before a colon."""
     found = []
     for table in tpch.PUBLISHED:
-        seen = {engine: _seen(cluster, _product(engine, scale), table) for engine in SLUGS}
+        seen = {engine: tpch.seen(cluster, _product(engine, scale), table) for engine in SLUGS}
+        if not seen[DUCKDB]["rows"]:
+            found.append(f"{table}: no rows at all")
         found += [
             f"{table}: {engine} has {seen[engine]}, {DUCKDB} {seen[DUCKDB]}"
             for engine in SLUGS
             if not trino_report.same(seen[engine], seen[DUCKDB])
         ]
     return found
-
-
-def _seen(cluster: Cluster, schema: str, table: str) -> dict[str, Any]:
-    """Return the number of rows, and by column its type and what its values come to, in whatever order they stand."""
-    place = f"floe.{schema}.{table}"
-    columns = cluster.query(f"show columns from {place}").rows
-    sums = [
-        # Floating point is added in another order each time; of all else a checksum knows each value.
-        f"sum({name})" if kind == "double" else f"to_hex(checksum({name}))"
-        for name, kind, *_ in columns
-    ]
-    count, *values = cluster.query(f"select count(*), {', '.join(sums)} from {place}").rows[0]
-    named = {f"{name} {kind}": value for (name, kind, *_), value in zip(columns, values, strict=True)}
-    return {"rows": count, **named}

@@ -58,7 +58,7 @@ def rows(taken: Sequence[Taken], different: Mapping[float, Sequence[str]]) -> li
             )
         )
     for scale, said in different.items():
-        equal = len(PUBLISHED) - len({line.partition(":")[0] for line in said})
+        equal = len(PUBLISHED) - len(names(said))
         found.append(
             Row(
                 f"published from Trino, scale {scale:g}: tables with the same rows",
@@ -70,6 +70,11 @@ def rows(taken: Sequence[Taken], different: Mapping[float, Sequence[str]]) -> li
             )
         )
     return found
+
+
+def names(different: Sequence[str]) -> set[str]:
+    """Return the tables of which something was said."""
+    return {said.partition(":")[0] for said in different}
 
 
 def growth(taken: Sequence[Taken], scans: Mapping[float, tuple[float, float]], rounds: int) -> str:
@@ -108,7 +113,7 @@ def growth(taken: Sequence[Taken], scans: Mapping[float, tuple[float, float]], r
     return "\n\n".join(
         [
             "\n".join(text),
-            f"Seconds are medians of {rounds} runs after the one that made the tables; each writes all tables anew and merges "
+            f"Seconds are medians of {rounds} runs after those that made the tables; each writes all tables anew and merges "
             "90 days of orders into one. Rows are those of Trino's connector `tpch`, written once as Parquet: Trino reads them "
             "from MinIO, DuckDB the same files from the disk. The connector itself would make them anew for each scan "
             f"(`lineitem` at scale {scales[-1]:g}: {made:.1f} s, the copy {read:.1f} s). The nodes share the cores of this "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.benchmarks.lines import Line, growth_lines, nodes_to_overtake, overtakes
+from tests.benchmarks.trino_report import DUCKDB, ONE, TWO, Taken, rows, same, switch
 
 
 def test_two_scales_give_the_line_through_both() -> None:
@@ -50,3 +51,35 @@ def test_nodes_divide_what_grows_but_not_what_is_fixed() -> None:
 def test_nothing_is_overtaken_that_does_not_grow() -> None:
     assert nodes_to_overtake(Line(20, 50), Line(5, 0)) is None
     assert nodes_to_overtake(Line(20, 5), Line(5, 10)) == 1
+
+
+def test_the_bar_is_that_of_trino_at_the_largest_scale() -> None:
+    taken = [
+        Taken(engine, scale, ours, seconds, 2**30)
+        for engine in (DUCKDB, ONE, TWO)
+        for scale in (0.1, 1)
+        for ours, seconds in ((True, 30.0), (False, 20.0))
+    ]
+    found = rows(taken, {0.1: [], 1: ["fct_orders: one thing", "fct_orders: another", "stg_orders: a third"]})
+    bars = {row.what.partition(": ")[0]: (row.bar, row.met) for row in found}
+    assert bars[f"{DUCKDB}, scale 1"] == bars[f"{ONE}, scale 0.1"] == ("-", True)
+    assert bars[f"{ONE}, scale 1"] == bars[f"{TWO}, scale 1"] == ("<= 1.2", False)
+    same_rows = {row.what: (row.measured, row.met) for row in found if "same rows" in row.what}
+    assert list(same_rows.values()) == [("7", True), ("5", False)]
+
+
+def test_sums_of_floating_point_differ_a_little_and_nothing_else_does() -> None:
+    seen = {"rows": 2, "id bigint": "AB12", "price double": 10.0}
+    assert same(seen, {**seen, "price double": 10.000000001})
+    assert not same(seen, {**seen, "price double": 10.1})
+    assert not same(seen, {**seen, "id bigint": "AB13"})
+    assert not same(seen, {"rows": 2, "id integer": "AB12", "price double": 10.0})
+
+
+def test_where_to_switch() -> None:
+    duckdb, trino = Line(5, 10), Line(20, 50)
+    said = switch({DUCKDB: duckdb, ONE: trino, TWO: trino})
+    assert "does not overtake" in said
+    assert "| 6 | 9 | 95 s |" in said and "| 12 | 2.57 | 31 s |" in said
+    assert "overtakes DuckDB at scale 3." in switch({DUCKDB: duckdb, ONE: trino, TWO: Line(20, 5)})
+    assert "too small" in switch({DUCKDB: Line(5, -1), ONE: trino, TWO: trino})
