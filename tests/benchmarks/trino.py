@@ -75,12 +75,14 @@ class Arm:
         Raises:
             RuntimeError: It failed; with the end of what it said.
         """
-        self.home.mkdir(parents=True, exist_ok=True)
+        settings = self.home / "dagster" / "dagster.yaml"
+        settings.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / "deploy" / "local" / "dagster.yaml", settings)
         log = self.home / "run.log"
         environment = {
             **os.environ,
             "FLOE_HOME": str(self.home),
-            "DAGSTER_HOME": str(self.home / "dagster"),
+            "DAGSTER_HOME": str(settings.parent),
             "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
             "DO_NOT_TRACK": "1",
         }
