@@ -86,6 +86,7 @@ def growth(taken: Sequence[Taken], scans: Mapping[float, tuple[float, float]], r
         rounds: Of which the seconds are the median.
     """
     scales = sorted(scans)
+    largest = scales[-1]
     seconds: dict[str, dict[float, float]] = {}
     for one in taken:
         name = one.engine if one.ours else f"{one.engine}, dbt build"
@@ -101,7 +102,7 @@ def growth(taken: Sequence[Taken], scans: Mapping[float, tuple[float, float]], r
     text = [f"| {' | '.join(headings)} |", f"|---|{'---:|' * (len(headings) - 1)}"]
     for name, points in seconds.items():
         cells = [f"{points[scale]:.1f}" for scale in scales]
-        growing = f"{points[scales[-1]] / points[scales[0]]:.1f} x"
+        growing = f"{points[largest] / points[scales[0]]:.1f} x"
         cells += [growing, f"{lines[name].fixed:.1f}", f"{lines[name].per_scale:.1f}"]
         text.append(f"| {name} | {' | '.join(cells)} |")
     peaks = ", ".join(
@@ -109,14 +110,14 @@ def growth(taken: Sequence[Taken], scans: Mapping[float, tuple[float, float]], r
         for one in taken
         if one.ours and one.engine == DUCKDB
     )
-    made, read = scans[scales[-1]]
+    made, read = scans[largest]
     return "\n\n".join(
         [
             "\n".join(text),
-            f"Seconds are medians of {rounds} runs after those that made the tables; each writes all tables anew and merges "
-            "90 days of orders into one. Rows are those of Trino's connector `tpch`, written once as Parquet: Trino reads them "
+            f"Seconds are those of whole processes, the median of {rounds} after the runs that made the tables; each writes all "
+            "tables anew and merges 90 days of orders into one. Rows are those of Trino's connector `tpch`, written once as Parquet: Trino reads them "
             "from MinIO, DuckDB the same files from the disk. The connector itself would make them anew for each scan "
-            f"(`lineitem` at scale {scales[-1]:g}: {made:.1f} s, the copy {read:.1f} s). The nodes share the cores of this "
+            f"(`lineitem` at scale {largest:g}: {made:.1f} s, the copy {read:.1f} s). The nodes share the cores of this "
             "machine, so two of them show what the second one costs, not what it gives.",
             f"Peak memory of a run on DuckDB: {peaks}.",
             switch(lines),
@@ -127,14 +128,19 @@ def growth(taken: Sequence[Taken], scans: Mapping[float, tuple[float, float]], r
 def switch(lines: Mapping[str, Line]) -> str:
     """Return where Trino overtakes DuckDB: measured on this machine, and on paper with nodes that have cores of their own."""
     duckdb, one, two = (lines[name] for name in (DUCKDB, ONE, TWO))
+    needed = nodes_to_overtake(one, duckdb)
+    if needed is None or one.per_scale <= 0 or two.per_scale <= 0:
+        return (
+            "These scales are too small to tell what each unit of scale costs, so there is no line to draw."
+        )
     crossing = overtakes(two, duckdb)
     if crossing is None:
-        met = "Trino on two nodes does not overtake DuckDB: on the cores of this machine it costs more at every scale."
+        met = (
+            "Trino on two nodes does not overtake DuckDB on the cores of this machine: each unit of scale costs it "
+            f"{two.per_scale:.1f} s more, and DuckDB {duckdb.per_scale:.1f} s."
+        )
     else:
         met = f"Trino on two nodes overtakes DuckDB at scale {crossing:.3g}."
-    needed = nodes_to_overtake(one, duckdb)
-    if needed is None or one.per_scale <= 0:
-        return f"{met} These scales are too small to tell what each unit of scale costs, so there is no line to draw."
     text = [
         f"{met} On paper, with nodes that each have as many cores as this machine and divide the work evenly, Trino takes "
         f"{one.fixed:.1f} s + {one.per_scale:.1f} s x scale / nodes, DuckDB {duckdb.fixed:.1f} s + "
