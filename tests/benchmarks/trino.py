@@ -1,8 +1,9 @@
 """The same product on DuckDB, on Trino with one node and with two; ours and a bare `dbt build` of each, at several scales.
 
 All are whole processes, one at a time, and take turns. The first run of each makes everything and warms up, and so does a
-second one at the first scale; measured are those after, which write all tables anew and merge the last 90 days of one. The clusters stand side by side for the whole
-time, since one that has just started is slow; a node that waits takes two or three hundredths of a core.
+second one at the first scale; measured are those after, which write all tables anew and merge the last 90 days of one.
+The clusters stand side by side for the whole time, since one that has just started is slow; a node that waits takes two or
+three hundredths of a core.
 
 The peer has the same models, the same macros and the same profile, and writes into a schema or file of its own: what ours
 does besides is to clone, to audit, to publish and to tell Dagster. On DuckDB the peer publishes nothing, so there the whole

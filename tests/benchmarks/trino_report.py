@@ -115,10 +115,10 @@ def growth(taken: Sequence[Taken], scans: Mapping[float, tuple[float, float]], r
         [
             "\n".join(text),
             f"Seconds are those of whole processes, the median of {rounds} after the runs that made the tables; each writes all "
-            "tables anew and merges 90 days of orders into one. Rows are those of Trino's connector `tpch`, written once as Parquet: Trino reads them "
-            "from MinIO, DuckDB the same files from the disk. The connector itself would make them anew for each scan "
-            f"(`lineitem` at scale {largest:g}: {made:.1f} s, the copy {read:.1f} s). The nodes share the cores of this "
-            "machine, so two of them show what the second one costs, not what it gives.",
+            "tables anew and merges 90 days of orders into one. Rows are those of Trino's connector `tpch`, written once as "
+            "Parquet: Trino reads them from MinIO, DuckDB the same files from the disk. The connector itself would make them "
+            f"anew for each scan (`lineitem` at scale {largest:g}: {made:.1f} s, the copy {read:.1f} s). The nodes share the "
+            "cores of this machine, so two of them show what the second one costs, not what it gives.",
             f"Peak memory of a run on DuckDB: {peaks}.",
             switch(lines),
         ]
