@@ -14,7 +14,7 @@ export DBT_SEND_ANONYMOUS_USAGE_STATS = false
 export DO_NOT_TRACK = 1
 PYTEST_WORKERS ?= auto
 
-.PHONY: help setup run dev compile docs test test-ui test-services test-trino test-deploy services-up services-down trino-up trino-down demo-trino demo-local compile-demo build-demo-image build-plus-image demo-check demo bench bench-growth bench-services bench-telemetry bench-many audit lint lock lock-check dist sbom check-tag clean
+.PHONY: help setup run dev compile docs test test-ui test-services test-trino test-deploy services-up services-down trino-up trino-down demo-trino demo-local compile-demo build-demo-image build-plus-image demo-check demo bench bench-growth bench-services bench-telemetry bench-many bench-trino audit lint lock lock-check dist sbom check-tag clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1|/' | column -t -s '|'
@@ -115,6 +115,9 @@ bench-telemetry: setup ## measure what traces, metrics and lineage cost a run, a
 
 bench-many: setup ## run 50 products through the queue of dagster dev and look at limits and turns (half an hour)
 	@$(BIN)/python -m tests.benchmarks --many --write docs/benchmarks.md
+
+bench-trino: setup ## measure TPC-H on DuckDB and on Trino with one node and two; needs Go, Java and Maven (an hour)
+	@$(BIN)/python -m tests.benchmarks --trino --write docs/benchmarks.md
 
 audit: setup ## secrets in the repository, known vulnerabilities of the dependencies
 	@$(BIN)/python -m tests.audit

@@ -14,6 +14,7 @@ GROWTH = "## Growth"
 SERVICES = "## Real services"
 TELEMETRY = "## Telemetry"
 MANY = "## Many products"
+TRINO = "## Trino"
 HEAD = """\
 # Benchmarks
 
@@ -30,9 +31,20 @@ def main() -> int:
     parser.add_argument("--services", action="store_true", help="MinIO and a REST catalog instead")
     parser.add_argument("--telemetry", action="store_true", help="traces, metrics and lineage instead")
     parser.add_argument("--many", action="store_true", help="50 products in the queue instead")
-    parser.add_argument("--rounds", type=int, default=2, help="of --telemetry, two pairs of runs each")
+    parser.add_argument("--trino", action="store_true", help="TPC-H on DuckDB and on Trino instead")
+    parser.add_argument(
+        "--scales", type=float, nargs="+", default=[0.1, 1.0], metavar="SCALE", help="of --trino, two or more"
+    )
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=2,
+        help="of --telemetry, two pairs of runs each; of --trino, one run of each",
+    )
     parser.add_argument("--write", type=Path, metavar="FILE", help="keep the result as Markdown")
     options = parser.parse_args()
+    if len(set(options.scales)) < 2:
+        parser.error("--scales needs two different ones: a line goes through two points")
     with tempfile.TemporaryDirectory(prefix="floe-bench-") as folder:
         rows: list[Row]
         if options.growth:
@@ -54,6 +66,11 @@ def main() -> int:
 
             rows = many.measure(Path(folder) / "many")
             text, missed = f"{MANY}\n\n{table(rows)}\n", not all(row.met for row in rows)
+        elif options.trino:
+            from tests.benchmarks import trino
+
+            rows, grows = trino.measure(Path(folder) / "trino", options.scales, options.rounds)
+            text, missed = f"{TRINO}\n\n{table(rows)}\n\n{grows}\n", not all(row.met for row in rows)
         else:
             rows = []
             for name in options.only or MODULES:
@@ -68,6 +85,7 @@ def main() -> int:
             SERVICES: options.services,
             TELEMETRY: options.telemetry,
             MANY: options.many,
+            TRINO: options.trino,
         }
         part = next((heading for heading, is_chosen in chosen.items() if is_chosen), "")
         options.write.write_text(_merged(options.write, text, part), encoding="utf-8")
@@ -83,7 +101,7 @@ def _merged(path: Path, text: str, part: str) -> str:
         part: Its heading; empty for the bars at the top.
     """
     before = path.read_text(encoding="utf-8") if path.exists() else ""
-    parts = {"": "", SERVICES: "", TELEMETRY: "", MANY: "", GROWTH: ""}
+    parts = {"": "", SERVICES: "", TELEMETRY: "", MANY: "", TRINO: "", GROWTH: ""}
     current = ""
     for line in before.splitlines(keepends=True):
         current = line.strip() if line.strip() in parts and line.strip() else current

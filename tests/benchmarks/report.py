@@ -9,7 +9,17 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-PACKAGES = ("dagster", "dagster-dbt", "dbt-core", "dbt-duckdb", "duckdb", "pyiceberg", "pydantic", "pyarrow")
+PACKAGES = (
+    "dagster",
+    "dagster-dbt",
+    "dbt-core",
+    "dbt-duckdb",
+    "dbt-trino",
+    "duckdb",
+    "pyiceberg",
+    "pydantic",
+    "pyarrow",
+)
 
 
 @dataclass(frozen=True, slots=True)
