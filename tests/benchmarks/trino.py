@@ -222,9 +222,8 @@ def _bare(product: Path, compute: dict[str, Any]) -> Project:
     """Return the project as it is compiled, with its profile, for dbt alone."""
     folder, name, engine = product.parent / "bare", product.name, compute["type"]
     shutil.copytree(product, folder)
-    apply_overlay(
-        folder, engine, ProductSpec.model_validate(yaml.safe_load((folder / "floe.yaml").read_text()))
-    )
+    spec = ProductSpec.model_validate(yaml.safe_load((folder / "floe.yaml").read_text()))
+    apply_overlay(folder, engine, spec, name)
     profiles = build_dbt_profiles(name, engine, compute.get("config", {}))
     if engine == "trino":
         profiles[name]["outputs"]["floe"]["schema"] = f"bare_{name}"
