@@ -22,6 +22,7 @@ from floe_dagster.iceberg.commit import (
 )
 from floe_dagster.iceberg.errors import CatalogError, PublicationError, catalog_error
 from floe_dagster.iceberg.layout import DEFAULT_PROPERTIES
+from floe_dagster.iceberg.namespaces import make_namespace
 from floe_dagster.iceberg.publication import (
     PRODUCT_PROPERTY,
     PublicationOptions,
@@ -208,9 +209,7 @@ class _Promotion:
                             schema.update_column(column.name, doc=column.doc)
         written = self.catalog.load_table(self.source)
         self._mark(written)
-        # Looked at first: who may write a namespace need not be allowed to make one.
-        if not self.catalog.namespace_exists(self.target[0]):
-            self.catalog.create_namespace_if_not_exists(self.target[0])
+        make_namespace(self.catalog, self.target[0])
         self.catalog.rename_table(self.source, self.target)
         return self._result(self.catalog.load_table(self.target), created=True)
 

@@ -37,6 +37,7 @@ from floe_dagster.iceberg.layout import (
     initial_order,
     initial_spec,
 )
+from floe_dagster.iceberg.namespaces import make_namespace
 from floe_dagster.iceberg.relation import (
     RelationName,
     check_bounds,
@@ -304,9 +305,7 @@ class _Publication:
     def _begin(self, existing: Table | None) -> Transaction:
         options = self.options
         if existing is None:
-            # Looked at first: who may write a namespace need not be allowed to make one.
-            if not self.catalog.namespace_exists(self.identifier[0]):
-                self.catalog.create_namespace_if_not_exists(self.identifier[0])
+            make_namespace(self.catalog, self.identifier[0])
             self.created = True
             properties = {**DEFAULT_PROPERTIES, **options.layout.properties}
             if options.product:

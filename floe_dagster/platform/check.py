@@ -12,6 +12,7 @@ from typing import Any
 from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.catalogs import Plugin, open_catalog
 from floe_dagster.iceberg.errors import CatalogError, NotUsableError, catalog_error
+from floe_dagster.iceberg.namespaces import make_namespace
 from floe_dagster.platform.health import Explained, HealthCheck, Seen, timed
 from floe_dagster.platform.trino import check_trino
 from floe_dagster.schemas.compute.engine import audit_schema
@@ -181,8 +182,7 @@ def _namespace(catalog: Any, namespace: str, staged: list[Any]) -> tuple[str, di
     from pyiceberg.schema import Schema
     from pyiceberg.types import LongType, NestedField
 
-    if not catalog.namespace_exists(namespace):
-        catalog.create_namespace_if_not_exists(namespace)
+    make_namespace(catalog, namespace)
     schema = Schema(NestedField(1, "id", LongType(), required=False))
     # Staged and never committed: it exists nowhere.
     transaction = catalog.create_table_transaction((namespace, f"floe_check_{uuid.uuid4().hex[:12]}"), schema)

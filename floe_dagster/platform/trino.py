@@ -14,6 +14,7 @@ from floe_dagster.engines.trino.access import FIELD, TrinoAccess
 from floe_dagster.engines.trino.queries import TrinoQueries
 from floe_dagster.engines.trino.warehouse import Relation, TrinoWarehouse, rendered
 from floe_dagster.iceberg.errors import CatalogError, catalog_error
+from floe_dagster.iceberg.namespaces import make_namespace
 from floe_dagster.platform.health import Explained, HealthCheck, Seen, timed
 from floe_dagster.schemas.compute.engine import audit_schema
 from floe_dagster.schemas.compute.trino import TRINO
@@ -146,7 +147,7 @@ def _catalog(warehouse: TrinoWarehouse, name: str) -> Seen:
 def _schema(warehouse: TrinoWarehouse, name: str, catalog: Any, namespace: str) -> Seen:
     """What a run does: it makes the schema itself, Trino writes tables in it, and they are looked for in the catalog."""
     schema, table = audit_schema(namespace), f"floe_check_{uuid.uuid4().hex[:12]}"
-    catalog.create_namespace_if_not_exists(schema)
+    make_namespace(catalog, schema)
     # Of Trino's own metadata: a schema that is hidden from the user is not in it.
     if not warehouse.execute(
         f"show schemas from {rendered((name,))} like '{schema.replace('_', '!_')}' escape '!'"

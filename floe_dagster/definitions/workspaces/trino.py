@@ -29,6 +29,7 @@ from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.clones import CLONE_ID, drop_clone, drop_clones, is_clone, make_clone
 from floe_dagster.iceberg.errors import CatalogError
 from floe_dagster.iceberg.leases import lease
+from floe_dagster.iceberg.namespaces import make_namespace
 from floe_dagster.iceberg.promotion import promote
 from floe_dagster.iceberg.publication import PublicationResult
 from floe_dagster.schemas.compute.engine import STATEFUL, audit_schema
@@ -111,8 +112,7 @@ class TrinoWorkspace:
         with only_writer(lock, f"{self.slug} on Trino", self.log):
             self.access.check()
             for schema in sorted({*self.schemas, own}):
-                if not catalog.namespace_exists(schema):
-                    catalog.create_namespace_if_not_exists(schema)
+                make_namespace(catalog, schema)
             with lease(
                 catalog,
                 own,
