@@ -8,6 +8,7 @@ clone but `drop_clone`: an engine's DROP would remove files that the published t
 from __future__ import annotations
 
 import uuid
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from floe_dagster.iceberg.commit import summary_of
@@ -36,6 +37,11 @@ OWN_PROPERTIES = frozenset(
 def is_clone(table: Table) -> bool:
     """Tell whether a table is a clone."""
     return CLONE_OF in table.metadata.properties
+
+
+def clone_id(clone: Table) -> str | None:
+    """Return what tells a clone from all others."""
+    return clone.metadata.properties.get(CLONE_ID)
 
 
 def make_clone(catalog: Catalog, published: Table, identifier: tuple[str, str]) -> Table:
@@ -130,8 +136,14 @@ def drop_clone(catalog: Catalog, identifier: tuple[str, str]) -> bool:
     return True
 
 
-def drop_clones(catalog: Catalog, namespace: str) -> list[str]:
-    """Take all clones of a namespace out of the catalog, and leave all files where they are; returns their names."""
+def drop_clones(catalog: Catalog, namespace: str, ids: Collection[str] | None = None) -> list[str]:
+    """Take clones of a namespace out of the catalog, and leave all files where they are; returns their names.
+
+    Args:
+        catalog: From `open_catalog`.
+        namespace: Where they stand.
+        ids: `CLONE_ID` of those that are meant; all where it is not said.
+    """
     from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
 
     dropped = []
@@ -141,7 +153,8 @@ def drop_clones(catalog: Catalog, namespace: str) -> list[str]:
         return []
     for identifier in tables:
         try:
-            if not is_clone(catalog.load_table(identifier)):
+            table = catalog.load_table(identifier)
+            if not is_clone(table) or (ids is not None and clone_id(table) not in ids):
                 continue
             catalog.drop_table(identifier)
         except NoSuchTableError:
@@ -150,12 +163,17 @@ def drop_clones(catalog: Catalog, namespace: str) -> list[str]:
     return dropped
 
 
-def check_base(clone: Table, published: Table) -> None:
+def check_base(clone: Table, published: Table, made: str | None = None) -> None:
     """Check that nobody has written a published table since it was cloned.
+
+    Args:
+        clone: Of the table.
+        published: As it stands.
+        made: `CLONE_ID` of the clone that was written; any where it is not said.
 
     Raises:
         PublicationError: The clone is another table's.
-        CatalogError: Somebody has written it.
+        CatalogError: Somebody has written it, or the clone is one that another run has made since.
     """
     name = ".".join(published.name())
     if clone.metadata.properties.get(CLONE_OF) != name:
@@ -163,6 +181,12 @@ def check_base(clone: Table, published: Table) -> None:
             f"{'.'.join(clone.name())} is no clone of {name}: what stands there was not made by this run. A model that "
             "sets on_table_exists, or a hook that drops its table, does this; take it out. So does another run of the product "
             "that began meanwhile, on another machine"
+        )
+    if made is not None and clone_id(clone) != made:
+        # Its tests are those of another run.
+        raise CatalogError(
+            f"{name}: another run of the product has begun meanwhile and has made {'.'.join(clone.name())} anew; what it builds "
+            "there is not this run's to publish"
         )
     current = published.metadata.current_snapshot_id
     if cloned_snapshot(clone) != current:

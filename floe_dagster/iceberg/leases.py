@@ -2,12 +2,11 @@
 
 A lease stands in the properties of the schema's namespace. Its holder renews it; one that was killed does not, and whoever
 waits sees that without comparing clocks. Catalogs do not promise to set a property only where nobody else does, so a lease
-keeps runs from disturbing each other, and is never all that a table's safety hangs on (see `iceberg.clones.check_base`).
+keeps runs from disturbing each other; what is published is looked at besides (see `iceberg.clones.check_base`).
 """
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 import uuid
@@ -30,19 +29,38 @@ RENEWAL = "floe.writer-renewal"
 """Namespace property: id of the lease, and how often it was renewed."""
 
 RENEW_SECONDS = 15.0
-STALE_SECONDS = 75.0
-"""A holder that was not heard of for so long is gone; several renewals may fail meanwhile."""
+AGAIN_SECONDS = 2.0
+"""Between two renewals where the first one failed."""
+
+STALE_SECONDS = 180.0
+"""A holder that was not heard of for so long is gone; it may wait twice for an answer that does not come."""
 
 SETTLE_SECONDS = 0.5
 """Two that ask at the same moment look again after so long: the later one has it."""
 
 LOOK_SECONDS = 2.0
-ATTEMPTS = 3
 WAIT_SECONDS = 1800.0
+PATIENCE_SECONDS = 10.0
+"""So long a catalog that does not answer is asked again, where nobody is waited for yet."""
+
+END_SECONDS = 5.0
+"""So long the end of a run waits for a renewal that is under way."""
 
 
 class LeaseError(CatalogError):
-    """Somebody else held the lease all the time."""
+    """Somebody else held the lease all the time, or has taken it over."""
+
+
+class Lease:
+    """The right to write a namespace, as its holder sees it."""
+
+    def check(self) -> None:
+        """Look whether it is still held.
+
+        Raises:
+            LeaseError: Somebody else has taken it over.
+            CatalogError: The catalog does not answer.
+        """
 
 
 @contextmanager
@@ -56,7 +74,7 @@ def lease(
     renew_seconds: float = RENEW_SECONDS,
     stale_seconds: float = STALE_SECONDS,
     wait_seconds: float = WAIT_SECONDS,
-) -> Iterator[None]:
+) -> Iterator[Lease]:
     """Be the only one that writes to a namespace.
 
     A catalog that keeps no properties of namespaces, or forbids them, is written to without a lease; that is said.
@@ -75,27 +93,26 @@ def lease(
         LeaseError: Another holder was waited for in vain.
         CatalogError: The catalog does not answer.
     """
-    own = _Lease(catalog, namespace, holder, place, say)
-    try:
-        own.take(stale_seconds, wait_seconds)
-    except NotUsableError as error:
-        say(f"runs on other machines are not waited for: {error}")
-        yield
-        return
+    own = _Held(catalog, namespace, holder, place, say)
     ended = threading.Event()
     renewing = threading.Thread(
         target=own.renew_until, args=(ended, renew_seconds), name="floe-lease", daemon=True
     )
-    renewing.start()
     try:
-        yield
+        refused = own.take(stale_seconds, wait_seconds)
+        if not refused:
+            renewing.start()
+        yield Lease() if refused else own
     finally:
         ended.set()
-        renewing.join()
-        own.give_back()
+        if renewing.is_alive():
+            renewing.join(END_SECONDS)
+        # Where the catalog does not answer, the end of a run must not wait for it.
+        if not renewing.is_alive():
+            own.give_back()
 
 
-class _Lease:
+class _Held(Lease):
     def __init__(
         self, catalog: Catalog, namespace: str, holder: str, place: str, say: Callable[[str], None]
     ) -> None:
@@ -105,84 +122,147 @@ class _Lease:
         self._say = say
         self._id = uuid.uuid4().hex
         self._count = 0
+        self._is_asked_for = False
 
-    def take(self, stale_seconds: float, wait_seconds: float) -> None:
-        begun = heard = time.monotonic()
-        last = said = ""
-        failures = 0
+    def take(self, stale_seconds: float, wait_seconds: float) -> bool:
+        """Return once it is held; tells whether the catalog has refused to keep it."""
+        begun = time.monotonic()
+        silence = _Silence(stale_seconds)
+        said = ""
         while True:
-            found = self._found()
-            renewal, now = found.get(RENEWAL, ""), time.monotonic()
-            if renewal != last:
-                last, heard = renewal, now
-            is_ours = found.get(PLACE) == self._properties[PLACE]
-            if renewal and not is_ours and now - heard <= stale_seconds:
-                if now - begun > wait_seconds:
-                    raise LeaseError(
-                        f"{found.get(HOLDER)} writes {self._namespace} for over {wait_seconds:.0f} seconds; end it, or wait"
-                    )
-                if said != (said := found.get(HOLDER, "")):
-                    self._say(f"waiting for {said}, which writes {self._namespace}")
-                time.sleep(min(LOOK_SECONDS, stale_seconds / 4, wait_seconds))
-                continue
-            if renewal and not is_ours:
-                self._say(
-                    f"{found.get(HOLDER)} was not heard of for {now - heard:.0f} s: it is taken for killed"
-                )
             try:
+                found = silence.look(self._found)
+                holder, renewal = found.get(HOLDER, ""), found.get(RENEWAL, "")
+                is_other_s = bool(renewal) and found.get(PLACE) != self._properties[PLACE]
+                if is_other_s and not silence.is_over(renewal):
+                    self._check_patience(begun, wait_seconds, holder)
+                    if said != (said := holder):
+                        self._say(f"waiting for {holder}, which writes {self._namespace}")
+                    time.sleep(min(LOOK_SECONDS, stale_seconds / 4, wait_seconds))
+                    continue
+                if is_other_s:
+                    self._say(f"{holder} was not heard of for {stale_seconds:.0f} s: it is taken for killed")
+                self._is_asked_for = True
                 self._renew()
+                time.sleep(SETTLE_SECONDS)
+                if self._is_held():
+                    return False
+            except NotKeptError as error:
+                self._say(f"runs on other machines are not waited for: {error}")
+                return True
             except NotUsableError:
                 raise
             except CatalogError:
-                # Two that set a property at once may both be refused.
-                failures += 1
-                if failures == ATTEMPTS:
+                # A catalog that restarts, or two that set a property at once and are both refused.
+                if time.monotonic() - begun > min(wait_seconds, PATIENCE_SECONDS) and not said:
                     raise
-            time.sleep(SETTLE_SECONDS)
-            if self._is_held():
-                return
+                self._check_patience(begun, wait_seconds, said)
+                time.sleep(LOOK_SECONDS)
+
+    def _check_patience(self, begun: float, wait_seconds: float, holder: str) -> None:
+        if time.monotonic() - begun > wait_seconds:
+            raise LeaseError(
+                f"{holder} writes {self._namespace} for over {wait_seconds:.0f} seconds; end it, or wait"
+            )
+
+    def check(self) -> None:
+        """See `Lease`."""
+        found = self._found()
+        if found.get(RENEWAL) and not self._is_own(found):
+            raise LeaseError(
+                f"{found.get(HOLDER)} has begun to write {self._namespace}, since this run was not heard of for a while: nothing "
+                "more of this run is published"
+            )
 
     def renew_until(self, ended: threading.Event, seconds: float) -> None:
-        while not ended.wait(seconds):
+        """Renew it until it ends, or somebody else has it."""
+        pause, is_told = seconds, False
+        while not ended.wait(pause):
             try:
-                if not self._is_held():
-                    self._say(
-                        f"another run has begun to write {self._namespace}, since this one was not heard of for a while; what "
-                        "both write is published by one of them"
-                    )
-                    return
+                self.check()
                 self._renew()
+                pause, is_told = seconds, False
+            except LeaseError as error:
+                self._say(str(error))
+                return
             except (
                 Exception
             ) as error:  # whoever needs the catalog now says it; the next renewal may get through
-                logging.getLogger(__name__).debug("a lease was not renewed: %s", error)
+                pause = min(AGAIN_SECONDS, seconds)
+                if not is_told:
+                    self._say(f"the lease on {self._namespace} was not renewed, and is tried again: {error}")
+                is_told = True
 
     def give_back(self) -> None:
+        """Let the next one in at once; what fails here, it finds out by waiting."""
+        if not self._is_asked_for:
+            return
         try:
             if self._is_held():
                 self._catalog.update_namespace_properties(self._namespace, removals={RENEWAL, HOLDER, PLACE})
-        except Exception as error:  # the next one finds that it is renewed no more
+        except Exception as error:  # the run's own end says more
             self._say(f"the lease on {self._namespace} is left to run out: {error}")
 
     def _found(self) -> Mapping[str, str]:
         try:
             return self._catalog.load_namespace_properties(self._namespace)
         except Exception as error:
-            raise self._explained(error, "read") from error
+            what = f"the properties of {self._namespace} could not be read"
+            raise catalog_error(error, what) from error
 
     def _is_held(self) -> bool:
-        return self._found().get(RENEWAL, "").partition(" ")[0] == self._id
+        return self._is_own(self._found())
+
+    def _is_own(self, found: Mapping[str, str]) -> bool:
+        return found.get(RENEWAL, "").partition(" ")[0] == self._id
 
     def _renew(self) -> None:
+        # Counted before it is sent: what arrives is another value, even where its answer is lost.
+        self._count += 1
         updates = {**self._properties, RENEWAL: f"{self._id} {self._count}"}
         try:
             self._catalog.update_namespace_properties(self._namespace, updates=updates)
         except Exception as error:
-            raise self._explained(error, "set") from error
-        self._count += 1
+            what = f"the properties of {self._namespace} could not be set"
+            if _is_refused(error):
+                said = str(error).strip() or "it keeps none"
+                raise NotKeptError(f"{what}: {said}") from error
+            raise catalog_error(error, what) from error
 
-    def _explained(self, error: Exception, done: str) -> Exception:
-        what = f"the properties of {self._namespace} could not be {done}"
-        if isinstance(error, NotImplementedError):
-            return NotUsableError(f"{what}: the catalog keeps none")
-        return catalog_error(error, what)
+
+class NotKeptError(CatalogError):
+    """The catalog keeps no properties of namespaces, or not for us."""
+
+
+def _is_refused(error: Exception) -> bool:
+    from pyiceberg import exceptions as iceberg
+
+    if isinstance(error, NotImplementedError | iceberg.ForbiddenError | iceberg.BadRequestError):
+        return True
+    # PyIceberg has no name of its own for most answers.
+    answer = getattr(error.__cause__, "response", None)
+    return getattr(answer, "status_code", None) in (404, 405, 406, 422)
+
+
+class _Silence:
+    """How long a holder has been silent, as far as whoever waits has listened."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._last = ""
+        self._heard = self._looked = time.monotonic()
+
+    def look(self, found: Callable[[], Mapping[str, str]]) -> Mapping[str, str]:
+        """Return what is found; time in which the catalog was silent for all is not the holder's."""
+        before = self._looked
+        properties = found()
+        self._looked = time.monotonic()
+        if self._looked - before > self._seconds / 4 + LOOK_SECONDS:
+            self._heard = self._looked
+        return properties
+
+    def is_over(self, renewal: str) -> bool:
+        """Tell whether a holder has shown the same renewal for so long that it is gone."""
+        if renewal != self._last:
+            self._last, self._heard = renewal, self._looked
+        return self._looked - self._heard > self._seconds

@@ -48,6 +48,7 @@ def promote(
     column_docs: Mapping[str, str] | None = None,
     options: PublicationOptions | None = None,
     always_written: bool = False,
+    clone: str | None = None,
 ) -> PublicationResult:
     """Publish a table that an engine has written.
 
@@ -59,6 +60,7 @@ def promote(
         column_docs: Descriptions by column.
         options: What the platform asks; the mode says nothing here, since the engine has written already.
         always_written: Whether the engine makes a snapshot in any case: a clone without one was not written.
+        clone: `CLONE_ID` of the clone that was made for this; any where it is not said.
 
     Raises:
         PublicationError: It cannot be published as it is (schema change, a table that is no clone, or an untouched one).
@@ -72,6 +74,7 @@ def promote(
         column_docs or {},
         options or PublicationOptions(),
         always_written,
+        clone,
     )
     try:
         return promotion.run()
@@ -89,6 +92,7 @@ class _Promotion:
         docs: Mapping[str, str],
         options: PublicationOptions,
         always_written: bool,
+        made: str | None,
     ) -> None:
         self.catalog = catalog
         self.source = source
@@ -99,6 +103,7 @@ class _Promotion:
         self.docs = {name.lower(): text for name, text in docs.items() if text}
         self.options = options
         self.always_written = always_written
+        self.made = made
         self.begun = time.time()
         self.evolved: tuple[str, ...] = ()
         self.engine: Mapping[str, Any] = {}
@@ -113,7 +118,7 @@ class _Promotion:
         return self._begin(written)
 
     def _extend(self, published: Table, clone: Table) -> PublicationResult:
-        check_base(clone, published)
+        check_base(clone, published, self.made)
         if self.always_written and clone.metadata.current_snapshot_id == cloned_snapshot(clone):
             raise PublicationError(
                 f"{self.name}: the engine has written nothing to {'.'.join(self.source)}, which the catalog has for it: what "

@@ -14,6 +14,7 @@ from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.catalogs import open_catalog
 from floe_dagster.iceberg.clones import (
     CLONE_OF,
+    clone_id,
     cloned_snapshot,
     drop_clone,
     drop_clones,
@@ -56,7 +57,7 @@ class Lake:
     def promote(self, **options: Any) -> PublicationResult:
         docs = options.pop("docs", {"id": "Number of the order."})
         mark = options.pop("mark", MARK)
-        always_written = options.pop("always_written", False)
+        always_written, clone = options.pop("always_written", False), options.pop("clone", None)
         return promote(
             self.catalog,
             source=self.source,
@@ -65,6 +66,7 @@ class Lake:
             column_docs=docs,
             options=PublicationOptions(**{"product": "shop", **options}),
             always_written=always_written,
+            clone=clone,
         )
 
     def ids(self, table: Table | None = None) -> list[int]:
@@ -219,6 +221,21 @@ def test_only_clones_are_dropped_and_only_clones_are_promoted(lake: Lake) -> Non
     make_clone(lake.catalog, lake.table, (lake.source[0], "other"))
     assert drop_clones(lake.catalog, lake.source[0]) == ["other"]
     assert drop_clones(lake.catalog, "nowhere") == []
+
+
+def test_a_clone_that_another_run_has_made_anew_is_neither_published_nor_dropped(lake: Lake) -> None:
+    lake.publish_directly([1])
+    mine = clone_id(lake.clone())
+    theirs = lake.clone()
+    # What the tests of this run have never seen.
+    theirs.append(rows_of([6]))
+    with pytest.raises(CatalogError, match="another run of the product has begun meanwhile"):
+        lake.promote(clone=mine)
+    assert lake.ids() == [1]
+    assert drop_clones(lake.catalog, lake.source[0], {str(mine)}) == []
+    lake.promote(clone=clone_id(theirs))
+    assert lake.ids() == [1, 6]
+    assert drop_clones(lake.catalog, lake.source[0], {str(clone_id(theirs))}) == ["orders"]
 
 
 def test_strict_recovery_refuses_what_somebody_else_wrote(lake: Lake) -> None:

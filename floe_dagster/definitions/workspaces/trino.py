@@ -26,9 +26,9 @@ from floe_dagster.engines.trino.access import FIELD, TrinoAccess
 from floe_dagster.engines.trino.queries import TrinoQueries
 from floe_dagster.engines.trino.warehouse import TrinoWarehouse
 from floe_dagster.home import FloeHome
-from floe_dagster.iceberg.clones import CLONE_ID, drop_clone, drop_clones, is_clone, make_clone
+from floe_dagster.iceberg.clones import CLONE_ID, clone_id, drop_clone, drop_clones, is_clone, make_clone
 from floe_dagster.iceberg.errors import CatalogError
-from floe_dagster.iceberg.leases import lease
+from floe_dagster.iceberg.leases import Lease, lease
 from floe_dagster.iceberg.namespaces import make_namespace
 from floe_dagster.iceberg.promotion import promote
 from floe_dagster.iceberg.publication import PublicationResult
@@ -99,7 +99,9 @@ class TrinoWorkspace:
         self.profiles: Mapping[str, Any] = with_client_tag(profiles, slug, self.tag)
         own = (asset for asset in assets.values() if not is_foreign(asset, TRINO.name))
         self.schemas = sorted({asset["relation"][1] for asset in own})
-        self._cloned: set[str] = set()
+        self._clones: dict[str, str] = {}
+        """`CLONE_ID` of each clone that this run has made, by unique id of the asset."""
+        self._lease: Lease | None = None
 
     @contextmanager
     def writing(self, catalog: Any) -> Iterator[None]:
@@ -117,9 +119,10 @@ class TrinoWorkspace:
                 catalog,
                 own,
                 holder=f"run {self.run_id} on {socket.gethostname()}",
-                place=identity(lock.with_suffix(".place")),
+                # A folder may have been copied to another machine.
+                place=f"{identity(lock.with_suffix('.place'))} on {socket.gethostname()}",
                 say=self.log.info,
-            ):
+            ) as self._lease:
                 for schema in self.schemas:
                     if left := drop_clones(catalog, schema):
                         self.log.info(f"left by a run that was killed, and taken away: {', '.join(left)}")
@@ -136,8 +139,9 @@ class TrinoWorkspace:
         try:
             if not finished and (ended := self.queries.cancel()):
                 self.log.info(f"cancelled in Trino: {', '.join(ended)}")
+            # Another run may have begun, where this one was taken for killed: its clones are not this run's to drop.
             for schema in self.schemas:
-                drop_clones(catalog, schema)
+                drop_clones(catalog, schema, set(self._clones.values()))
         except Exception as error:  # the run's own end says more than a catalog that is away
             self.log.warning(
                 f"clones of {self.slug} were left in the catalog; the next run drops them: {error}"
@@ -176,12 +180,11 @@ class TrinoWorkspace:
             made = [
                 clone for clone in pool.map(lambda asset: self._clone(catalog, asset), published) if clone
             ]
-        self._cloned |= {key for key, _clone in made}
         if made:
-            self._check_seen(made[-1][1])
+            self._check_seen(made[-1])
         return to_build
 
-    def _clone(self, catalog: Any, asset: Mapping[str, Any]) -> tuple[str, Any] | None:
+    def _clone(self, catalog: Any, asset: Mapping[str, Any]) -> Any | None:
         from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
 
         try:
@@ -189,7 +192,9 @@ class TrinoWorkspace:
         except (NoSuchTableError, NoSuchNamespaceError):
             return None
         _database, schema, name = self.written(asset)
-        return str(asset["id"]), make_clone(catalog, table, (schema, name))
+        clone = make_clone(catalog, table, (schema, name))
+        self._clones[asset["id"]] = clone_id(clone) or ""
+        return clone
 
     def _check_droppable(self, catalog: Any, identifier: tuple[str, str]) -> None:
         """Refuse to let Trino drop a clone, whose files are the published table's: another run writes it."""
@@ -249,7 +254,21 @@ class TrinoWorkspace:
 
     def has_clone(self, asset: Mapping[str, Any]) -> bool:
         """Tell whether an asset was published before this run, so that a clone of it is written."""
-        return asset["id"] in self._cloned
+        return asset["id"] in self._clones
+
+    def check_lease(self) -> None:
+        """Look whether no other run writes the product's tables.
+
+        Raises:
+            LeaseError: One has begun, since this one was not heard of.
+            CatalogError: The catalog does not answer.
+        """
+        if self._lease is not None:
+            self._lease.check()
+
+    def clone_of(self, asset: Mapping[str, Any]) -> str | None:
+        """Return `CLONE_ID` of the clone that this run has made of an asset; None where it was not published before."""
+        return self._clones.get(asset["id"])
 
     def mode(self, request: PublicationRequest) -> str:
         """Return how rows come into the published table; at first there is none."""
@@ -375,6 +394,7 @@ class TrinoPublisher:
         asset = request.asset
         _database, schema, name = self._workspace.written(asset)
         self._copies.check(asset)
+        self._workspace.check_lease()
         result = promote(
             self._catalog,
             source=(schema, name),
@@ -384,6 +404,7 @@ class TrinoPublisher:
             options=request.options,
             always_written=self._workspace.mode(request) == "overwrite"
             and asset["materialized"] not in STATEFUL,
+            clone=self._workspace.clone_of(asset),
         )
         if self._workspace.has_clone(asset):
             self._forget((schema, name))

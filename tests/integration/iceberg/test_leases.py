@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.exceptions import BadRequestError, ForbiddenError
 
 from floe_dagster.home import FloeHome
 from floe_dagster.iceberg import leases
@@ -138,14 +139,61 @@ def test_who_waits_in_vain_says_for_whom(hold: Hold) -> None:
         pass
 
 
-def test_one_that_was_taken_for_killed_learns_of_it_and_leaves_the_other_s_lease(
-    catalog: Any, hold: Hold
-) -> None:
-    with hold("run b") as said, hold("run a", "run b") as other:
-        wait_for("the renewal", lambda: said, seconds=60)
-        assert "another run has begun to write audit" in said[0]
-        assert other == []
+def test_one_that_was_taken_for_killed_learns_of_it_and_leaves_the_other_s_lease(catalog: Any) -> None:
+    said: list[str] = []
+    quick = {"place": "one", "renew_seconds": 0.2}
+    with lease(catalog, "audit", holder="run a", say=said.append, **quick) as held:
+        held.check()
+        with lease(catalog, "audit", holder="run b", say=print, **quick) as other:
+            wait_for("the renewal", lambda: said, seconds=60)
+            assert said[0].startswith("run b has begun to write audit, since this run was not heard of")
+            with pytest.raises(LeaseError, match="run b has begun to write audit"):
+                held.check()
+            other.check()
     assert RENEWAL not in catalog.load_namespace_properties("audit")
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+def test_a_catalog_that_answers_nothing_for_a_while_takes_nobody_s_lease(
+    catalog: Any, monkeypatch: pytest.MonkeyPatch, arrives: bool
+) -> None:
+    """Neither where renewals get through and their answers do not, nor where whoever waits hears nothing."""
+    told: list[str] = []
+    send, read = SqlCatalog.update_namespace_properties, SqlCatalog.load_namespace_properties
+    away = threading.Event()
+
+    def sending(self: SqlCatalog, *arguments: Any, **options: Any) -> Any:
+        if away.is_set() and not arrives:
+            raise ConnectionError("no answer")
+        answer = send(self, *arguments, **options)
+        if away.is_set():
+            raise ConnectionError("no answer")
+        return answer
+
+    def reading(self: SqlCatalog, *arguments: Any, **options: Any) -> Any:
+        if away.is_set() and not arrives:
+            time.sleep(3)
+            raise ConnectionError("no answer")
+        return read(self, *arguments, **options)
+
+    monkeypatch.setattr(SqlCatalog, "update_namespace_properties", sending)
+    monkeypatch.setattr(SqlCatalog, "load_namespace_properties", reading)
+    began = threading.Event()
+
+    def second() -> None:
+        with lease(catalog, "audit", holder="run b", place="b", say=told.append, stale_seconds=4):
+            began.set()
+
+    with lease(catalog, "audit", holder="run a", place="a", say=print, renew_seconds=0.2, stale_seconds=4):
+        waiting = threading.Thread(target=second)
+        waiting.start()
+        wait_for("the second to wait", lambda: told, seconds=60)
+        away.set()
+        time.sleep(8)
+        away.clear()
+        assert not began.wait(2)
+    waiting.join(60)
+    assert told == ["waiting for run a, which writes audit"] and began.is_set()
 
 
 def test_a_block_that_fails_gives_its_lease_back(catalog: Any, hold: Hold) -> None:
@@ -154,15 +202,22 @@ def test_a_block_that_fails_gives_its_lease_back(catalog: Any, hold: Hold) -> No
     assert RENEWAL not in catalog.load_namespace_properties("audit")
 
 
+@pytest.mark.parametrize(
+    "refusal", [NotImplementedError(), ForbiddenError("not yours"), BadRequestError("no")]
+)
 def test_a_catalog_without_properties_of_namespaces_is_written_to_without_a_lease(
-    hold: Hold, monkeypatch: pytest.MonkeyPatch
+    hold: Hold, monkeypatch: pytest.MonkeyPatch, refusal: Exception
 ) -> None:
     def refuse(*_: Any, **__: Any) -> None:
-        raise NotImplementedError
+        raise refusal
 
     monkeypatch.setattr(SqlCatalog, "update_namespace_properties", refuse)
     monkeypatch.setattr(leases, "SETTLE_SECONDS", 0)
     with hold("run a") as said:
+        why = str(refusal) or "it keeps none"
         assert said == [
-            "runs on other machines are not waited for: the properties of audit could not be set: the catalog keeps none"
+            f"runs on other machines are not waited for: the properties of audit could not be set: {why}"
         ]
+    with pytest.raises(ZeroDivisionError) as failed, hold("run a"):
+        _ = 1 / 0
+    assert failed.value.__context__ is None
