@@ -13,6 +13,7 @@ import yaml
 from floe_dagster.compilation.sources import DBT_PATHS, PROJECT_FILE
 from floe_dagster.findings import Finding
 from floe_dagster.schemas.compute import ENGINES
+from floe_dagster.schemas.compute.engine import ProjectOverlay
 from floe_dagster.schemas.product import ProductSpec
 
 FOLDER = "floe_macros"
@@ -54,8 +55,9 @@ def apply_overlay(project_dir: Path, engine: str, spec: ProductSpec, shown: str)
             continue
         project[section] = {**configs, **(project.get(section) or {})}
     paths = [str(path) for path in project.get("macro-paths") or DBT_PATHS["macro-paths"]]
-    if clashes := list(_clashes(project_dir, paths, wanted.macros, engine, shown)):
+    if clashes := list(_clashes(project_dir, paths, wanted, engine, shown)):
         return clashes
+    _find_ours_first(project)
     project["macro-paths"] = paths if FOLDER in paths else [*paths, FOLDER]
     path.write_text(yaml.safe_dump(project, sort_keys=False, allow_unicode=True), "utf-8")
     folder = project_dir / FOLDER
@@ -64,18 +66,28 @@ def apply_overlay(project_dir: Path, engine: str, spec: ProductSpec, shown: str)
     return []
 
 
+def _find_ours_first(project: dict[str, Any]) -> None:
+    """Where the project says in which packages dbt's macros are looked for, look into the project before."""
+    for entry in project.get("dispatch") or ():
+        if isinstance(entry, dict) and entry.get("macro_namespace") == "dbt":
+            order = [name for name in entry.get("search_order") or ("dbt",) if name != project["name"]]
+            entry["search_order"] = [project["name"], *order]
+
+
 def _clashes(
-    project_dir: Path, paths: Iterable[str], macros: str, engine: str, shown: str
+    project_dir: Path, paths: Iterable[str], wanted: ProjectOverlay, engine: str, shown: str
 ) -> Iterator[Finding]:
     """Yield a finding for each macro of the project that has the name of one of the engine's.
 
     dbt would name a file that the project does not have.
     """
-    own = set(_MACRO.findall(macros))
+    own = {*_MACRO.findall(wanted.macros), *wanted.reserved}
     for path in paths:
         if path == FOLDER:
             continue
         for file in sorted((project_dir / path).rglob("*.sql")):
+            if not file.is_file():
+                continue
             text = _COMMENT.sub(lambda found: "\n" * found[0].count("\n"), file.read_text("utf-8", "replace"))
             for found in _MACRO.finditer(text):
                 if found[1] in own:

@@ -21,7 +21,7 @@ metadata: {name: shop, version: 1.0.0, owner: shop@example.com}
 platform: {manifest: ../manifest.yaml}
 transforms:
   - name: orders
-    table: {partition_by: [month(at)], sort_by: [id desc]}
+    table: {partition_by: [month(at)], sort_by: [id desc], properties: {write.target-file-size-bytes: "1048576"}}
   - name: daily
   - name: totals
   - name: growing

@@ -34,10 +34,11 @@ def test_trino_never_drops_what_another_run_writes(on_trino: Shop, monkeypatch: 
 
 
 def test_runs_on_two_machines_wait_for_each_other(on_trino: Shop, tmp_path: Path) -> None:
+    on_trino.catalog.create_namespace_if_not_exists(AUDIT)
     with lease(on_trino.catalog, AUDIT, holder="run x on laptop", place="elsewhere", say=print):
         output = tmp_path / "output.txt"
         with output.open("w") as written:
-            command = [sys.executable, "-m", "floe_dagster.cli", "run", str(on_trino.product)]
+            command = [Path(sys.executable).with_name("floe-dagster"), "run", str(on_trino.product)]
             process = subprocess.Popen(
                 command,
                 env={**os.environ, "FLOE_HOME": str(on_trino.home.path)},

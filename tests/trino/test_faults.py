@@ -6,10 +6,12 @@ import re
 import signal
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
+import yaml
 
 from floe_dagster.definitions import factory
 from floe_dagster.definitions.command_runs import retry_reason
@@ -153,19 +155,34 @@ def test_a_coordinator_that_restarts_ends_the_run_and_a_retry_does_what_is_missi
     assert shop.rows("slow") == [{"n": 0}] and shop.clones() == []
 
 
+@pytest.mark.parametrize(
+    ("limit", "sql", "told"),
+    [
+        (
+            {"query_max_execution_time": "15s"},
+            SLOW,
+            r"EXCEEDED_TIME_LIMIT: .*15\.00s.*query\.max-execution-time of Trino",
+        ),
+        (
+            {"query_max_memory": "30MB"},
+            "select count(*) as n from (select distinct l_orderkey, l_comment from tpch.sf1.lineitem)\n",
+            r"EXCEEDED_GLOBAL_MEMORY_LIMIT: .*30MB.*query_max_memory in session_properties",
+        ),
+    ],
+    ids=["time", "memory"],
+)
 def test_a_limit_names_itself_and_the_model(
-    make_cluster: Callable[..., Any],
-    make_shop: Callable[..., Shop],
+    cluster: Any, make_shop: Callable[..., Shop], tmp_path: Path, limit: dict[str, str], sql: str, told: str
 ) -> None:
-    cluster = make_cluster(workers=0, settings={"query.max-execution-time": "15s"})
     shop = make_shop(cluster)
-    with_model(shop, "slow", SLOW)
+    path = tmp_path / "manifest.yaml"
+    manifest = yaml.safe_load(path.read_text())
+    manifest["plugins"]["compute"]["config"]["session_properties"] = limit
+    path.write_text(yaml.safe_dump(manifest))
+    with_model(shop, "heavy", sql)
     ended = shop.run()
     assert not ended.success
-    assert re.search(
-        r"- slow: dbt: error: Trino: EXCEEDED_TIME_LIMIT: .*15\.00s.*query\.max-execution-time.*query \w+",
-        said(ended),
-    ), said(ended)
+    assert re.search(rf"- heavy: dbt: error: Trino: {told}.* query \w+", said(ended)), said(ended)
     assert shop.catalog.table_exists(("shop", "orders"))
 
 

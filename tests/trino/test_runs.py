@@ -20,6 +20,10 @@ def test_a_product_is_published_extended_and_leaves_nothing_behind(on_trino: Sho
     table = on_trino.catalog.load_table(("shop", "orders"))
     assert [field.name for field in table.spec().fields] == ["at_month"]
     assert table.properties["floe.product"] == "shop"
+    assert table.properties["write.target-file-size-bytes"] == "1048576"
+    assert [(field.source_id, field.direction.name) for field in table.sort_order().fields] == [
+        (table.schema().find_field("id").field_id, "DESC")
+    ]
     assert table.schema().find_field("id").doc == "Number of the order."
     snapshot = table.current_snapshot()
     assert snapshot is not None and snapshot.summary is not None
@@ -36,6 +40,8 @@ def test_a_product_is_published_extended_and_leaves_nothing_behind(on_trino: Sho
     again = on_trino.catalog.load_table(("shop", "orders"))
     assert again.metadata.table_uuid == table.metadata.table_uuid
     assert [field.name for field in again.spec().fields] == ["at_month"]
+    assert again.sort_order().fields == table.sort_order().fields
+    assert again.properties["write.target-file-size-bytes"] == "1048576"
     assert again.schema().find_field("id").doc == "Number of the order."
     current = again.current_snapshot()
     assert current is not None and current.parent_snapshot_id == snapshot.snapshot_id
@@ -145,3 +151,25 @@ def test_without_trino_the_run_says_where_it_looked(on_trino: Shop, tmp_path: Pa
     assert not outcome.success
     assert "Trino at http://127.0.0.1:1 does not answer" in said(outcome)
     assert "plugins.compute.config.host and port" in said(outcome)
+
+
+def test_a_snapshot_keeps_what_was_there_before(on_trino: Shop) -> None:
+    (on_trino.product / "snapshots").mkdir()
+    (on_trino.product / "snapshots" / "amounts.yml").write_text(
+        "snapshots:\n"
+        "  - name: amounts\n"
+        "    relation: ref('orders')\n"
+        "    config: {unique_key: id, strategy: check, check_cols: [amount]}\n"
+    )
+    first = on_trino.run()
+    assert first.success, said(first)
+    second = on_trino.run(config={"vars": {"factor": 2}})
+    assert second.success, said(second)
+    rows = on_trino.rows("amounts")
+    assert len(rows) == 12 and metadata(second)["amounts"]["dagster/row_count"] == 12
+    assert sorted(row["amount"] for row in rows if row["dbt_valid_to"] is None) == [20, 40, 60, 80, 100, 120]
+    assert sorted(row["amount"] for row in rows if row["dbt_valid_to"]) == [10, 20, 30, 40, 50, 60]
+    # Nothing changes, and nothing is added.
+    third = on_trino.run("amounts")
+    assert third.success, said(third)
+    assert on_trino.rows("amounts") == rows and on_trino.clones() == []

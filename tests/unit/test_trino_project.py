@@ -52,6 +52,34 @@ def test_what_the_project_says_itself_wins(tmp_path: Path) -> None:
     assert "day(" in (tmp_path / "floe_macros" / "trino.sql").read_text()
 
 
+def test_macros_are_looked_for_in_the_project_before_its_packages(tmp_path: Path) -> None:
+    project = {
+        "name": "shop",
+        "dispatch": [
+            {"macro_namespace": "dbt", "search_order": ["helpers", "dbt"]},
+            {"macro_namespace": "dbt_utils", "search_order": ["helpers", "dbt_utils"]},
+        ],
+    }
+    (tmp_path / "dbt_project.yml").write_text(yaml.safe_dump(project))
+    assert apply_overlay(tmp_path, "trino", spec(), "shop") == []
+    found = yaml.safe_load((tmp_path / "dbt_project.yml").read_text())
+    assert found["dispatch"][0]["search_order"] == ["shop", "helpers", "dbt"]
+    assert found["dispatch"][1] == project["dispatch"][1]
+
+
+def test_a_macro_that_would_be_asked_in_place_of_ours_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "dbt_project.yml").write_text(yaml.safe_dump({"name": "shop"}))
+    (tmp_path / "macros" / "folder.sql").mkdir(parents=True)
+    (tmp_path / "macros" / "drop.sql").write_text("{% macro drop_relation(relation) %}drop{% endmacro %}\n")
+    (finding,) = apply_overlay(tmp_path, "trino", spec(), "shop")
+    assert (finding.code, finding.found, finding.file) == (
+        "reserved-macro",
+        "drop_relation",
+        "shop/macros/drop.sql",
+    )
+    assert not (tmp_path / "floe_macros").exists()
+
+
 def written(project_dir: Path, name: str, project: dict[str, Any], *files: str) -> None:
     (project_dir / name).mkdir(parents=True, exist_ok=True)
     (project_dir / name / "dbt_project.yml").write_text(yaml.safe_dump(project))

@@ -186,11 +186,18 @@ class Cluster:
                 if not self.is_running(name):
                     raise control.ServiceError(f"{name} of Trino ended; {self._end_of_log(name)}")
             waiting = [name for name in waiting if self._is_starting(name)]
-            if not waiting and len(self.nodes()) == wanted:
+            if not waiting and len(self.nodes()) == wanted and self._has_splits():
                 return
             time.sleep(0.25)
         name = waiting[0] if waiting else "coordinator"
         raise control.ServiceError(f"{name} of Trino is not ready; {self._end_of_log(name)}")
+
+    def _has_splits(self) -> bool:
+        """Tell whether connectors have nodes to work on, which they hear of a moment after the list has them."""
+        try:
+            return self.query("select count(*) from tpch.tiny.nation").rows == [[25]]
+        except (OSError, QueryError):
+            return False
 
     def nodes(self) -> list[str]:
         """Return the ids of the active nodes; none while the coordinator does not answer.

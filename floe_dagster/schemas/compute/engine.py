@@ -48,10 +48,12 @@ class ProjectOverlay:
     Args:
         configs: Settings by section of `dbt_project.yml` (`models`, `seeds`); what the project says itself wins.
         macros: Jinja; they override those of the adapter.
+        reserved: Further names of macros that the project must not have: with them, those above would not be asked.
     """
 
     configs: Mapping[str, Mapping[str, Any]]
     macros: str
+    reserved: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,9 @@ def project_overlay(layouts: Mapping[str, Mapping[str, Sequence[str]]]) -> Proje
         # dbt-trino's other ways drop the table that was there: a clone must not be dropped.
         configs={kind: {"+on_table_exists": "replace"} for kind in ("models", "seeds")},
         macros=_MACROS.replace("__LAYOUTS__", listed),
+        reserved=frozenset(
+            {"drop_relation", "trino__drop_relation", "get_drop_sql", "get_incremental_default_sql"}
+        ),
     )
 
 
