@@ -33,6 +33,15 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
+def retried_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps are tried again once and at once: for what gets no better by waiting."""
+    from floe_dagster.definitions import factory
+
+    policy = factory.dg.RetryPolicy(max_retries=1)
+    monkeypatch.setattr(factory.dg, "RetryPolicy", lambda **_: policy)
+
+
+@pytest.fixture
 def home(tmp_path: Path) -> FloeHome:
     return FloeHome(tmp_path / "home")
 

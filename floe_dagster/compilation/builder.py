@@ -30,15 +30,9 @@ from floe_dagster.schemas.artifacts import (
 )
 from floe_dagster.schemas.base import SecretReference
 from floe_dagster.schemas.manifest import PlatformManifest
-from floe_dagster.schemas.plugins import PLUGIN_CATEGORIES
+from floe_dagster.schemas.plugins import PLUGIN_CATEGORIES, PluginDefaults
 from floe_dagster.schemas.product import ProductSpec
 
-DEFAULT_PLUGINS: Mapping[str, str] = {
-    "compute": "duckdb",
-    "orchestrator": "dagster",
-    "catalog": "sql",
-    "storage": "local",
-}
 DEFAULT_OTLP_ENDPOINT = "http://localhost:4317"
 
 
@@ -111,8 +105,7 @@ def build_artifacts(
 
 def plugin_types(manifest: PlatformManifest) -> dict[str, str]:
     """Return the plugin type in use by category."""
-    own = manifest.defaults.model_dump(exclude_none=True) if manifest.defaults else {}
-    types = {**DEFAULT_PLUGINS, **own}
+    types: dict[str, str] = (manifest.defaults or PluginDefaults()).model_dump()
     for category in PLUGIN_CATEGORIES:
         plugin = getattr(manifest.plugins, category)
         if plugin is not None:

@@ -17,8 +17,6 @@ from floe_dagster.schemas.compute.engine import ProjectOverlay
 from floe_dagster.schemas.product import ProductSpec
 
 FOLDER = "floe_macros"
-
-
 _MACRO = re.compile(r"{%-?\s*macro\s+(\w+)\s*\(")
 _COMMENT = re.compile(r"{#.*?#}", re.DOTALL)
 
@@ -82,27 +80,29 @@ def _clashes(
     dbt would name a file that the project does not have.
     """
     own = {*_MACRO.findall(wanted.macros), *wanted.reserved}
-    for path in paths:
-        if path == FOLDER:
-            continue
-        for file in sorted((project_dir / path).rglob("*.sql")):
-            if not file.is_file():
-                continue
-            text = _COMMENT.sub(lambda found: "\n" * found[0].count("\n"), file.read_text("utf-8", "replace"))
-            for found in _MACRO.finditer(text):
-                if found[1] in own:
-                    yield Finding(
-                        severity="error",
-                        code="reserved-macro",
-                        file=os.path.normpath(f"{shown}/{os.path.relpath(file, project_dir)}"),
-                        line=text.count("\n", 0, found.start()) + 1,
-                        field="macro",
-                        message=f"a product on {engine!r} cannot have a macro {found[1]!r}: its tables are written by one of that "
-                        "name, so that what is not tested stays unseen",
-                        found=found[1],
-                        allowed=f"any name but {', '.join(sorted(own))}",
-                        fix="Rename it, or take it out of the project.",
-                    )
+    for file, line, name in _macros(project_dir, paths):
+        if name in own:
+            yield Finding(
+                severity="error",
+                code="reserved-macro",
+                file=os.path.normpath(f"{shown}/{os.path.relpath(file, project_dir)}"),
+                line=line,
+                field="macro",
+                message=f"a product on {engine!r} cannot have a macro {name!r}: its tables are written by one of that "
+                "name, so that what is not tested stays unseen",
+                found=name,
+                allowed=f"any name but {', '.join(sorted(own))}",
+                fix="Rename it, or take it out of the project.",
+            )
+
+
+def _macros(project_dir: Path, paths: Iterable[str]) -> Iterator[tuple[Path, int, str]]:
+    """Yield file, line and name of each macro that the project has itself."""
+    files = (file for path in paths if path != FOLDER for file in _files(project_dir / path))
+    for file in sorted(file for file in files if file.suffix == ".sql" and file.is_file()):
+        text = _COMMENT.sub(lambda found: "\n" * found[0].count("\n"), file.read_text("utf-8", "replace"))
+        for found in _MACRO.finditer(text):
+            yield file, text.count("\n", 0, found.start()) + 1, found[1]
 
 
 def _has_seeds(project_dir: Path, project: Mapping[str, Any]) -> bool:
@@ -116,14 +116,14 @@ def _has_seeds(project_dir: Path, project: Mapping[str, Any]) -> bool:
 
 def _holds_seeds(folder: Path, project: Mapping[str, Any]) -> bool:
     paths = [str(path) for path in project.get("seed-paths") or DBT_PATHS["seed-paths"]]
-    return any("{{" in path or any(_is_seed(name) for name in _files(folder / path)) for path in paths)
+    return any("{{" in path or any(_is_seed(file.name) for file in _files(folder / path)) for path in paths)
 
 
 def _is_seed(name: str) -> bool:
     return name.lower().endswith(".csv")
 
 
-def _files(folder: Path) -> Iterator[str]:
+def _files(folder: Path) -> Iterator[Path]:
     # As dbt does, which goes through links.
-    for _, _, names in os.walk(folder, followlinks=True):
-        yield from names
+    for below, _, names in os.walk(folder, followlinks=True):
+        yield from (Path(below, name) for name in names)

@@ -122,7 +122,7 @@ class _Held(Lease):
         self._say = say
         self._id = uuid.uuid4().hex
         self._count = 0
-        self._is_asked_for = False
+        """Of renewals that were sent."""
 
     def take(self, stale_seconds: float, wait_seconds: float) -> bool:
         """Return once it is held; tells whether the catalog has refused to keep it."""
@@ -142,12 +142,12 @@ class _Held(Lease):
                     continue
                 if is_other_s:
                     self._say(f"{holder} was not heard of for {stale_seconds:.0f} s: it is taken for killed")
-                self._is_asked_for = True
                 self._renew()
                 time.sleep(SETTLE_SECONDS)
                 if self._is_held():
                     return False
             except NotKeptError as error:
+                self._count = 0
                 self._say(f"runs on other machines are not waited for: {error}")
                 return True
             except NotUsableError:
@@ -185,9 +185,8 @@ class _Held(Lease):
             except LeaseError as error:
                 self._say(str(error))
                 return
-            except (
-                Exception
-            ) as error:  # whoever needs the catalog now says it; the next renewal may get through
+            except Exception as error:
+                # Whoever needs the catalog now says it; the next renewal may get through.
                 pause = min(AGAIN_SECONDS, seconds)
                 if not is_told:
                     self._say(f"the lease on {self._namespace} was not renewed, and is tried again: {error}")
@@ -195,7 +194,7 @@ class _Held(Lease):
 
     def give_back(self) -> None:
         """Let the next one in at once; what fails here, it finds out by waiting."""
-        if not self._is_asked_for:
+        if not self._count:
             return
         try:
             if self._is_held():

@@ -363,6 +363,7 @@ class Bootstrap:
     def _namespace(self, namespace: str) -> None:
         """Make a namespace as root: a right can be given on one that exists only."""
         assert self.catalog is not None and self.catalog.type == "polaris"
+        from floe_dagster.iceberg.namespaces import make_namespace
         from floe_dagster.iceberg.rest import rest_catalog
 
         if self.dry_run:
@@ -375,10 +376,7 @@ class Bootstrap:
             "client_secret": self.environ["POLARIS_ROOT_CLIENT_SECRET"],
         }
         try:
-            catalog = rest_catalog(config, {})
-            there = catalog.namespace_exists(namespace)
-            if not there:
-                catalog.create_namespace_if_not_exists(namespace)
+            made = make_namespace(rest_catalog(config, {}), namespace)
         except Exception as error:
             raise PlatformError(f"namespace {namespace} cannot be made: {error}") from None
-        self._steps.done(f"namespace {namespace}", "there" if there else "made")
+        self._steps.done(f"namespace {namespace}", "made" if made else "there")

@@ -227,9 +227,7 @@ class ApprovedPlugins(Section):
 class PluginDefaults(Section):
     """Types of plugins that `plugins` does not name, by category."""
 
-    compute: str | None = Field(None, description="Engine; `duckdb` where it is not said.")
-    orchestrator: str | None = Field(None, description="Orchestrator; `dagster` where it is not said.")
-    catalog: str | None = Field(
-        None, description="Iceberg catalog; `sql`, the embedded one, where it is not said."
-    )
-    storage: str | None = Field(None, description="Storage; `local` where it is not said.")
+    compute: str = Field("duckdb", description="Engine.")
+    orchestrator: str = Field("dagster", description="Orchestrator.")
+    catalog: str = Field("sql", description="Iceberg catalog; `sql` is the embedded one.")
+    storage: str = Field("local", description="Storage.")

@@ -7,11 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
 import pytest
 
 from floe_dagster.cli import main
-from floe_dagster.definitions import factory
 
 Command = Callable[..., tuple[int, str]]
 
@@ -115,13 +113,6 @@ def test_run_says_why_a_table_is_not_published(published: Path, capsys: pytest.C
         assert "not published, their last snapshots stand:" in said
         assert "- orders: " in said and "- daily: it reads orders" in said and "start over" in said
         assert "Traceback" not in said
-
-
-@pytest.fixture
-def retried_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing here gets better by waiting."""
-    policy = dg.RetryPolicy(max_retries=1)
-    monkeypatch.setattr(factory.dg, "RetryPolicy", lambda **_: policy)
 
 
 @pytest.mark.usefixtures("retried_at_once")

@@ -15,7 +15,6 @@ from deploy.services import control
 from deploy.services.trino.cluster import Cluster
 from deploy.services.trino.server import build
 from deploy.services.trino.settings import Options
-from floe_dagster.definitions import factory
 from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.catalogs import open_catalog
 from tests.services.conftest import (  # noqa: F401 - fixtures of tests/services that are wanted here, too
@@ -33,10 +32,8 @@ QUICK_START = ("-XX:TieredStopAtLevel=1",)
 
 
 @pytest.fixture(autouse=True)
-def retried_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def _retried_at_once(retried_at_once: None) -> None:
     """Nothing here gets better by waiting."""
-    policy = dg.RetryPolicy(max_retries=1)
-    monkeypatch.setattr(factory.dg, "RetryPolicy", lambda **_: policy)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from floe_dagster.compilation.builder import DEFAULT_PLUGINS
 from floe_dagster.compilation.documents import read_document
 from floe_dagster.compilation.validation import parse_manifest, parse_product
 from floe_dagster.findings import Finding
@@ -199,4 +198,9 @@ def test_a_default_is_named_by_its_category(tmp_path: Path) -> None:
     (finding,) = manifest_findings(tmp_path, MANIFEST + "defaults:\n  copmute: trino\n")
     assert (finding.severity, finding.field, finding.line) == ("error", "defaults.copmute", 5)
     assert finding.message == "unknown field 'copmute'" and "compute" in (finding.fix or "")
-    assert list(PluginDefaults.model_fields) == list(DEFAULT_PLUGINS)
+    assert PluginDefaults().model_dump() == {
+        "compute": "duckdb",
+        "orchestrator": "dagster",
+        "catalog": "sql",
+        "storage": "local",
+    }

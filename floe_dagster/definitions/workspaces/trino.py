@@ -26,7 +26,7 @@ from floe_dagster.engines.trino.access import FIELD, TrinoAccess
 from floe_dagster.engines.trino.queries import TrinoQueries
 from floe_dagster.engines.trino.warehouse import TrinoWarehouse
 from floe_dagster.home import FloeHome
-from floe_dagster.iceberg.clones import CLONE_ID, clone_id, drop_clone, drop_clones, is_clone, make_clone
+from floe_dagster.iceberg.clones import CLONE_ID, drop_clone, drop_clones, is_clone, make_clone
 from floe_dagster.iceberg.errors import CatalogError
 from floe_dagster.iceberg.leases import Lease, lease
 from floe_dagster.iceberg.namespaces import make_namespace
@@ -101,7 +101,7 @@ class TrinoWorkspace:
         self.schemas = sorted({asset["relation"][1] for asset in own})
         self._clones: dict[str, str] = {}
         """`CLONE_ID` of each clone that this run has made, by unique id of the asset."""
-        self._lease: Lease | None = None
+        self.lease = Lease()
 
     @contextmanager
     def writing(self, catalog: Any) -> Iterator[None]:
@@ -122,7 +122,7 @@ class TrinoWorkspace:
                 # A folder may have been copied to another machine.
                 place=f"{identity(lock.with_suffix('.place'))} on {socket.gethostname()}",
                 say=self.log.info,
-            ) as self._lease:
+            ) as self.lease:
                 for schema in self.schemas:
                     if left := drop_clones(catalog, schema):
                         self.log.info(f"left by a run that was killed, and taken away: {', '.join(left)}")
@@ -193,7 +193,7 @@ class TrinoWorkspace:
             return None
         _database, schema, name = self.written(asset)
         clone = make_clone(catalog, table, (schema, name))
-        self._clones[asset["id"]] = clone_id(clone) or ""
+        self._clones[asset["id"]] = clone.metadata.properties[CLONE_ID]
         return clone
 
     def _check_droppable(self, catalog: Any, identifier: tuple[str, str]) -> None:
@@ -252,27 +252,13 @@ class TrinoWorkspace:
         database, schema, name = asset["relation"]
         return database, schema, f"{name}{COPY}" if is_copied(asset) else name
 
-    def has_clone(self, asset: Mapping[str, Any]) -> bool:
-        """Tell whether an asset was published before this run, so that a clone of it is written."""
-        return asset["id"] in self._clones
-
-    def check_lease(self) -> None:
-        """Look whether no other run writes the product's tables.
-
-        Raises:
-            LeaseError: One has begun, since this one was not heard of.
-            CatalogError: The catalog does not answer.
-        """
-        if self._lease is not None:
-            self._lease.check()
-
     def clone_of(self, asset: Mapping[str, Any]) -> str | None:
-        """Return `CLONE_ID` of the clone that this run has made of an asset; None where it was not published before."""
+        """Return `CLONE_ID` of the clone of an asset that this run writes; None where it was not published before."""
         return self._clones.get(asset["id"])
 
     def mode(self, request: PublicationRequest) -> str:
         """Return how rows come into the published table; at first there is none."""
-        return request.options.mode if self.has_clone(request.asset) else "overwrite"
+        return request.options.mode if self.clone_of(request.asset) else "overwrite"
 
     @contextmanager
     def built(self, catalog: Any) -> Iterator[BuiltInTrino]:
@@ -392,9 +378,10 @@ class TrinoPublisher:
     def publish(self, request: PublicationRequest) -> PublicationResult:
         """See `Publisher`."""
         asset = request.asset
+        clone = self._workspace.clone_of(asset)
         _database, schema, name = self._workspace.written(asset)
         self._copies.check(asset)
-        self._workspace.check_lease()
+        self._workspace.lease.check()
         result = promote(
             self._catalog,
             source=(schema, name),
@@ -404,9 +391,9 @@ class TrinoPublisher:
             options=request.options,
             always_written=self._workspace.mode(request) == "overwrite"
             and asset["materialized"] not in STATEFUL,
-            clone=self._workspace.clone_of(asset),
+            clone=clone,
         )
-        if self._workspace.has_clone(asset):
+        if clone:
             self._forget((schema, name))
         return result
 
