@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import resource
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.conftest import ROOT
 
 MANIFEST = """\
 apiVersion: floe.dev/v1
@@ -54,6 +59,13 @@ class Project:
             "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
             "DO_NOT_TRACK": "1",
         }
+
+    def with_instance(self) -> dict[str, str]:
+        """Make a Dagster instance of its own, with the settings of this repository; return the environment of its runs."""
+        folder = self.home / "dagster"
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / "deploy" / "local" / "dagster.yaml", folder / "dagster.yaml")
+        return {**self.environment, "DAGSTER_HOME": str(folder)}
 
 
 def generate(root: Path, models: int, *, name: str = "bench", tests: int = 2) -> Project:
@@ -108,18 +120,38 @@ def _sql(number: int) -> str:
     )
 
 
+def usage(
+    command: list[str], environment: Mapping[str, str], cwd: Path | None = None
+) -> tuple[float, resource.struct_rusage]:
+    """Return the wall time of a whole process in seconds, and what it and its children used.
+
+    Raises:
+        RuntimeError: It failed; with the end of what it said.
+    """
+    with tempfile.TemporaryFile("w+") as output:
+        begun = time.perf_counter()
+        process = subprocess.Popen(command, env=dict(environment), cwd=cwd, stdout=output, stderr=output)
+        try:
+            _, status, used = os.wait4(process.pid, 0)
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
+        elapsed = time.perf_counter() - begun
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode != 0:
+            output.seek(0)
+            raise RuntimeError(f"{' '.join(command)}\n{output.read()[-6000:]}")
+    return elapsed, used
+
+
 def seconds(command: list[str], environment: Mapping[str, str], cwd: Path | None = None) -> float:
     """Return the wall time of a whole process.
 
     Raises:
-        RuntimeError: It failed; with its output.
+        RuntimeError: It failed; with the end of what it said.
     """
-    begun = time.perf_counter()
-    done = subprocess.run(command, env=dict(environment), cwd=cwd, capture_output=True, text=True)
-    elapsed = time.perf_counter() - begun
-    if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
-    return elapsed
+    return usage(command, environment, cwd)[0]
 
 
 def floe(*arguments: str) -> list[str]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from pathlib import Path
 
 from tests.benchmarks.projects import dbt, floe, generate, seconds
 from tests.benchmarks.report import Row
-from tests.conftest import ROOT
 
 RUN = """
 import json, time
@@ -37,9 +35,7 @@ Path({answer!r}).write_text(json.dumps([elapsed, published]))
 def measure(root: Path, models: int = 300) -> list[Row]:
     """Run once cold to warm dbt's caches, then compare; publication is counted apart."""
     project = generate(root / "run", models)
-    environment = {**project.environment, "DAGSTER_HOME": str(project.home / "dagster")}
-    (project.home / "dagster").mkdir(parents=True)
-    shutil.copy(ROOT / "deploy" / "local" / "dagster.yaml", project.home / "dagster" / "dagster.yaml")
+    environment = project.with_instance()
     seconds(floe("compile", str(project.folder)), environment)
     answer = project.home / "answer.json"
     code = RUN.format(folder=str(project.folder), home=str(project.home), models=models, answer=str(answer))

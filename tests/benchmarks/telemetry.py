@@ -127,12 +127,14 @@ class Arm:
 
     Args:
         project: The product.
+        environment: Of its runs.
         otlp: Receives its traces and metrics; None where nothing is sent.
         lineage: Receives its events.
         trouble: Whether the receivers are in trouble.
     """
 
     project: Project
+    environment: Mapping[str, str]
     otlp: OtlpReceiver | None
     lineage: LineageReceiver | None
     trouble: bool
@@ -141,10 +143,6 @@ class Arm:
     peaks: list[int] = field(default_factory=list)
     waiting: list[dict[str, int]] = field(default_factory=list)
     unclean: list[str] = field(default_factory=list)
-
-    @property
-    def environment(self) -> Mapping[str, str]:
-        return {**self.project.environment, "DAGSTER_HOME": str(self.project.home / "dagster")}
 
     def run(self, models: int, *, counts: bool, processor: int) -> None:
         """Run the product once, in a process of its own, until that process has ended.
@@ -256,9 +254,7 @@ def _arm(
     project = generate(root, models)
     section = ON.format(tracing=otlp.grpc_endpoint, lineage=lineage.url) if otlp and lineage else OFF
     (root / "manifest.yaml").write_text(MANIFEST + section)
-    (project.home / "dagster").mkdir(parents=True)
-    shutil.copy(ROOT / "deploy" / "local" / "dagster.yaml", project.home / "dagster" / "dagster.yaml")
-    arm = Arm(project, otlp, lineage, trouble)
+    arm = Arm(project, project.with_instance(), otlp, lineage, trouble)
     seconds(floe("compile", str(project.folder)), arm.environment)
     return arm
 

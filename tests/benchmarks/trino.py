@@ -14,11 +14,9 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -38,7 +36,7 @@ from floe_dagster.schemas.artifacts import PluginRef
 from floe_dagster.schemas.manifest import PlatformManifest
 from floe_dagster.schemas.product import ProductSpec
 from tests.benchmarks import tpch, trino_report
-from tests.benchmarks.projects import Project, dbt, floe
+from tests.benchmarks.projects import Project, dbt, floe, usage
 from tests.benchmarks.report import Row
 from tests.benchmarks.trino_report import DUCKDB, ONE, TWO, Taken
 from tests.conftest import ROOT
@@ -59,47 +57,24 @@ class Arm:
         scale: Of TPC-H.
         ours: `floe-dagster run`; else `dbt build`.
         command: The process.
-        home: FLOE_HOME of it.
+        environment: Of it.
     """
 
     engine: str
     scale: float
     ours: bool
     command: list[str]
-    home: Path
+    environment: Mapping[str, str]
     times: list[float] = field(default_factory=list)
     peaks: list[int] = field(default_factory=list)
 
     def run(self) -> tuple[float, int]:
-        """Run it and return its seconds, and the peak memory of it or of a process that it started.
+        """Run it and return its seconds, and the peak memory of it or of a process that it started, in bytes.
 
         Raises:
             RuntimeError: It failed; with the end of what it said.
         """
-        settings = self.home / "dagster" / "dagster.yaml"
-        settings.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / "deploy" / "local" / "dagster.yaml", settings)
-        log = self.home / "run.log"
-        environment = {
-            **os.environ,
-            "FLOE_HOME": str(self.home),
-            "DAGSTER_HOME": str(settings.parent),
-            "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
-            "DO_NOT_TRACK": "1",
-        }
-        with log.open("w") as written:
-            begun = time.perf_counter()
-            process = subprocess.Popen(self.command, env=environment, stdout=written, stderr=written)
-            try:
-                _, status, used = os.wait4(process.pid, 0)
-            except BaseException:
-                process.terminate()
-                process.wait()
-                raise
-        elapsed = time.perf_counter() - begun
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            raise RuntimeError(f"{' '.join(self.command)}\n{log.read_text()[-3000:]}")
+        elapsed, used = usage(self.command, self.environment)
         return elapsed, used.ru_maxrss * 1024
 
 
@@ -211,9 +186,10 @@ def _arms(
         platform = {**manifest, "plugins": {**manifest["plugins"], "compute": compute}}
         folder = tpch.write_product(root / "products" / name, name, root / schema, schema, platform)
         bare = _bare(folder, compute)
+        ours = replace(bare, folder=folder, home=folder.parent / "home")
         made += [
-            Arm(engine, scale, True, floe("run", str(folder)), folder.parent / "home"),
-            Arm(engine, scale, False, dbt(bare, "build"), bare.home),
+            Arm(engine, scale, True, floe("run", str(folder)), ours.with_instance()),
+            Arm(engine, scale, False, dbt(bare, "build"), bare.environment),
         ]
     return made
 
