@@ -103,13 +103,11 @@ def _shown(names: Sequence[str]) -> str:
 def _types(result: CompileResult, home: FloeHome) -> list[TypeDifference]:
     from floe_dagster.iceberg.catalogs import open_catalog
     from floe_dagster.iceberg.declared import type_differences
-    from floe_dagster.schemas.compute import ENGINES
 
     assert result.artifact is not None and result.index is not None
     plugins: Any = result.artifact.plugins
     catalog = open_catalog(plugins.catalog, plugins.storage, home=home)
-    dialects = {name: engine.dialect for name, engine in ENGINES.items()}
-    return type_differences(catalog, result.slug, result.index["assets"], dialects)
+    return type_differences(catalog, result.slug, result.index["assets"])
 
 
 def _compiled(product_dir: Path) -> ProductView | None:

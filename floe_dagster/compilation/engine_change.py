@@ -8,7 +8,7 @@ from typing import Any
 
 from floe_dagster.credentials import environment_name
 from floe_dagster.schemas.compute import ENGINES
-from floe_dagster.schemas.compute.engine import FLOE_HOME_REFERENCE, STATEFUL, audit_schema, compute_field
+from floe_dagster.schemas.compute.engine import STATEFUL, Engine, compute_field
 
 DIFFERENCES = "docs/trino.md#where-the-engines-differ"
 
@@ -22,17 +22,29 @@ class EngineInUse:
         field: Where the manifest has it: `plugins.compute` or `plugins.additional_compute (trino)`.
         config: Its settings.
         place: Where relations stand before they are published: a file, or a schema of a catalog.
+        database: What the engine calls the platform's catalog; None where it does not write it.
     """
 
     name: str
     field: str
     config: Mapping[str, Any]
     place: str
+    database: str | None
 
     @property
     def writes_catalog(self) -> bool:
         """The engine writes the platform's catalog itself."""
-        return self.name in ENGINES and ENGINES[self.name].writes_catalog
+        return self.known is not None and self.known.writes_catalog
+
+    @property
+    def known(self) -> Engine | None:
+        """What is known of the engine; None of one that a newer version compiled for."""
+        return ENGINES.get(self.name)
+
+    @property
+    def title(self) -> str:
+        """Its name for people."""
+        return self.known.title if self.known else self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +79,8 @@ class Build:
         default, catalog = plugins["compute"]["type"], plugins.get("catalog") or {}
         settings = catalog.get("config") or {}
         engines = {
-            compute["type"]: EngineInUse(
-                compute["type"],
-                compute_field(compute["type"], default),
-                compute.get("config") or {},
-                _place(slug, compute["type"], compute.get("config") or {}),
+            compute["type"]: _in_use(
+                slug, compute["type"], compute_field(compute["type"], default), compute.get("config") or {}
             )
             for compute in (*(plugins.get("additional_compute") or ()), plugins["compute"])
         }
@@ -137,7 +146,7 @@ def engine_consequences(before: Build | None, after: Build | None) -> list[Conse
             found += _needed(after, engine)
         elif name in before.engines:
             found += _other_settings(before, after, before.engines[name], engine)
-    # What Trino computed needs room in the run's own process now.
+    # What the other engine computed needs room in the run's own process now.
     if any(old.writes_catalog and not new.writes_catalog for old, new, _ in moved):
         found.append(_ROOM)
     return found
@@ -200,8 +209,8 @@ def _tables(
         + (
             ", by metadata alone"
             if new.writes_catalog
-            else ", with the rows that DuckDB computes in the run's process"
-            if new.name == "duckdb"
+            else f", with the rows that {new.title} computes in the run's process"
+            if new.known
             else ""
         ),
     )
@@ -219,7 +228,7 @@ def _views(new: EngineInUse, assets: list[Mapping[str, Any]]) -> Iterator[Conseq
         and (asset.get("table") or {}).get("write_mode", "overwrite") != "overwrite"
     ]
     if published:
-        more = ", by one more statement in Trino" if new.writes_catalog else ""
+        more = f", by one more statement in {new.title}" if new.writes_catalog else ""
         yield Consequence("views", _names(published), f"are published as tables, as before{more}")
     if other:
         yield Consequence(
@@ -229,7 +238,7 @@ def _views(new: EngineInUse, assets: list[Mapping[str, Any]]) -> Iterator[Conseq
         yield Consequence(
             "rows",
             _names(modes),
-            "are appended to, or upserted into, their tables by one more statement in Trino",
+            f"are appended to, or upserted into, their tables by one more statement in {new.title}",
         )
 
 
@@ -268,7 +277,7 @@ def _left_behind(before: Build, old: EngineInUse) -> Consequence:
             "state",
             (),
             f"what is not published stays in {old.place}, and is read by nobody any more. Take it away through the catalog, "
-            "without purge, never by DROP in Trino: a clone that a killed run left shares its files with the published table",
+            f"without purge, never by DROP in {old.title}: a clone that a killed run left shares its files with the published table",
         )
     holds = [asset for asset in before.on(old.name) if _is_only_here(asset)]
     if holds:
@@ -289,17 +298,11 @@ def _is_only_here(asset: Mapping[str, Any]) -> bool:
 
 
 def _needed(after: Build, new: EngineInUse) -> Iterator[Consequence]:
-    engine = ENGINES.get(new.name)
-    if engine is not None and engine.extra:
-        yield Consequence("before", (), f"where runs are: floe-dagster[{engine.extra}]")
-    if new.writes_catalog:
-        yield Consequence(
-            "before",
-            (),
-            f"in Trino: a catalog {new.config.get('catalog')} of connector.name=iceberg, iceberg.catalog.type=rest, on the "
-            f"address and warehouse of plugins.catalog; the right to create, write and drop tables and views in "
-            f"{audit_schema(after.slug)}, and to read {after.slug}. In Kubernetes: networkPolicy.external.compute",
-        )
+    if new.known and new.known.extra:
+        yield Consequence("before", (), f"where runs are: floe-dagster[{new.known.extra}]")
+    if new.known and new.known.needs:
+        there = new.known.needs(after.slug, new.config)
+        yield Consequence("before", (), f"{there}. In Kubernetes: networkPolicy.external.compute")
     if variables := sorted(set(_variables(new.config))):
         yield Consequence("before", (), f"set where runs are: {', '.join(variables)}")
     if new.writes_catalog:
@@ -319,14 +322,14 @@ def _other_settings(before: Build, after: Build, old: EngineInUse, new: EngineIn
     listed = ", ".join(f"{new.field}.config.{name}" for name in changed)
     if old.place == new.place or new.writes_catalog:
         # Behind another name, or at another coordinator, may stand the same catalog; it has to.
-        elsewhere = new.writes_catalog and {"host", "port", "catalog"} & set(changed)
+        elsewhere = new.known is not None and new.known.catalog_settings & set(changed)
         yield Consequence(
             "settings",
             (),
             f"{listed}: how {new.name} is reached and computes; no model moves, nothing is computed anew"
             + (
-                f". Its catalog {new.config.get('catalog')} has to be that of plugins.catalog there, too: `floe-dagster "
-                f"platform check --namespace {after.slug}`"
+                f". Its catalog {new.database} has to be that of plugins.catalog there, too: `floe-dagster platform check "
+                f"--namespace {after.slug}`"
                 if elsewhere
                 else ""
             ),
@@ -342,13 +345,12 @@ def _other_settings(before: Build, after: Build, old: EngineInUse, new: EngineIn
         yield Consequence("before", (), f"set where runs are: {', '.join(variables)}")
 
 
-def _place(slug: str, engine: str, config: Mapping[str, Any]) -> str:
-    if engine not in ENGINES:
-        return engine
-    output = ENGINES[engine].dbt_output(slug, config)
-    if output.get("path"):
-        return str(output["path"]).replace(FLOE_HOME_REFERENCE, "FLOE_HOME")
-    return f"{output.get('database')}.{output.get('schema')}"
+def _in_use(slug: str, name: str, field: str, config: Mapping[str, Any]) -> EngineInUse:
+    engine = ENGINES.get(name)
+    if engine is None:
+        return EngineInUse(name, field, config, name, None)
+    output = engine.dbt_output(slug, config)
+    return EngineInUse(name, field, config, engine.place(output), engine.data_source(output).database)
 
 
 def _variables(value: Any) -> Iterator[str]:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from floe_dagster.findings import Finding
-from floe_dagster.schemas.compute import ENGINES, supported_engines
+from floe_dagster.schemas.compute import DEFAULT_ENGINE, ENGINES, supported_engines
 from floe_dagster.schemas.compute.engine import audit_schema, is_audit_schema
 from floe_dagster.schemas.manifest import PlatformManifest
 
@@ -141,7 +141,7 @@ def check_built(
                 field="metadata.name",
                 found=slug.replace("_", "-"),
                 allowed="a name with single hyphens",
-                fix=f"Name the product {slug.replace('__', '_').replace('_', '-')}, or run it on duckdb.",
+                fix=f"Name the product {slug.replace('__', '_').replace('_', '-')}, or run it on {DEFAULT_ENGINE}.",
             )
         )
     for node in nodes:
@@ -254,7 +254,7 @@ def _check_shared(
                 message=f"{engine} writes the platform's catalog itself, and {types['catalog']!r} is none that it shares",
                 found=types.get(category, engine),
                 allowed=f"plugins.catalog.type {' or '.join(SHARED_CATALOGS)}",
-                fix=f"Name in plugins.catalog the catalog that {engine} has, or run on duckdb.",
+                fix=f"Name in plugins.catalog the catalog that {engine} has, or run on {DEFAULT_ENGINE}.",
             )
         )
     # A catalog that gives the keys itself needs no storage; one that is named has to be in reach of both.
@@ -267,7 +267,7 @@ def _check_shared(
                 message=f"{engine} writes the tables' files itself, and a folder of this machine is none that it shares",
                 found="local",
                 allowed="plugins.storage.type minio or s3",
-                fix=f"Name in plugins.storage where the tables of {engine} lie, or run on duckdb.",
+                fix=f"Name in plugins.storage where the tables of {engine} lie, or run on {DEFAULT_ENGINE}.",
             )
         )
     return findings

@@ -145,7 +145,10 @@ _versions: list[str] = []
 
 def _salt() -> list[str]:
     if not _versions:
-        for name in ("floe-dagster", "dbt-core", "dbt-duckdb", "dbt-trino"):
+        # Who only looks for a product's slug needs no models.
+        from floe_dagster.schemas.compute import ENGINES
+
+        for name in ("floe-dagster", "dbt-core", *(engine.adapter for engine in ENGINES.values())):
             try:
                 _versions.append(f"{name}={metadata.version(name)}")
             except metadata.PackageNotFoundError:

@@ -20,7 +20,6 @@ from packaging.version import Version
 from floe_dagster.compilation.bundle import Bundle
 from floe_dagster.compilation.profiles import TARGET, dbt_environment, write_profiles
 from floe_dagster.definitions.dbt_process import INTERRUPT_SECONDS, ending_with_parent, owning
-from floe_dagster.definitions.duckdb_lock import lock_problem
 from floe_dagster.definitions.observing.logs import shaped_output
 from floe_dagster.definitions.progress import ProgressLog
 from floe_dagster.definitions.workspaces.base import Workspace
@@ -41,7 +40,7 @@ PROGRESS_EVENTS = frozenset(
 )
 KILLED = (
     "dbt was killed, most likely because the memory ran out: give the product a preset with a higher memory limit "
-    "(resources in floe.yaml), or DuckDB a lower plugins.compute.config.memory_limit"
+    "(resources in floe.yaml)"
 )
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -186,9 +185,9 @@ class DbtBuild:
             loaded: dict[str, Any] = json.loads(results.read_bytes())
         except FileNotFoundError:
             if returncode == -signal.SIGKILL:
-                raise dg.Failure(KILLED, allow_retries=False) from None
+                raise dg.Failure(f"{KILLED}{self.workspace.less_memory}", allow_retries=False) from None
             said = "\n".join(errors[-5:]) or "it said nothing; see this run's log"
-            if locked := lock_problem(said):
+            if locked := self.workspace.held_by(said):
                 raise dg.Failure(locked, allow_retries=True) from None
             raise dg.Failure(
                 f"dbt ended before it ran a model:\n{said}",

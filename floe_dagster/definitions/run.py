@@ -131,7 +131,7 @@ class ProductRun:
 
         Raises:
             dg.Failure: A model or an error test failed, or a table cannot be published (not retried); the
-                catalog or the DuckDB file is not to be had (retried).
+                catalog or the engine is not to be had (retried).
         """
         with standing_objects_left_alone(), self.step.observing():
             error: BaseException | None = None

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from floe_dagster.iceberg.errors import PublicationError, catalog_error
 from floe_dagster.iceberg.schema_change import check_evolution
+from floe_dagster.schemas.compute import ENGINES
+from floe_dagster.schemas.compute.engine import Engine
 
 if TYPE_CHECKING:
     from pyiceberg.schema import Schema
@@ -38,10 +40,6 @@ _NAMES = {
     "TIMESTAMPNTZ": "timestamp",
     "TIMESTAMPTZ": "timestamptz",
 }
-_OF_DIALECTS = {
-    "duckdb": {"UUID": "string", "JSON": "string", "TIMESTAMP_S": "timestamp", "TIMESTAMP_MS": "timestamp"},
-    "trino": {"UUID": "uuid"},
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +60,7 @@ class TypeDifference:
 
 
 def type_differences(
-    catalog: Any, namespace: str, assets: Iterable[Mapping[str, Any]], dialects: Mapping[str, str]
+    catalog: Any, namespace: str, assets: Iterable[Mapping[str, Any]]
 ) -> list[TypeDifference]:
     """Return the columns whose declared type the published table cannot take.
 
@@ -70,7 +68,6 @@ def type_differences(
         catalog: From `open_catalog`.
         namespace: Of the product.
         assets: Of the asset index; those that are not published, and columns without a type, are left out.
-        dialects: What sqlglot calls the SQL of an engine, by its name.
 
     Raises:
         CatalogError: The catalog does not answer or refuses.
@@ -88,11 +85,11 @@ def type_differences(
             continue
         except Exception as error:
             raise catalog_error(error, f"{namespace}.{asset['name']} cannot be read") from error
-        found += _differences(asset["name"], schema, declared, dialects[asset["engine"]])
+        found += _differences(asset["name"], schema, declared, ENGINES[asset["engine"]])
     return found
 
 
-def declared_type(declared: str, dialect: str) -> IcebergType | None:
+def declared_type(declared: str, engine: Engine) -> IcebergType | None:
     """Return what a declared type is published as; None where it is nested, unknown or none that Iceberg has."""
     from pydantic import TypeAdapter
     from pyiceberg.types import IcebergType
@@ -100,11 +97,11 @@ def declared_type(declared: str, dialect: str) -> IcebergType | None:
     from sqlglot.errors import SqlglotError
 
     try:
-        parsed = exp.DataType.build(declared, dialect=dialect)
+        parsed = exp.DataType.build(declared, dialect=engine.dialect)
     except SqlglotError:
         return None
     kind = str(getattr(parsed.this, "value", ""))
-    name = _OF_DIALECTS.get(dialect, {}).get(kind) or _NAMES.get(kind)
+    name = engine.iceberg_types.get(kind) or _NAMES.get(kind)
     if kind == "DECIMAL":
         sizes = [int(each.name) for each in parsed.expressions if each.name.isdigit()]
         # Each engine has a default of its own where there is no size.
@@ -113,13 +110,13 @@ def declared_type(declared: str, dialect: str) -> IcebergType | None:
 
 
 def _differences(
-    table: str, schema: Schema, declared: Mapping[str, str], dialect: str
+    table: str, schema: Schema, declared: Mapping[str, str], engine: Engine
 ) -> list[TypeDifference]:
     found = []
     # Trino knows columns in lower case alone.
     columns = {field.name.lower(): field for field in schema.fields}
     for name, text in declared.items():
-        field, wanted = columns.get(name.lower()), declared_type(text, dialect)
+        field, wanted = columns.get(name.lower()), declared_type(text, engine)
         if field is not None and wanted is not None and not _can_become(table, field, wanted):
             found.append(TypeDifference(table, field.name, str(field.field_type), text))
     return found

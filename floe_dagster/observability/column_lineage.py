@@ -24,7 +24,7 @@ def column_lineage(
     schemas: Mapping[Relation, Mapping[str, str]],
     columns: Iterable[str],
     *,
-    dialect: str = "duckdb",
+    dialect: str,
 ) -> ColumnLineage:
     """Return which columns of other relations each column of a query is computed from.
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
+from pkgutil import resolve_name
 from typing import Any
 
 from floe_dagster.home import FloeHome
@@ -14,9 +15,8 @@ from floe_dagster.iceberg.catalogs import Plugin, open_catalog
 from floe_dagster.iceberg.errors import CatalogError, NotUsableError, catalog_error
 from floe_dagster.iceberg.namespaces import make_namespace
 from floe_dagster.platform.health import Explained, HealthCheck, Seen, timed
-from floe_dagster.platform.trino import check_trino
+from floe_dagster.schemas.compute import ENGINES
 from floe_dagster.schemas.compute.engine import audit_schema
-from floe_dagster.schemas.compute.trino import TRINO
 
 SKEW_SECONDS = 300.0
 """S3 refuses signatures of clocks that are 15 minutes off; a third of it is the time to say so."""
@@ -53,23 +53,23 @@ def check_platform(
     Args:
         catalog: `plugins.catalog`.
         storage: `plugins.storage`.
-        engines: By where the manifest has their settings, such as `plugins.compute`; looked at where they write the catalog
-            themselves.
+        engines: By where the manifest has their settings, such as `plugins.compute`; looked at where they have a check.
         home: Where the embedded catalog lies.
         namespaces: Of the products; one of its own is made and removed where none is given.
         environ: Where secrets are looked up.
     """
     checks, opened = _check_catalog(catalog, storage, home, namespaces, environ)
-    for field, engine in (engines or {}).items():
-        if engine.type == TRINO.name:
-            checks += check_trino(
-                engine.config or {},
+    for field, plugin in (engines or {}).items():
+        engine = ENGINES.get(plugin.type)
+        if engine is not None and engine.check is not None:
+            checks += resolve_name(engine.check)(
+                plugin.config or {},
                 opened,
                 namespaces=namespaces or (OWN_NAMESPACE,),
                 environ=environ,
                 field=f"{field}.config",
             )
-            if opened is not None and not namespaces:
+            if engine.writes_catalog and opened is not None and not namespaces:
                 checks += _without(opened, audit_schema(OWN_NAMESPACE))
     return checks
 

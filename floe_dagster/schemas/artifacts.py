@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from floe_dagster.findings import Finding, InputError
+from floe_dagster.schemas.compute import DEFAULT_ENGINE
 from floe_dagster.schemas.compute.engine import compute_field
 from floe_dagster.schemas.versions import COMPILED_ARTIFACTS_VERSION
 
@@ -209,8 +210,8 @@ class CompiledArtifacts(Part):
 
     @property
     def default_engine(self) -> str:
-        """The engine where a model names none; an artifact that is older than plugins was made for DuckDB."""
-        return self.plugins.compute.type if self.plugins else "duckdb"
+        """The engine where a model names none."""
+        return self.plugins.compute.type if self.plugins else DEFAULT_ENGINE
 
     @classmethod
     def load(cls, source: Path | bytes | str | dict[str, Any]) -> CompiledArtifacts:

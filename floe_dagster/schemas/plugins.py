@@ -9,7 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from floe_dagster.schemas.addresses import Url, is_loopback
 from floe_dagster.schemas.base import NotAllowedError, Section
-from floe_dagster.schemas.compute import Compute
+from floe_dagster.schemas.compute import DEFAULT_ENGINE, Compute
 from floe_dagster.schemas.secrets import Secret
 
 Seconds = Annotated[float, Field(gt=0, le=3600, strict=False)]
@@ -227,7 +227,7 @@ class ApprovedPlugins(Section):
 class PluginDefaults(Section):
     """Types of plugins that `plugins` does not name, by category."""
 
-    compute: str = Field("duckdb", description="Engine.")
+    compute: str = Field(DEFAULT_ENGINE, description="Engine.")
     orchestrator: str = Field("dagster", description="Orchestrator.")
     catalog: str = Field("sql", description="Iceberg catalog; `sql` is the embedded one.")
     storage: str = Field("local", description="Storage.")

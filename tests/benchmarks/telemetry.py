@@ -68,12 +68,12 @@ from floe_dagster.observability.lineage.facets import TableState, input_dataset,
 from floe_dagster.schemas.artifacts import ObservabilityConfig
 
 run = LineageRun(str(uuid.UUID(int=7)), 'bench_run', str(uuid.UUID(int=7)))
-product = ProductLineage('bench', 'floe', 'bench@example.com', 'Bench.', {{}}, 'duckdb', lambda path: None, run,
+product = ProductLineage('bench', 'floe', 'bench@example.com', 'Bench.', {{}}, lambda path: None, run,
                          ('DuckDB', '2.0.0'))
 source = DatasetName('s3://warehouse', 'bench/source')
 
 def event(number):
-    asset = {{'id': f'model.bench.m{{number}}', 'name': f'm{{number}}', 'type': 'model', 'owners': ['bench'],
+    asset = {{'id': f'model.bench.m{{number}}', 'name': f'm{{number}}', 'type': 'model', 'engine': 'duckdb', 'owners': ['bench'],
              'tags': [], 'description': 'Generated.', 'file': f'models/m{{number}}.sql'}}
     columns = [(f'column_{{n}}', 'BIGINT', 'A number.') for n in range(20)]
     state = TableState(columns, {{name: [(source, name)] for name, _, _ in columns}}, 10, 1000, 1, '77')

@@ -211,6 +211,7 @@ def test_settings_that_move_nothing(diff: Callable[..., Any], before: str, after
 
 def test_another_coordinator_has_to_have_the_same_catalog(diff: Callable[..., Any]) -> None:
     said = diff(TRINO, TRINO.replace("trino.invalid", "other.invalid"))
+    assert "Its catalog lake has to be that of plugins.catalog there, too" in in_general(said, "settings")
     assert "platform check --namespace shop" in in_general(said, "settings")
 
 

@@ -368,9 +368,7 @@ def watched(tmp_path: Path) -> Iterator[Callable[[float], process.Observed]]:
             delivery.sweep.send = slow(0.1)
             for number in range(100):
                 delivery.put(b"%d" % number)
-        found: Any = process.Observed(
-            "shop", config, {"product": {}}, telemetry, lineage, None, tmp_path, tmp_path
-        )
+        found: Any = process.Observed("shop", config, {"product": {}}, telemetry, lineage, None, {}, tmp_path)
         return found
 
     yield watch

@@ -51,6 +51,7 @@ ORDERS: dict[str, Any] = {
     "id": "model.shop.orders",
     "name": "orders",
     "type": "model",
+    "engine": "duckdb",
     "relation": ["shop", "main", "orders"],
     "owners": ["team:shop", "shop@example.com"],
     "tags": ["gold", "nightly"],
@@ -72,7 +73,6 @@ def product(run_id: str = RUN, root: str = RUN, **more: Any) -> ProductLineage:
         "owner": "shop@example.com",
         "description": "The shop.",
         "labels": {"domain": "sales", "tier": ""},
-        "dialect": "duckdb",
         "source": lambda path: (f"https://example.com/shop/{path}", "https://example.com/shop.git", path),
         "run": LineageRun(
             run_id,
@@ -315,7 +315,7 @@ def test_a_table_is_also_what_catalog_and_engine_call_it() -> None:
         "shop",
         "s3://warehouse/shop/orders",
         REST,
-        EngineNames.of_artifact(duckdb_artifact("/other/shop.duckdb")),
+        EngineNames.by_engine(duckdb_artifact("/other/shop.duckdb"), "shop")["duckdb"],
     )
     assert elsewhere == name and elsewhere.symlinks == name.symlinks
     assert relation_name(ORDERS, DUCKDB) == DatasetName("duckdb://shop.duckdb", "shop.main.orders")
@@ -335,13 +335,22 @@ def artifact_of(**parts: Any) -> CompiledArtifacts:
 def test_on_an_engine_that_writes_the_catalog_a_published_table_is_called_as_others_call_it() -> None:
     compute = PluginRef(type="trino", config={"host": "trino.example.com", "port": 8443, "catalog": "floe"})
     plugins = ResolvedPlugins(compute=compute, orchestrator=PluginRef(type="dagster"))
-    engine = EngineNames.of_artifact(artifact_of(plugins=plugins))
+    engine = EngineNames.by_engine(artifact_of(plugins=plugins), "shop")["trino"]
     asset = {"name": "orders", "relation": ["floe", "floe_audit_shop", "orders"], "published": True}
     namespace = "trino://trino.example.com:8443"
     name = table_name(asset, "shop", "s3://warehouse/shop/orders", REST, engine)
     assert name.symlinks[1] == (namespace, "floe.shop.orders")
     unpublished = relation_name({**asset, "published": False}, engine)
     assert unpublished == DatasetName(namespace, "floe.floe_audit_shop.orders")
+
+
+def test_an_engine_that_a_newer_version_compiled_for_is_told_by_its_name() -> None:
+    compute = PluginRef(type="spark", config={"session": "x"})
+    found = ResolvedPlugins(compute=compute, orchestrator=PluginRef(type="dagster"))
+    names = EngineNames.by_engine(artifact_of(plugins=found), "shop")
+    assert names == {"spark": EngineNames("spark", "spark")}
+    event = product().asset_event(START, WHEN, {**ORDERS, "engine": "spark"}, sql="select 1")
+    assert said(event)["job"]["facets"]["sql"]["dialect"] == "spark"
 
 
 def plugins(kind: str, config: dict[str, Any] | None, storage: str | None = "minio") -> ResolvedPlugins:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ from floe_dagster.compilation.profiles import build_dbt_profiles, with_client_ta
 from floe_dagster.compilation.validation import parse_manifest
 from floe_dagster.findings import Finding
 from floe_dagster.schemas.compute import ENGINES, supported_engines
-from floe_dagster.schemas.compute.engine import Engine, audit_schema
-from floe_dagster.schemas.compute.trino import TrinoCompute, TrinoConfig
+from floe_dagster.schemas.compute.engine import audit_schema
+from floe_dagster.schemas.compute.trino import TrinoConfig
 from floe_dagster.schemas.manifest import PlatformManifest
 
 HEAD: dict[str, Any] = {
@@ -314,16 +315,7 @@ def test_engines_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     assert checked({**types, "compute": "spark"}) == [("unsupported-compute", "plugins.compute.type", 1)]
     # `defaults: {compute: trino}` names an engine, and says nothing of where it is.
     assert checked(types, catalog=REST) == [("missing-field", "plugins.compute.type", 1)]
-    absent = Engine(
-        name="trino",
-        plugin=TrinoCompute,
-        dialect="trino",
-        adapter="dbt-of-nobody",
-        writes_catalog=True,
-        dbt_output=ENGINES["trino"].dbt_output,
-        extra="trino",
-    )
-    monkeypatch.setitem(ENGINES, "trino", absent)
+    monkeypatch.setitem(ENGINES, "trino", replace(ENGINES["trino"], adapter="dbt-of-nobody"))
     (finding,) = check_engine(manifest(compute=TRINO), types, {"compute": ("m.yaml", 7)}, "m.yaml")
     assert finding.message == "this environment has no dbt-of-nobody, which products on 'trino' need"
     assert (finding.line, finding.allowed) == (7, "duckdb")

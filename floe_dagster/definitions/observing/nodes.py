@@ -104,7 +104,7 @@ class DbtNodes:
             start=nanoseconds(begun),
             attributes={
                 **run.attributes(),
-                "db.system.name": self._observed.engine_of(built or {}).system,
+                "db.system.name": self._observed.engine_of(built).system,
                 "db.namespace": relation.get("schema"),
                 "db.collection.name": None if is_test else relation.get("alias"),
                 "db.operation.name": node.get("materialized"),

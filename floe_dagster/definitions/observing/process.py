@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,8 @@ class Observed:
         telemetry: Traces and metrics.
         lineage: OpenLineage events.
         catalog: How its catalog is called.
-        engine: How its default engine is called.
+        engines: How each of its engines is called, by type; the default one first.
         product_dir: Where its sources are edited.
-        engines: How each of its engines is called, by type.
     """
 
     slug: str
@@ -45,17 +44,16 @@ class Observed:
     telemetry: Telemetry
     lineage: LineageEmitter
     catalog: CatalogNames
-    engine: EngineNames
+    engines: Mapping[str, EngineNames]
     product_dir: Path
-    engines: Mapping[str, EngineNames] = field(default_factory=dict)
 
-    def engine_of(self, asset: Mapping[str, Any]) -> EngineNames:
-        """Return how the engine of an asset is called.
+    def engine_of(self, asset: Mapping[str, Any] | None) -> EngineNames:
+        """Return how the engine of an asset is called; the default one's names where there is no asset.
 
         Args:
             asset: As in the asset index.
         """
-        return self.engines.get(str(asset.get("engine")), self.engine)
+        return self.engines[asset["engine"]] if asset else next(iter(self.engines.values()))
 
     @property
     def product(self) -> Mapping[str, Any]:
@@ -116,9 +114,8 @@ def observe(
         telemetry=telemetry,
         lineage=lineage,
         catalog=CatalogNames.of_plugins(artifact.plugins),
-        engine=EngineNames.of_artifact(artifact),
-        product_dir=product_dir,
         engines=EngineNames.by_engine(artifact, slug),
+        product_dir=product_dir,
     )
 
 

@@ -116,7 +116,6 @@ class ObservedRun:
             owner=str(product.get("owner") or observed.slug),
             description=product.get("description"),
             labels=product.get("labels") or {},
-            dialect=observed.engine.system,
             source=self._source,
             run=LineageRun(
                 run_id=self.lineage_id,

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pkgutil import resolve_name
 from typing import Any
 
 import dagster as dg
 
 from floe_dagster.compilation.bundle import Bundle
 from floe_dagster.compilation.profiles import engine_profiles
-from floe_dagster.definitions.workspaces.base import Workspace, seen_by
-from floe_dagster.definitions.workspaces.duckdb import DuckDBWorkspace
+from floe_dagster.definitions.workspaces.base import Workspace, WorkspaceRequest, seen_by
 from floe_dagster.home import FloeHome
 from floe_dagster.schemas.artifacts import CompiledArtifacts
+from floe_dagster.schemas.compute import ENGINES
 from floe_dagster.schemas.compute.engine import compute_field
 
 
@@ -42,26 +43,25 @@ def open_workspace(
     Raises:
         dg.Failure: This version knows no workspace for the engine.
     """
-    seen, profiles = seen_by(engine, assets), engine_profiles(artifact, slug, engine)
-    if engine == "duckdb":
-        return DuckDBWorkspace(slug, seen, profiles, home, log)
-    if engine == "trino":
-        # Its client is not installed everywhere.
-        from floe_dagster.definitions.workspaces.trino import TrinoWorkspace
-
-        assert artifact.plugins is not None
-        return TrinoWorkspace(
-            slug,
-            artifact.plugins.engines()[engine].config or {},
-            profiles,
-            bundle,
-            seen,
-            home,
-            log,
-            run_id=run_id,
-            field=f"{compute_field(engine, artifact.default_engine)}.config",
+    known = ENGINES.get(engine)
+    if known is None:
+        raise dg.Failure(
+            f"this version runs nothing on {engine}; name another engine in the manifest and compile again",
+            allow_retries=False,
         )
-    raise dg.Failure(
-        f"this version runs nothing on {engine}; name another engine in the manifest and compile again",
-        allow_retries=False,
+    plugin = artifact.plugins.engines()[engine] if artifact.plugins else None
+    opened: Workspace = resolve_name(known.workspace)(
+        WorkspaceRequest(
+            slug=slug,
+            engine=known,
+            config=(plugin.config if plugin else None) or {},
+            field=f"{compute_field(engine, artifact.default_engine)}.config",
+            profiles=engine_profiles(artifact, slug, engine),
+            bundle=bundle,
+            assets=seen_by(engine, assets),
+            home=home,
+            log=log,
+            run_id=run_id,
+        )
     )
+    return opened

@@ -13,7 +13,10 @@ from typing import Any, Protocol
 
 import dagster as dg
 
+from floe_dagster.compilation.bundle import Bundle
+from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.publication import PublicationOptions, PublicationResult
+from floe_dagster.schemas.compute.engine import Engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,35 @@ class PublicationRequest:
     def table(self) -> str:
         """Name of the table in its namespace."""
         return str(self.asset["name"])
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspaceRequest:
+    """What a workspace is made from.
+
+    Args:
+        slug: Of the product.
+        engine: Which one.
+        config: Its settings, as the artifact holds them.
+        field: Where they stand in the manifest.
+        profiles: Content of `profiles.yml` for this engine.
+        bundle: What was compiled.
+        assets: Of the asset index by unique id, each after those that it reads, as this engine knows them.
+        home: The writable folder.
+        log: A logger.
+        run_id: Of the Dagster run.
+    """
+
+    slug: str
+    engine: Engine
+    config: Mapping[str, Any]
+    field: str
+    profiles: Mapping[str, Any]
+    bundle: Bundle
+    assets: Mapping[str, dict[str, Any]]
+    home: FloeHome
+    log: Any
+    run_id: str
 
 
 class Publisher(Protocol):
@@ -84,13 +116,15 @@ class BuiltRelations(Protocol):
 
 
 class Workspace(Protocol):
-    """What a run needs of the engine that it builds with.
+    """What a run needs of the engine that it builds with; the class of one is called with a `WorkspaceRequest`.
 
     Args:
         profiles: Content of `profiles.yml` for this run.
+        less_memory: How it takes less of this machine's memory, to be added to a message; empty where it takes none.
     """
 
     profiles: Mapping[str, Any]
+    less_memory: str
 
     def writing(self, catalog: Any) -> AbstractContextManager[None]:
         """Be the only one who builds this product here, for the time of the run.
@@ -134,6 +168,9 @@ class Workspace(Protocol):
     def explain(self, message: str) -> str:
         """Return what dbt said of a node that failed, in one line for people."""
 
+    def held_by(self, message: str) -> str | None:
+        """Return who keeps the engine to itself, in words that say what to do, where that is what dbt said."""
+
     def is_transient(self, message: str) -> bool:
         """Tell whether trying again may help against what dbt or the engine said."""
 
@@ -152,8 +189,8 @@ def seen_by(engine: str, assets: Mapping[str, dict[str, Any]]) -> dict[str, dict
 
 
 def is_foreign(asset: Mapping[str, Any], engine: str) -> bool:
-    """Tell whether another engine builds an asset; an older index names none, as there was one."""
-    return bool(asset.get("engine", engine) != engine)
+    """Tell whether another engine builds an asset."""
+    return bool(asset["engine"] != engine)
 
 
 def place(asset: Mapping[str, Any]) -> tuple[str, str]:

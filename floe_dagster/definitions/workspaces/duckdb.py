@@ -13,15 +13,14 @@ import dagster as dg
 from floe_dagster.compilation.profiles import configured_memory_limit, duckdb_file, with_memory_limit
 from floe_dagster.definitions.duckdb_lock import lock_problem
 from floe_dagster.definitions.run_metadata import RelationColumns, RelationMetadata
-from floe_dagster.definitions.workspaces.base import PublicationRequest, place
-from floe_dagster.definitions.workspaces.cache import Before, DuckDBCache
+from floe_dagster.definitions.workspaces.base import PublicationRequest, WorkspaceRequest, place
+from floe_dagster.definitions.workspaces.duckdb_cache import Before, DuckDBCache
 from floe_dagster.definitions.workspaces.locks import only_writer
 from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.publication import PublicationOptions, PublicationResult, publish_relation
 from floe_dagster.iceberg.relation import RelationName, relation_columns
 from floe_dagster.iceberg.types import quoted
 from floe_dagster.memory import duckdb_memory_limit
-from floe_dagster.schemas.compute.duckdb import DUCKDB
 from floe_dagster.schemas.compute.engine import STATEFUL
 
 _TRANSIENT = re.compile(r"\bIO Error\b|Could not set lock|No space left on device")
@@ -31,26 +30,18 @@ class DuckDBWorkspace:
     """Builds in the product's DuckDB file; what is published is copied from there.
 
     Args:
-        slug: Of the product.
-        assets: Of the asset index by unique id, each after those that it reads.
-        profiles: `dbt_profiles` of the artifact.
-        home: The writable folder.
-        log: A logger.
+        request: What it is made from.
     """
 
-    def __init__(
-        self,
-        slug: str,
-        assets: Mapping[str, dict[str, Any]],
-        profiles: Mapping[str, Any],
-        home: FloeHome,
-        log: Any,
-    ) -> None:
-        self.slug = slug
-        self.assets = assets
-        self.profiles = profiles
-        self.home = home
-        self.log = log
+    def __init__(self, request: WorkspaceRequest) -> None:
+        self.slug = slug = request.slug
+        self.engine = request.engine
+        self.field = request.field
+        self.less_memory = f", or {request.engine.title} a lower {request.field}.memory_limit"
+        self.assets = request.assets
+        self.profiles = profiles = request.profiles
+        self.home = home = request.home
+        self.log = log = request.log
         self.file = duckdb_file(profiles, slug, home)
         configured = configured_memory_limit(profiles, slug)
         limit = duckdb_memory_limit(configured)
@@ -60,13 +51,15 @@ class DuckDBWorkspace:
             )
         if limit is not None:
             self.profiles = with_memory_limit(profiles, slug, limit)
-        self.cache = DuckDBCache(self.file, limit)
+        self.cache = DuckDBCache(self.file, request.engine.name, limit)
         self.before: dict[str, Before] = {}
 
     @contextmanager
     def writing(self, catalog: Any) -> Iterator[None]:
         """See `Workspace`: one process at a time writes the file."""
-        with only_writer(self.home.locks_dir / f"duckdb-{self.slug}.lock", self.file.name, self.log):
+        with only_writer(
+            self.home.locks_dir / f"{self.engine.name}-{self.slug}.lock", self.file.name, self.log
+        ):
             yield
 
     def environment(self) -> Mapping[str, str]:
@@ -116,7 +109,7 @@ class DuckDBWorkspace:
         except OSError as error:
             message = (
                 f"the folder of the DuckDB file {self.file} cannot be made: {error.strerror}. Name one that can be "
-                "written in plugins.compute.config.path, or leave it out: the file lies under FLOE_HOME then"
+                f"written in {self.field}.path, or leave it out: the file lies under FLOE_HOME then"
             )
             # The command line shows what is logged.
             self.log.error(message)
@@ -131,6 +124,10 @@ class DuckDBWorkspace:
     def explain(self, message: str) -> str:
         """See `Workspace`."""
         return next(iter(message.strip().splitlines()), "")
+
+    def held_by(self, message: str) -> str | None:
+        """See `Workspace`: another process has the file open."""
+        return lock_problem(message)
 
     def is_transient(self, message: str) -> bool:
         """See `Workspace`: the file is busy, the disk is full."""
@@ -159,7 +156,7 @@ class BuiltInDuckDB:
         self._workspace = workspace
         self._catalog = catalog
         self._metadata = RelationMetadata(
-            _columns(con), self._count, workspace.assets, workspace.slug, DUCKDB.dialect
+            _columns(con), self._count, workspace.assets, workspace.slug, workspace.engine.dialect
         )
 
     def describe(self, asset: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,18 +14,16 @@ from typing import Any
 
 import dagster as dg
 
-from floe_dagster.compilation.bundle import Bundle
 from floe_dagster.compilation.profiles import with_client_tag
 from floe_dagster.definitions.run_metadata import RelationColumns, RelationMetadata
-from floe_dagster.definitions.workspaces.base import PublicationRequest, is_foreign, place
+from floe_dagster.definitions.workspaces.base import PublicationRequest, WorkspaceRequest, is_foreign, place
 from floe_dagster.definitions.workspaces.deferral import write_state
 from floe_dagster.definitions.workspaces.locks import identity, only_writer
 from floe_dagster.definitions.workspaces.trino_copies import COPY, Copies, is_copied
 from floe_dagster.engines.errors import EngineError
-from floe_dagster.engines.trino.access import FIELD, TrinoAccess
+from floe_dagster.engines.trino.access import TrinoAccess
 from floe_dagster.engines.trino.queries import TrinoQueries
 from floe_dagster.engines.trino.warehouse import TrinoWarehouse
-from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.clones import CLONE_ID, drop_clone, drop_clones, is_clone, make_clone
 from floe_dagster.iceberg.errors import CatalogError
 from floe_dagster.iceberg.leases import Lease, lease
@@ -33,7 +31,6 @@ from floe_dagster.iceberg.namespaces import make_namespace
 from floe_dagster.iceberg.promotion import promote
 from floe_dagster.iceberg.publication import PublicationResult
 from floe_dagster.schemas.compute.engine import STATEFUL, audit_schema
-from floe_dagster.schemas.compute.trino import TRINO
 
 AT_ONCE = 4
 """A clone is mostly waiting for the catalog."""
@@ -63,41 +60,23 @@ class TrinoWorkspace:
     """Builds in the audit schema of the product's Trino catalog.
 
     Args:
-        slug: Of the product.
-        config: Settings of Trino, as the artifact holds them.
-        profiles: Content of `profiles.yml` for Trino.
-        bundle: What was compiled.
-        assets: Of the asset index by unique id, each after those that it reads, as Trino knows them.
-        home: The writable folder.
-        log: A logger.
-        run_id: Of the Dagster run; its queries bear it.
-        field: Where the settings stand in the manifest.
+        request: What it is made from. Trino's queries bear its `run_id`.
     """
 
-    def __init__(
-        self,
-        slug: str,
-        config: Mapping[str, Any],
-        profiles: Mapping[str, Any],
-        bundle: Bundle,
-        assets: Mapping[str, dict[str, Any]],
-        home: FloeHome,
-        log: Any,
-        *,
-        run_id: str,
-        field: str = FIELD,
-    ) -> None:
-        self.slug = slug
-        self.bundle = bundle
-        self.assets = assets
-        self.home = home
-        self.log = log
-        self.config = config
-        self.field = field
-        self.run_id = run_id
-        self.tag = f"floe-run={run_id}"
-        self.profiles: Mapping[str, Any] = with_client_tag(profiles, slug, self.tag)
-        own = (asset for asset in assets.values() if not is_foreign(asset, TRINO.name))
+    def __init__(self, request: WorkspaceRequest) -> None:
+        self.slug = request.slug
+        self.engine = request.engine
+        self.less_memory = ""
+        self.bundle = request.bundle
+        self.assets = request.assets
+        self.home = request.home
+        self.log = request.log
+        self.config = request.config
+        self.field = request.field
+        self.run_id = request.run_id
+        self.tag = f"floe-run={self.run_id}"
+        self.profiles: Mapping[str, Any] = with_client_tag(request.profiles, self.slug, self.tag)
+        own = (asset for asset in self.assets.values() if not is_foreign(asset, self.engine.name))
         self.schemas = sorted({asset["relation"][1] for asset in own})
         self._clones: dict[str, str] = {}
         """`CLONE_ID` of each clone that this run has made, by unique id of the asset."""
@@ -110,7 +89,7 @@ class TrinoWorkspace:
         self.queries = TrinoQueries(self.access, self.tag)
         self.warehouse = TrinoWarehouse(self.access, self.config["catalog"], self.tag)
         own = audit_schema(self.slug)
-        lock = self.home.locks_dir / f"trino-{self.slug}.lock"
+        lock = self.home.locks_dir / f"{self.engine.name}-{self.slug}.lock"
         with only_writer(lock, f"{self.slug} on Trino", self.log):
             self.access.check()
             for schema in sorted({*self.schemas, own}):
@@ -234,7 +213,7 @@ class TrinoWorkspace:
         while pending:
             key = pending.pop()
             asset = self.assets[key]
-            if key in wanted or key in build or is_foreign(asset, TRINO.name):
+            if key in wanted or key in build or is_foreign(asset, self.engine.name):
                 continue
             if asset["published"]:
                 stands = catalog.table_exists((self.slug, asset["name"]))
@@ -273,6 +252,10 @@ class TrinoWorkspace:
         limit = _LIMITS.get(found["name"])
         said = " ".join(found["message"].split())
         return f"Trino: {found['name']}: {said}{f' (limit: {limit})' if limit else ''}, query {found['id']}"
+
+    def held_by(self, message: str) -> str | None:
+        """See `Workspace`: a cluster is there for everybody."""
+        return None
 
     def is_transient(self, message: str) -> bool:
         """See `Workspace`: nodes that went away, a full queue."""
@@ -320,7 +303,7 @@ class BuiltInTrino:
                 f"what passed its tests is published, without columns of views and seeds, column lineage and costs: {error}"
             )
         self._metadata = RelationMetadata(
-            self.columns, self._count, workspace.assets, workspace.slug, TRINO.dialect
+            self.columns, self._count, workspace.assets, workspace.slug, workspace.engine.dialect
         )
 
     def _count(self, asset: Mapping[str, Any]) -> int | None:

@@ -2,19 +2,17 @@
 
 An Iceberg table is named by its location, as OpenLineage's own Spark integration names it, with its name in the catalog
 and in the engine as symlinks: so the events of every engine that reads or writes the table speak of one dataset.
-A relation that is not published is named by the engine: DuckDB by its file, without the path of this machine, Trino by its
-address.
+A relation that is not published is named by its engine (`Engine.data_source`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from floe_dagster.schemas.artifacts import CompiledArtifacts, PluginRef, ResolvedPlugins
+from floe_dagster.schemas.artifacts import CompiledArtifacts, ResolvedPlugins
 from floe_dagster.schemas.compute import ENGINES
 
 
@@ -74,10 +72,10 @@ class CatalogNames:
 
 @dataclass(frozen=True, slots=True)
 class EngineNames:
-    """How the relations of the engine that a product is computed with are called.
+    """How the relations of an engine that a product is computed with are called.
 
     Args:
-        system: OpenTelemetry's `db.system.name`, and sqlglot's name of its SQL.
+        system: OpenTelemetry's `db.system.name`.
         namespace: Of its relations, as OpenLineage names the data source.
         database: Where published tables stand under their own names, in the engine; None where the engine only computes
             them.
@@ -88,46 +86,33 @@ class EngineNames:
     database: str | None = None
 
     @classmethod
-    def of_artifact(cls, artifact: CompiledArtifacts) -> EngineNames:
-        """Return the names for the default engine of an artifact, without anything of this machine."""
-        compute = artifact.plugins.compute if artifact.plugins else None
-        if compute is None or compute.type == "duckdb":
-            profiles: list[Any] = list((artifact.dbt_profiles or {}).values())
-            paths = [output["path"] for profile in profiles for output in profile["outputs"].values()]
-            path = str(paths[0]) if paths else "duckdb"
-            return cls("duckdb", f"duckdb://{PurePosixPath(path).name}")
-        return cls.of_plugin(compute, "")
-
-    @classmethod
     def by_engine(cls, artifact: CompiledArtifacts, slug: str) -> dict[str, EngineNames]:
-        """Return the names for each engine of an artifact, by its type.
+        """Return the names for each engine of an artifact, by its type, without anything of this machine.
 
         Args:
             artifact: The compiled artifact.
             slug: Of the product.
         """
-        if artifact.plugins is None:
-            return {"duckdb": cls.of_artifact(artifact)}
-        default = artifact.plugins.compute.type
+        settings: dict[str, Mapping[str, Any]] = {artifact.default_engine: {}}
+        if artifact.plugins is not None:
+            settings |= {name: plugin.config or {} for name, plugin in artifact.plugins.engines().items()}
+        profile = (artifact.dbt_profiles or {}).get(slug)
+        profiled = profile["outputs"][profile["target"]] if profile else None
         return {
-            engine: cls.of_artifact(artifact) if engine == default else cls.of_plugin(plugin, slug)
-            for engine, plugin in artifact.plugins.engines().items()
+            name: cls._of(name, slug, config, profiled if name == artifact.default_engine else None)
+            for name, config in settings.items()
         }
 
     @classmethod
-    def of_plugin(cls, compute: PluginRef, slug: str) -> EngineNames:
-        """Return the names for one engine's section of an artifact.
-
-        Args:
-            compute: The section.
-            slug: Of the product.
-        """
-        config = compute.config or {}
-        if compute.type == "duckdb":
-            path = PurePosixPath(ENGINES["duckdb"].dbt_output(slug, config)["path"])
-            return cls("duckdb", f"duckdb://{path.name}")
-        address = ":".join(str(config[name]) for name in ("host", "port") if config.get(name))
-        return cls(compute.type, f"{compute.type}://{address}", config.get("catalog"))
+    def _of(
+        cls, name: str, slug: str, config: Mapping[str, Any], profiled: Mapping[str, Any] | None
+    ) -> EngineNames:
+        engine = ENGINES.get(name)
+        if engine is None:
+            # A newer version compiled it: this one runs nothing on it, and shows what was compiled.
+            return cls(name, name)
+        source = engine.data_source(profiled or engine.dbt_output(slug, config))
+        return cls(name, source.namespace, source.database)
 
 
 def engine_name(asset: Mapping[str, Any], slug: str, engine: EngineNames) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from openlineage.client import event_v2 as ol
 from floe_dagster.observability.lineage import facets
 from floe_dagster.observability.lineage.facets import PRODUCER, Assertion
 from floe_dagster.observability.trace_context import lineage_run_id
+from floe_dagster.schemas.compute import ENGINES
 
 START, COMPLETE, FAIL, ABORT = "START", "COMPLETE", "FAIL", "ABORT"
 ol.set_producer(PRODUCER)
@@ -46,7 +47,6 @@ class ProductLineage:
         owner: Of the product.
         description: Of the product.
         labels: Of the product.
-        dialect: SQL of its default engine.
         source: Gives address, repository and path of a file of the product; None where nobody knows.
         run: The Dagster run.
         engine: Name and version of the processing engine.
@@ -57,7 +57,6 @@ class ProductLineage:
     owner: str
     description: str | None
     labels: Mapping[str, str]
-    dialect: str
     source: Callable[[str], tuple[str, str | None, str] | None]
     run: LineageRun
     engine: tuple[str, str]
@@ -129,7 +128,7 @@ class ProductLineage:
             when,
             lineage_run_id(self.run.run_id, asset["id"]),
             f"{self.slug}.{asset['name']}",
-            {**self._facets_of_model(asset), **facets.query_facets(sql, asset.get("engine") or self.dialect)},
+            {**self._facets_of_model(asset), **facets.query_facets(sql, _dialect(asset["engine"]))},
             parent=(self.run.run_id, self.namespace, self.run.job),
             error=error,
             inputs=inputs,
@@ -238,3 +237,8 @@ class ProductLineage:
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]
+
+
+def _dialect(engine: str) -> str:
+    # A newer version may have compiled for an engine that this one does not know, and died in its run.
+    return ENGINES[engine].dialect if engine in ENGINES else engine

@@ -107,7 +107,7 @@ def job_facets(
     return facets
 
 
-def query_facets(sql: str | None, dialect: str | None) -> dict[str, Any]:
+def query_facets(sql: str | None, dialect: str) -> dict[str, Any]:
     """Return the facet of a job's query, where there is one.
 
     Args:
@@ -241,7 +241,7 @@ def output_dataset(
     Args:
         name: What it is called.
         state: As it is now.
-        catalog: Of an Iceberg table; None for a relation in DuckDB.
+        catalog: Of an Iceberg table; None for a relation that is not published.
         owners: Teams or addresses.
         tags: Key, value and column.
         description: For people.

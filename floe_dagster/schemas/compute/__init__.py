@@ -12,6 +12,8 @@ from floe_dagster.schemas.compute.trino import TRINO, TrinoCompute
 
 ENGINES: dict[str, Engine] = {engine.name: engine for engine in (DUCKDB, TRINO)}
 """By `plugins.compute.type`."""
+DEFAULT_ENGINE = DUCKDB.name
+"""Where a manifest says nothing; also that of artifacts that are older than plugins."""
 
 if TYPE_CHECKING:
     Compute = DuckDBCompute | TrinoCompute

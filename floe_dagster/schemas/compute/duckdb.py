@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from floe_dagster.schemas.base import Section
-from floe_dagster.schemas.compute.engine import FLOE_HOME_REFERENCE, Engine, ProfileText
+from floe_dagster.schemas.compute.engine import FLOE_HOME_REFERENCE, DataSource, Engine, ProfileText
 
 DEFAULT_THREADS = 4
 
@@ -49,11 +50,26 @@ def _dbt_output(slug: str, config: Mapping[str, Any]) -> dict[str, Any]:
     return output
 
 
+def _data_source(output: Mapping[str, Any]) -> DataSource:
+    # Without the path of this machine.
+    return DataSource(f"duckdb://{PurePosixPath(output['path']).name}")
+
+
 DUCKDB = Engine(
     name="duckdb",
+    title="DuckDB",
     plugin=DuckDBCompute,
     dialect="duckdb",
     adapter="dbt-duckdb",
     writes_catalog=False,
+    workspace="floe_dagster.definitions.workspaces.duckdb:DuckDBWorkspace",
     dbt_output=_dbt_output,
+    data_source=_data_source,
+    place=lambda output: str(output["path"]).replace(FLOE_HOME_REFERENCE, "FLOE_HOME"),
+    iceberg_types={
+        "UUID": "string",
+        "JSON": "string",
+        "TIMESTAMP_S": "timestamp",
+        "TIMESTAMP_MS": "timestamp",
+    },
 )

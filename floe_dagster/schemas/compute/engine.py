@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Annotated, Any
 
@@ -57,11 +57,28 @@ class ProjectOverlay:
 
 
 @dataclass(frozen=True, slots=True)
+class DataSource:
+    """What OpenLineage calls an engine's relations.
+
+    Args:
+        namespace: Of all of them.
+        database: Where published tables stand under their own names; None where the engine only computes them.
+    """
+
+    namespace: str
+    database: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Engine:
     """A compute engine: one module of this package, listed in its registry.
 
+    Nothing else in floe-dagster asks for an engine by its name. What knows Dagster, or needs the engine's client, is named as
+    `module:attribute` and imported when it is used.
+
     Args:
-        name: `plugins.compute.type`, and what dbt calls its adapter.
+        name: `plugins.compute.type`.
+        title: Its name for people.
         plugin: Model of `plugins.compute` for this engine.
         dialect: What sqlglot calls its SQL.
         adapter: Distribution of its dbt adapter.
@@ -69,18 +86,34 @@ class Engine:
             it needs nothing.
         extra: Extra of floe-dagster that brings the adapter; None where it is always there.
         writes_catalog: It writes the platform's Iceberg catalog itself; else this process publishes what it computed.
+        workspace: Class that a run builds with: a `definitions.workspaces.base.Workspace` made from a `WorkspaceRequest`.
+        data_source: Gives what its relations are called in OpenLineage, from what `dbt_output` gave.
+        place: Gives where relations stand before they are published, for people, from the same.
         dbt_output: Gives what `outputs` of the dbt profile holds, from the product's slug and the settings.
             Secrets are references to the environment; nothing in it depends on the machine that compiles.
+        check: Function that `platform check` asks besides, like `platform.trino.check_trino`; None where there is nothing that
+            could be away.
+        iceberg_types: Types of Iceberg by sqlglot's types, where they are this engine's own.
+        needs: Gives what has to stand outside of floe-dagster, from slug and settings; None where nothing has to.
+        catalog_settings: Settings that decide which catalog the engine writes.
     """
 
     name: str
+    title: str
     plugin: type[Section]
     dialect: str
     adapter: str
     writes_catalog: bool
+    workspace: str
     dbt_output: Callable[[str, Mapping[str, Any]], dict[str, Any]]
+    data_source: Callable[[Mapping[str, Any]], DataSource]
+    place: Callable[[Mapping[str, Any]], str]
     overlay: Callable[[Mapping[str, Mapping[str, Sequence[str]]]], ProjectOverlay] | None = None
     extra: str | None = None
+    check: str | None = None
+    iceberg_types: Mapping[str, str] = field(default_factory=dict)
+    needs: Callable[[str, Mapping[str, Any]], str] | None = None
+    catalog_settings: frozenset[str] = frozenset()
 
     @property
     def is_installed(self) -> bool:

@@ -11,7 +11,13 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 
 from floe_dagster.schemas.addresses import Url, is_loopback
 from floe_dagster.schemas.base import NotAllowedError, Section
-from floe_dagster.schemas.compute.engine import Engine, ProfileText, audit_schema, check_profile_text
+from floe_dagster.schemas.compute.engine import (
+    DataSource,
+    Engine,
+    ProfileText,
+    audit_schema,
+    check_profile_text,
+)
 from floe_dagster.schemas.compute.trino_project import project_overlay
 from floe_dagster.schemas.secrets import Secret
 
@@ -200,13 +206,33 @@ def _dbt_output(slug: str, config: Mapping[str, Any]) -> dict[str, Any]:
     return output
 
 
+def _data_source(output: Mapping[str, Any]) -> DataSource:
+    return DataSource(f"trino://{output['host']}:{output['port']}", output["database"])
+
+
+def _needs(slug: str, config: Mapping[str, Any]) -> str:
+    return (
+        f"in Trino: a catalog {config.get('catalog')} of connector.name=iceberg, iceberg.catalog.type=rest, on the address and "
+        f"warehouse of plugins.catalog; the right to create, write and drop tables and views in {audit_schema(slug)}, and to "
+        f"read {slug}"
+    )
+
+
 TRINO = Engine(
     name="trino",
+    title="Trino",
     plugin=TrinoCompute,
     dialect="trino",
     adapter="dbt-trino",
     extra="trino",
     writes_catalog=True,
+    workspace="floe_dagster.definitions.workspaces.trino:TrinoWorkspace",
+    check="floe_dagster.platform.trino:check_trino",
     dbt_output=_dbt_output,
+    data_source=_data_source,
+    place=lambda output: f"{output['database']}.{output['schema']}",
+    iceberg_types={"UUID": "uuid"},
+    needs=_needs,
+    catalog_settings=frozenset({"host", "port", "catalog"}),
     overlay=project_overlay,
 )

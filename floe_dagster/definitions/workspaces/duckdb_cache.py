@@ -15,7 +15,6 @@ from floe_dagster.iceberg.errors import PublicationError
 from floe_dagster.iceberg.maintenance import same_content
 from floe_dagster.iceberg.relation import RelationName, projection, relation_columns
 from floe_dagster.iceberg.restore import restore_relation
-from floe_dagster.schemas.compute.duckdb import DUCKDB
 from floe_dagster.schemas.compute.engine import STATEFUL
 
 
@@ -37,11 +36,13 @@ class DuckDBCache:
 
     Args:
         file: The DuckDB file; it may be missing.
+        engine: What the assets call the engine that builds in it.
         memory_limit: DuckDB's; its own default when None.
     """
 
-    def __init__(self, file: Path, memory_limit: str | None = None) -> None:
+    def __init__(self, file: Path, engine: str, memory_limit: str | None = None) -> None:
         self.file = file
+        self.engine = engine
         self.memory_limit = memory_limit
         self._record = file.with_suffix(".snapshots.json")
 
@@ -89,7 +90,7 @@ class DuckDBCache:
             key = pending.pop()
             if key in wanted or key in build or key in restore:
                 continue
-            if is_foreign(assets[key], DUCKDB.name):
+            if is_foreign(assets[key], self.engine):
                 restore.add(key)
             elif place(assets[key]) in present:
                 continue
@@ -114,7 +115,7 @@ class DuckDBCache:
         """
         present, known = self.relations(), self._snapshots()
         for asset in assets:
-            brought = asset["materialized"] in STATEFUL or is_foreign(asset, DUCKDB.name)
+            brought = asset["materialized"] in STATEFUL or is_foreign(asset, self.engine)
             if not brought or not asset["published"]:
                 continue
             identifier = (namespace, asset["name"])
