@@ -12,6 +12,8 @@ export FLOE_HOME ?= $(CURDIR)/.floe
 export DAGSTER_HOME ?= $(FLOE_HOME)/dagster
 export DBT_SEND_ANONYMOUS_USAGE_STATS = false
 export DO_NOT_TRACK = 1
+# Without bytecode every process compiles Dagster and dbt anew, which takes seconds each time; .venv is ours to write into.
+unexport PYTHONDONTWRITEBYTECODE
 PYTEST_WORKERS ?= auto
 
 .PHONY: help setup run dev compile docs test test-ui test-services test-trino test-deploy services-up services-down trino-up trino-down demo-trino demo-local compile-demo build-demo-image build-plus-image demo-check demo bench bench-growth bench-services bench-telemetry bench-many bench-trino audit lint lock lock-check dist sbom check-tag clean
@@ -116,7 +118,7 @@ bench-telemetry: setup ## measure what traces, metrics and lineage cost a run, a
 bench-many: setup ## run 50 products through the queue of dagster dev and look at limits and turns (half an hour)
 	@$(BIN)/python -m tests.benchmarks --many --write docs/benchmarks.md
 
-bench-trino: setup ## measure TPC-H on DuckDB and on Trino with one node and two; needs Go, Java and Maven (an hour)
+bench-trino: setup ## measure TPC-H on DuckDB and on Trino with one node and two; needs Go, Java and Maven (half an hour)
 	@$(BIN)/python -m tests.benchmarks --trino --write docs/benchmarks.md
 
 audit: setup ## secrets in the repository, known vulnerabilities of the dependencies
@@ -139,6 +141,7 @@ lock: | $(filter .tools/bin/uv,$(UV)) ## refresh the hashed requirement files
 	@$(LOCK) pyproject.toml --extra cluster --extra trino --extra plus --constraint requirements-image.txt -o requirements-plus.txt
 	@$(LOCK) docker/dagster-demo/requirements-build.in -o docker/dagster-demo/requirements-build.txt
 	@$(LOCK) tests/deploy/image/official.in -o tests/deploy/image/official.txt
+	@$(LOCK) deploy/release/requirements-sbom.in -o deploy/release/requirements-sbom.txt
 
 lock-check: setup ## fail where the requirement files do not fit pyproject.toml
 	@$(BIN)/python -m tests.lock_check
@@ -149,9 +152,15 @@ dist: setup ## build wheel and source distribution into dist/
 	@rm -f dist/.gitignore
 	@ls -1 dist
 
-sbom: setup ## write build/sbom.cdx.json: what an installation may hold, with hashes (CycloneDX)
-	@mkdir -p build
-	@$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --output-format JSON --output-file build/sbom.cdx.json requirements.txt
+.tools/sbom/.ready: deploy/release/requirements-sbom.txt | $(filter .tools/bin/uv,$(UV))
+	@test -x $(@D)/bin/python || $(UV) venv --quiet --python-preference only-system $(UV_PYTHON_OPTION) $(@D)
+	@$(UV) pip sync --quiet --python $(@D)/bin/python --require-hashes $<
+	@touch $@
+
+SBOM ?= build/sbom.cdx.json
+sbom: .tools/sbom/.ready ## write build/sbom.cdx.json: what an installation may hold, with hashes (CycloneDX)
+	@mkdir -p $(dir $(SBOM))
+	@$(<D)/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --output-format JSON --output-file $(SBOM) requirements.txt
 
 check-tag: setup ## fail where TAG is not the version in pyproject.toml
 	@$(BIN)/python -m tests.release "$(TAG)"

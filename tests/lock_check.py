@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT = "pyproject.toml"
 IMAGE = "docker/dagster-demo/requirements-build"
 BASE = "tests/deploy/image/official"
+SBOM = "deploy/release/requirements-sbom"
 RUNNING = [PROJECT, "--extra", "cluster", "--extra", "trino"]
 FILES = {
     "requirements.txt": [PROJECT],
@@ -24,6 +25,7 @@ FILES = {
     "requirements-plus.txt": [*RUNNING, "--extra", "plus", "--constraint", "requirements-image.txt"],
     f"{IMAGE}.txt": [f"{IMAGE}.in"],
     f"{BASE}.txt": [f"{BASE}.in"],
+    f"{SBOM}.txt": [f"{SBOM}.in"],
 }
 """What `make lock` resolves each requirement file from, relative to the repository's root."""
 

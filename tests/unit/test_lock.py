@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -27,3 +28,8 @@ def test_the_lock_has_hashes_and_no_addresses(name: str) -> None:
     assert "://" not in text
     pinned = [line for line in text.splitlines() if line and not line.startswith((" ", "#"))]
     assert pinned and all(line.endswith("\\") for line in pinned)
+
+
+def test_nothing_slows_down_every_process_that_imports_dbt() -> None:
+    # With this one, jsonschema builds its grammars whenever it is imported, which takes several seconds.
+    assert find_spec("rfc3987_syntax") is None
