@@ -45,6 +45,7 @@ def broken(checks: dict[str, HealthCheck]) -> dict[str, str]:
     return {name: f"{check.message} {check.fix}" for name, check in checks.items() if not check.passed}
 
 
+@pytest.mark.core
 def test_healthy(cluster: Any, look: Callable[..., Any], catalog: Catalog) -> None:
     checks = look(compute(cluster))
     assert broken(checks) == {} and list(checks) == ENGINE
@@ -77,6 +78,7 @@ def test_a_catalog_that_is_not_of_iceberg(cluster: Any, look: Callable[..., Any]
     assert set(found) == {"engine-catalog"} and "connector 'memory'" in found["engine-catalog"]
 
 
+@pytest.mark.core
 def test_another_catalog_than_the_platform_s(
     cluster: Any, look: Callable[..., Any], catalog: Catalog
 ) -> None:

@@ -21,6 +21,7 @@ from tests.services.conftest import Services
 from tests.trino.shops import AUDIT, Shop, said
 
 
+@pytest.mark.core
 def test_trino_never_drops_what_another_run_writes(on_trino: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     assert on_trino.run().success
     # As if the other run, on another machine, had begun after this one took away what was left.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import signal
 import threading
 from collections.abc import Callable
@@ -13,12 +14,15 @@ import dagster as dg
 import pytest
 import yaml
 
-from floe_dagster.definitions import factory
+from floe_dagster.compilation.bundle import BAKED_BUNDLE
+from floe_dagster.compilation.stages import compile_product
 from floe_dagster.definitions.command_runs import retry_reason
-from floe_dagster.definitions.dbt_build import DbtBuild
+from floe_dagster.home import FloeHome
+from tests.dagster_dev import DagsterDev
+from tests.integration.observing import developing
 from tests.jobs import reconstructable_shop_job
 from tests.processes import wait_for
-from tests.trino.shops import ORDERS, Shop, metadata, said
+from tests.trino.shops import Shop, metadata, said
 
 SLOW = (
     "select count(*) as n from {{ ref('raw_orders') }} as o cross join tpch.sf1.lineitem as a "
@@ -75,6 +79,7 @@ def in_background(act: Callable[[], Any]) -> Callable[[], Any]:
     return result
 
 
+@pytest.mark.core
 def test_a_worker_that_is_killed_costs_an_attempt_and_no_row(
     make_cluster: Callable[..., Any],
     make_shop: Callable[..., Shop],
@@ -118,6 +123,7 @@ def test_a_worker_that_is_killed_costs_an_attempt_and_no_row(
     assert float(sum(row["quantity"] for row in rows)) == pytest.approx(float(wanted[2]))
 
 
+@pytest.mark.core
 def test_a_coordinator_that_restarts_ends_the_run_and_a_retry_does_what_is_missing(
     cluster: Any,
     make_shop: Callable[..., Shop],
@@ -155,6 +161,7 @@ def test_a_coordinator_that_restarts_ends_the_run_and_a_retry_does_what_is_missi
     assert shop.rows("slow") == [{"n": 0}] and shop.clones() == []
 
 
+@pytest.mark.core
 @pytest.mark.parametrize(
     ("limit", "sql", "told"),
     [
@@ -227,26 +234,40 @@ def test_a_full_queue_names_itself_and_is_tried_again(
     assert again.success, said(again)
 
 
-def test_a_run_that_is_interrupted_leaves_no_query_behind(
-    cluster: Any,
-    make_shop: Callable[..., Shop],
-    monkeypatch: pytest.MonkeyPatch,
+DEFINITIONS = """\
+from floe_dagster import load_product_definitions
+
+defs = load_product_definitions(__file__)
+"""
+WORKSPACE = """\
+load_from:
+  - python_file: {relative_path: shop/definitions.py, location_name: shop}
+"""
+
+
+@pytest.mark.core
+def test_a_run_that_is_terminated_in_dagster_leaves_no_query_and_no_clone_behind(
+    cluster: Any, make_shop: Callable[..., Shop], tmp_path: Path
 ) -> None:
     shop = make_shop(cluster)
-    (shop.product / "models" / "orders.sql").write_text(ORDERS)
+    first = shop.run()
+    assert first.success, said(first)
     with_model(shop, "slow", SLOW)
-    log = DbtBuild._log
-
-    def interrupted(self: DbtBuild, *arguments: Any) -> Any:
-        # As Dagster interrupts a step: wherever it is.
-        if running(cluster, "cross join"):
-            raise dg.DagsterExecutionInterruptedError
-        return log(self, *arguments)
-
-    monkeypatch.setattr(DbtBuild, "_log", interrupted)
-    monkeypatch.setattr(factory.dg, "RetryPolicy", lambda **_: None)
-    ended = shop.run()
-    # Dagster makes a failed step of it.
-    assert not ended.success and "DagsterExecutionInterruptedError" in said(ended), said(ended)
-    wait_for("the end of the query", lambda: not running(cluster, "cross join"), 20)
-    assert shop.clones() == []
+    (shop.product / "definitions.py").write_text(DEFINITIONS)
+    (tmp_path / "workspace.yaml").write_text(WORKSPACE)
+    compiled = compile_product(shop.product, home=FloeHome(tmp_path / "dev" / "floe"))
+    assert compiled.bundle_path is not None, compiled.findings
+    (shop.product / "target").mkdir(exist_ok=True)
+    shutil.copy(compiled.bundle_path, shop.product / "target" / BAKED_BUNDLE)
+    dev = DagsterDev(tmp_path, tmp_path / "dev")
+    try:
+        developing.loaded(dev, "shop")
+        run_id = developing.launch(dev, "shop", "shop_run")
+        dev.until("the query", lambda: running(cluster, "cross join"))
+        assert shop.clones()
+        dev.graphql(developing.TERMINATE, id=run_id)
+        assert developing.ended(dev, run_id) == "CANCELED"
+        assert running(cluster, "cross join") == [] and shop.clones() == []
+    finally:
+        dev.stop()
+    assert not shop.catalog.table_exists(("shop", "slow"))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import yaml
 
 from tests.trino.shops import ORDERS, Shop, metadata, said
 
 
+@pytest.mark.core
 def test_a_product_is_published_extended_and_leaves_nothing_behind(on_trino: Shop) -> None:
     first = on_trino.run()
     assert first.success, said(first)
@@ -57,6 +59,7 @@ def test_a_product_is_published_extended_and_leaves_nothing_behind(on_trino: Sho
     assert sorted(before) == [10, 20, 30, 40, 50, 60]
 
 
+@pytest.mark.core
 def test_what_fails_its_test_never_gets_its_published_name(on_trino: Shop) -> None:
     refused = on_trino.run(config={"vars": {"most": 0}})
     assert not refused.success and "test not_too_much failed" in said(refused)
@@ -117,6 +120,7 @@ def test_a_table_without_rows_takes_the_place_of_one_with_rows(on_trino: Shop) -
     assert on_trino.rows("daily") == []
 
 
+@pytest.mark.core
 def test_from_duckdb_to_trino_and_back(on_trino: Shop, tmp_path: Path) -> None:
     manifest = tmp_path / "manifest.yaml"
     on_both = yaml.safe_load(manifest.read_text())

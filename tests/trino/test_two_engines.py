@@ -110,6 +110,7 @@ def snapshots(shop: Shop) -> dict[str, int]:
     }
 
 
+@pytest.mark.core
 def test_each_engine_reads_what_the_other_has_published(on_both: Shop) -> None:
     first = on_both.run()
     assert first.success, said(first)

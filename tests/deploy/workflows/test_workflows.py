@@ -20,7 +20,7 @@ from tests.deploy.tools import go_tool
 FOLDER = ROOT / ".github" / "workflows"
 FILES = sorted(FOLDER.glob("*.yml"))
 ACTIONLINT = ("github.com/rhysd/actionlint/cmd/actionlint", "v1.7.12")
-MAKE = re.compile(r"(?:^\s*|[;&|]\s*|\bHOME=\S+\s+|\bsudo\s+)make\s+([^\n;&|]+)", re.MULTILINE)
+MAKE = re.compile(r"(?:^\s*|[;&|]\s*|\bHOME=\S+\s+|\bsudo\s+|\btimed\s+)make\s+([^\n;&|]+)", re.MULTILINE)
 PINNED = re.compile(r"uses: \S+@[0-9a-f]{40} # v\d+\.\d+\.\d+$")
 WRITES = {
     ("release.yml", "attest"): {"id-token", "attestations"},

@@ -51,7 +51,7 @@ def start(project: Path, home: Path, patch: pytest.MonkeyPatch, **monitoring: An
 def loaded(dev: DagsterDev, *locations: str) -> None:
     """Wait until the code locations are served."""
     wanted = dict.fromkeys(locations, "RepositoryLocation")
-    dev.until("the code locations", lambda: dev.locations() == wanted, 120)
+    dev.until("the code locations", lambda: dev.locations() == wanted)
 
 
 def launch(
