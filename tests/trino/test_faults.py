@@ -79,7 +79,6 @@ def in_background(act: Callable[[], Any]) -> Callable[[], Any]:
     return result
 
 
-@pytest.mark.core
 def test_a_worker_that_is_killed_costs_an_attempt_and_no_row(
     make_cluster: Callable[..., Any],
     make_shop: Callable[..., Shop],
@@ -123,7 +122,6 @@ def test_a_worker_that_is_killed_costs_an_attempt_and_no_row(
     assert float(sum(row["quantity"] for row in rows)) == pytest.approx(float(wanted[2]))
 
 
-@pytest.mark.core
 def test_a_coordinator_that_restarts_ends_the_run_and_a_retry_does_what_is_missing(
     cluster: Any,
     make_shop: Callable[..., Shop],

@@ -55,12 +55,7 @@ ADDED: dict[str, tuple[dict[str, str], dict[str, str]]] = {
 Publish = Callable[[str], list[dict[str, Table]]]
 
 
-@pytest.fixture(
-    params=[
-        pytest.param(name, marks=[pytest.mark.core] if name == "iot_telemetry" else [])
-        for name in sorted(ADDED)
-    ]
-)
+@pytest.fixture(params=sorted(ADDED))
 def slug(request: pytest.FixtureRequest) -> str:
     """A shipped product."""
     return str(request.param)
