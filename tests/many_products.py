@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,12 +13,11 @@ import pytest
 import yaml
 
 import tests.dagster_dev
-from floe_dagster.compilation.bundle import BAKED_BUNDLE
-from floe_dagster.compilation.stages import compile_product
 from floe_dagster.definitions.queue.tags import CATALOG_TAG, PRODUCT_TAG, TURN_TAG, engine_tag
 from floe_dagster.home import FloeHome
 from tests.conftest import ROOT
 from tests.dagster_dev import DagsterDev
+from tests.locations import bake
 
 LOCATION = "many"
 WORKSPACE = """\
@@ -213,10 +211,7 @@ def generate(folder: Path, home: Path, count: int) -> list[Product]:
             f"name: {slug}\nversion: 1.0.0\nprofile: {slug}\nmodels: {{+materialized: table}}\n"
         )
         (product / "models" / "only.sql").write_text(MODEL.format(number=number, fifo=fifo))
-        result = compile_product(product, home=FloeHome(home / "floe"))
-        assert result.bundle_path is not None, result.findings
-        (product / "target").mkdir(exist_ok=True)
-        shutil.copy(result.bundle_path, product / "target" / BAKED_BUNDLE)
+        bake(product, FloeHome(home / "floe"))
         products.append(Product(slug, warehouse))
     return products
 

@@ -19,6 +19,7 @@ class EngineInUse:
 
     Args:
         name: Such as `plugins.compute.type`.
+        known: What is known of it; None of one that a newer version compiled for.
         field: Where the manifest has it: `plugins.compute` or `plugins.additional_compute (trino)`.
         config: Its settings.
         place: Where relations stand before they are published: a file, or a schema of a catalog.
@@ -26,6 +27,7 @@ class EngineInUse:
     """
 
     name: str
+    known: Engine | None
     field: str
     config: Mapping[str, Any]
     place: str
@@ -35,11 +37,6 @@ class EngineInUse:
     def writes_catalog(self) -> bool:
         """The engine writes the platform's catalog itself."""
         return self.known is not None and self.known.writes_catalog
-
-    @property
-    def known(self) -> Engine | None:
-        """What is known of the engine; None of one that a newer version compiled for."""
-        return ENGINES.get(self.name)
 
     @property
     def title(self) -> str:
@@ -346,11 +343,11 @@ def _other_settings(before: Build, after: Build, old: EngineInUse, new: EngineIn
 
 
 def _in_use(slug: str, name: str, field: str, config: Mapping[str, Any]) -> EngineInUse:
-    engine = ENGINES.get(name)
-    if engine is None:
-        return EngineInUse(name, field, config, name, None)
-    output = engine.dbt_output(slug, config)
-    return EngineInUse(name, field, config, engine.place(output), engine.data_source(output).database)
+    known = ENGINES.get(name)
+    if known is None:
+        return EngineInUse(name, None, field, config, name, None)
+    output = known.dbt_output(slug, config)
+    return EngineInUse(name, known, field, config, known.place(output), known.data_source(output).database)
 
 
 def _variables(value: Any) -> Iterator[str]:

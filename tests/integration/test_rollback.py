@@ -18,10 +18,10 @@ from dagster._serdes import serialize_value
 from dagster_shared.serdes.objects.models.defs_state_info import DefsStateInfo
 
 from floe_dagster import load_product_definitions
-from floe_dagster.compilation.bundle import ARTIFACT, ASSET_INDEX, BAKED_BUNDLE, HEADER
-from floe_dagster.compilation.stages import compile_product
+from floe_dagster.compilation.bundle import ARTIFACT, ASSET_INDEX, HEADER
 from floe_dagster.definitions.state import state_key
 from floe_dagster.home import FloeHome
+from tests.locations import bake
 
 COMPILE = {"platform_manifest", "resolved_governance", "compiled_artifacts", "dbt_manifest"}
 OLD = "select 1 as id, 'paid' as status\n"
@@ -219,10 +219,7 @@ def test_a_state_of_a_newer_version_gives_way_to_the_one_in_the_image(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     image.deploy(OLD)
-    baked = compile_product(image.shop, home=FloeHome(image.home))
-    assert baked.bundle_path is not None
-    (image.shop / "target").mkdir(exist_ok=True)
-    shutil.copyfile(baked.bundle_path, image.shop / "target" / BAKED_BUNDLE)
+    baked = bake(image.shop, FloeHome(image.home))
     image.deploy(NEW)
     rewrite(image.stored(image.compile()), change)
     # Neither fits: the manifest of the cluster is not the one of the build.

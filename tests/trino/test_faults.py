@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import signal
 import threading
 from collections.abc import Callable
@@ -14,13 +13,12 @@ import dagster as dg
 import pytest
 import yaml
 
-from floe_dagster.compilation.bundle import BAKED_BUNDLE
-from floe_dagster.compilation.stages import compile_product
 from floe_dagster.definitions.command_runs import retry_reason
 from floe_dagster.home import FloeHome
 from tests.dagster_dev import DagsterDev
 from tests.integration.observing import developing
 from tests.jobs import reconstructable_shop_job
+from tests.locations import DEFINITIONS, bake
 from tests.processes import wait_for
 from tests.trino.shops import Shop, metadata, said
 
@@ -232,11 +230,6 @@ def test_a_full_queue_names_itself_and_is_tried_again(
     assert again.success, said(again)
 
 
-DEFINITIONS = """\
-from floe_dagster import load_product_definitions
-
-defs = load_product_definitions(__file__)
-"""
 WORKSPACE = """\
 load_from:
   - python_file: {relative_path: shop/definitions.py, location_name: shop}
@@ -253,10 +246,7 @@ def test_a_run_that_is_terminated_in_dagster_leaves_no_query_and_no_clone_behind
     with_model(shop, "slow", SLOW)
     (shop.product / "definitions.py").write_text(DEFINITIONS)
     (tmp_path / "workspace.yaml").write_text(WORKSPACE)
-    compiled = compile_product(shop.product, home=FloeHome(tmp_path / "dev" / "floe"))
-    assert compiled.bundle_path is not None, compiled.findings
-    (shop.product / "target").mkdir(exist_ok=True)
-    shutil.copy(compiled.bundle_path, shop.product / "target" / BAKED_BUNDLE)
+    bake(shop.product, FloeHome(tmp_path / "dev" / "floe"))
     dev = DagsterDev(tmp_path, tmp_path / "dev")
     try:
         developing.loaded(dev, "shop")

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
-from floe_dagster.observability.column_lineage import COLUMN_LIMIT, DEPTH_LIMIT, column_lineage
+from floe_dagster.observability import column_lineage as module
+from floe_dagster.observability.column_lineage import COLUMN_LIMIT, DEPTH_LIMIT
+
+column_lineage = partial(module.column_lineage, dialect="duckdb")
 
 ORDERS = ("db", "main", "orders")
 CUSTOMERS = ("db", "main", "customers")
@@ -37,12 +42,12 @@ SCHEMAS = {
     ],
 )
 def test_of(sql: str, expected: dict[str, list[tuple[tuple[str, str, str], str]]]) -> None:
-    assert column_lineage(sql, SCHEMAS, expected, dialect="duckdb") == expected
+    assert column_lineage(sql, SCHEMAS, expected) == expected
 
 
 @pytest.mark.parametrize("sql", ["", "select from where", "this is no sql ("])
 def test_what_cannot_be_read_has_none(sql: str) -> None:
-    assert column_lineage(sql, SCHEMAS, ["id"], dialect="duckdb") == {}
+    assert column_lineage(sql, SCHEMAS, ["id"]) == {}
 
 
 DEEP = [
@@ -61,7 +66,7 @@ DEEP = [
 @pytest.mark.parametrize("depth", [50, 5000])
 def test_nesting_ends_neither_the_process_nor_ones_patience(opening: str, closing: str, depth: int) -> None:
     sql = f"select {opening * depth}id{closing * depth} as id from db.main.orders"
-    found = column_lineage(sql, SCHEMAS, ["id"], dialect="duckdb")
+    found = column_lineage(sql, SCHEMAS, ["id"])
     assert (found == {}) == (depth > DEPTH_LIMIT)
 
 
@@ -69,16 +74,10 @@ def test_long_chains_are_no_nesting() -> None:
     terms = " + ".join(["amount"] * 1000)
     unions = " union all ".join(["select amount from db.main.orders"] * 300)
     expected = {"Amount": [(ORDERS, "Amount")]}
-    assert (
-        column_lineage(f"select {terms} as amount from db.main.orders", SCHEMAS, ["Amount"], dialect="duckdb")
-        == expected
-    )
-    assert column_lineage(unions, SCHEMAS, ["Amount"], dialect="duckdb") == expected
+    assert column_lineage(f"select {terms} as amount from db.main.orders", SCHEMAS, ["Amount"]) == expected
+    assert column_lineage(unions, SCHEMAS, ["Amount"]) == expected
 
 
 def test_very_wide_tables_have_none() -> None:
     columns = [f"c{number}" for number in range(COLUMN_LIMIT + 1)]
-    assert (
-        column_lineage(f"select {', '.join(f'1 as {c}' for c in columns)}", {}, columns, dialect="duckdb")
-        == {}
-    )
+    assert column_lineage(f"select {', '.join(f'1 as {c}' for c in columns)}", {}, columns) == {}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,8 +17,6 @@ import pytest
 import yaml
 
 import tests.dagster_dev
-from floe_dagster.compilation.bundle import BAKED_BUNDLE
-from floe_dagster.compilation.stages import compile_product
 from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.catalogs import open_catalog
 from floe_dagster.schemas.artifacts import PluginRef
@@ -27,15 +24,11 @@ from tests.conftest import ROOT
 from tests.dagster_dev import DagsterDev
 from tests.integration.kubernetes.cluster import Cluster, Pod
 from tests.integration.observing.developing import ended, launch, loaded, tags
+from tests.locations import DEFINITIONS, bake
 
 WORKSPACE = """\
 load_from:
   - python_module: {module_name: shop.definitions, working_directory: ., location_name: shop}
-"""
-DEFINITIONS = """\
-from floe_dagster import load_product_definitions
-
-defs = load_product_definitions(__file__)
 """
 SPEC = """\
 apiVersion: floe.dev/v1
@@ -167,10 +160,7 @@ def make_product(folder: Path, shared: Path) -> Path:
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     folder, home, shared = (tmp_path_factory.mktemp(name) for name in ("project", "home", "shared"))
     product = make_product(folder, shared)
-    result = compile_product(product, home=FloeHome(home / "floe"))
-    assert result.bundle_path is not None, result.findings
-    (product / "target").mkdir()
-    shutil.copy(result.bundle_path, product / "target" / BAKED_BUNDLE)
+    bake(product, FloeHome(home / "floe"))
     cluster = Cluster(tmp_path_factory.mktemp("cluster"), {"lineage": {"token": SECRET}})
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NO_PROXY", "127.0.0.1")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,9 @@ import yaml
 from dagster_k8s.job import DagsterK8sJobConfig, construct_dagster_k8s_job, get_user_defined_k8s_config
 
 from floe_dagster import load_product_definitions
-from floe_dagster.compilation.bundle import BAKED_BUNDLE
-from floe_dagster.compilation.stages import compile_product
 from floe_dagster.home import FloeHome
 from tests.conftest import MANIFEST, SPEC
+from tests.locations import bake
 
 JOBS = {
     "shop_compile": "compile",
@@ -48,10 +46,7 @@ def compiled(shop: Path, home: FloeHome, manifest: str = "", spec: str = "") -> 
     """Compile the shop and return the definitions that its code location serves."""
     (shop.parent / "manifest.yaml").write_text(MANIFEST + manifest)
     (shop / "floe.yaml").write_text(spec if "kind:" in spec else SPEC + spec)
-    result = compile_product(shop, home=home)
-    assert result.bundle_path is not None, result.findings
-    (shop / "target").mkdir(exist_ok=True)
-    shutil.copy(result.bundle_path, shop / "target" / BAKED_BUNDLE)
+    bake(shop, home)
     return load_product_definitions(shop)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -14,8 +13,6 @@ from typing import Any
 
 import pytest
 
-from floe_dagster.compilation.bundle import BAKED_BUNDLE
-from floe_dagster.compilation.stages import compile_product
 from floe_dagster.home import FloeHome
 from tests.dagster_dev import DagsterDev
 from tests.integration.observing.developing import (
@@ -38,17 +35,13 @@ from tests.integration.observing.observed import (
     tracing,
     tree_of,
 )
+from tests.locations import DEFINITIONS, bake
 from tests.processes import dbt_below, family, parent_of, runs, wait_for
 from tests.receivers import LineageReceiver, OtlpReceiver
 
 WORKSPACE = """\
 load_from:
   - python_module: {module_name: shop.definitions, working_directory: ., location_name: shop}
-"""
-DEFINITIONS = """\
-from floe_dagster import load_product_definitions
-
-defs = load_product_definitions(__file__)
 """
 SLOW = """\
 select count(*) {% if var('slow', false) %} + max(length(content)) {% endif %} as n
@@ -109,10 +102,7 @@ def developed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Developed]:
         (folder / "workspace.yaml").write_text(WORKSPACE)
         (product / "__init__.py").touch()
         (product / "definitions.py").write_text(DEFINITIONS)
-        result = compile_product(product, home=FloeHome(home / "floe"))
-        assert result.bundle_path is not None, result.findings
-        (product / "target").mkdir(exist_ok=True)
-        shutil.copy(result.bundle_path, product / "target" / BAKED_BUNDLE)
+        bake(product, FloeHome(home / "floe"))
         dev = start(folder, home, patch, poll_interval_seconds=2, free_slots_after_run_end_seconds=2)
         try:
             loaded(dev, "shop")
