@@ -52,7 +52,7 @@ docs: setup ## write docs/schemas and the tables of fields from the models
 	@$(BIN)/python -m tests.generate_docs
 
 test: setup ## unit, contract and integration tests
-	@$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-ui: setup ## the pages of dagster dev in a real browser; needs Chromium
 	@$(BIN)/python -m pytest tests/ui $(PYTEST_ARGS)
@@ -101,7 +101,7 @@ demo: demo-check build-demo-image ## the whole platform in a local Kubernetes cl
 	@$(BIN)/python -m deploy.demo up
 
 test-deploy: setup ## image and chart, really built and started; as root, needs buildah and debootstrap
-	@$(BIN)/python -m pytest tests/deploy $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest tests/deploy -n $(PYTEST_WORKERS) --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
 
 bench: setup ## measure against dbt, plain dagster-dbt and DuckDB; writes docs/benchmarks.md
 	@$(BIN)/python -m tests.benchmarks --write docs/benchmarks.md
