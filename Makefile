@@ -101,7 +101,7 @@ demo: demo-check build-demo-image ## the whole platform in a local Kubernetes cl
 	@$(BIN)/python -m deploy.demo up
 
 test-deploy: setup ## image and chart, really built and started; as root, needs buildah and debootstrap
-	@$(BIN)/python -m pytest tests/deploy -n $(PYTEST_WORKERS) --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest tests/deploy -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 bench: setup ## measure against dbt, plain dagster-dbt and DuckDB; writes docs/benchmarks.md
 	@$(BIN)/python -m tests.benchmarks --write docs/benchmarks.md

@@ -1,21 +1,27 @@
-"""Which tests stay together when several workers share them (`--dist loadgroup`)."""
+"""Which tests stay together when several workers share them."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
-HERE = Path(__file__).parent
-IMAGE = HERE / "image"
+IMAGE = "tests/deploy/image/"
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+class OneStorage(LoadFileScheduling):
     """All tests of the image use one storage, so one worker has them; the others are shared file by file."""
-    for item in items:
-        if HERE in item.path.parents:
-            group = IMAGE if IMAGE in item.path.parents else item.path
-            item.add_marker(pytest.mark.xdist_group(str(group.relative_to(HERE))))
-    # The image takes longest, so it has to begin first.
-    items.sort(key=lambda item: IMAGE not in item.path.parents)
+
+    def _split_scope(self, nodeid: str) -> str:
+        return IMAGE if nodeid.startswith(IMAGE) else super()._split_scope(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneStorage:
+    """`--dist loadgroup` would be for this, but its groups are lost since pytest 9."""
+    return OneStorage(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The image takes longest, so it has to begin first."""
+    items.sort(key=lambda item: not item.nodeid.startswith(IMAGE))
