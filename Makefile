@@ -115,7 +115,7 @@ bench-services: setup ## measure publication to MinIO over the REST catalog; nee
 bench-telemetry: setup ## measure what traces, metrics and lineage cost a run, also with receivers in trouble (half an hour)
 	@$(BIN)/python -m tests.benchmarks --telemetry --write docs/benchmarks.md
 
-bench-many: setup ## run 50 products through the queue of dagster dev and look at limits and turns (half an hour)
+bench-many: setup ## run 50 products through the queue of dagster dev and look at limits and turns (ten minutes)
 	@$(BIN)/python -m tests.benchmarks --many --write docs/benchmarks.md
 
 bench-trino: setup ## measure TPC-H on DuckDB and on Trino with one node and two; needs Go, Java and Maven (half an hour)
