@@ -53,7 +53,7 @@ class RelationMetadata:
         described = {column["name"].lower(): column for column in asset["columns"]}
         columns = self._columns_of(asset)
         metadata: dict[str, Any] = {
-            "dagster/relation_identifier": ".".join(asset["relation"]),
+            "dagster/table_name": ".".join(asset["relation"]),
             "dagster/column_schema": dg.TableSchema(
                 columns=[
                     dg.TableColumn(name=name, type=kind, description=_description(described, name))

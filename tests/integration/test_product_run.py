@@ -55,6 +55,9 @@ def test_a_clean_run_publishes_everything(tested_shop: Path, home: FloeHome) -> 
         e.asset_key.path[-1]: e.metadata for e in outcome.asset_materializations_for_node("shop_dbt")
     }["orders"]
     assert metadata["dagster/row_count"].value == 1
+    # Dagster takes the relation identifier for an older name of the same: one asset, one name.
+    assert metadata["dagster/table_name"].value == "shop.orders"
+    assert "dagster/relation_identifier" not in metadata
     lineage = {
         e.asset_key.path[-1]: e.metadata.get("dagster/column_lineage")
         for e in outcome.asset_materializations_for_node("shop_dbt")
@@ -79,6 +82,7 @@ def test_views_and_seeds_are_recorded_and_not_published(tested_shop: Path, home:
     found = {e.asset_key.path[-1]: e.metadata for e in outcome.asset_materializations_for_node("shop_dbt")}
     assert found["countries"]["dagster/row_count"].value == 2
     assert "dagster/row_count" not in found["big"]
+    assert found["big"]["dagster/table_name"].value == "shop.main.big"
     assert [c.name for c in found["big"]["dagster/column_schema"].value.columns] == ["code", "size"]
     lineage = found["big"]["dagster/column_lineage"].value.deps_by_column
     assert {
