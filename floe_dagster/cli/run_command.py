@@ -155,7 +155,7 @@ def _summary(result: Any, outcome: Any, seconds: float) -> tuple[dict[str, Any],
     tables = []
     for event in materializations:
         found = {name: entry.value for name, entry in event.metadata.items() if hasattr(entry, "value")}
-        if "dagster/table_name" in found:
+        if "iceberg/snapshot_id" in found:
             tables.append(
                 {
                     "table": found["dagster/table_name"],

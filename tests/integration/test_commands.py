@@ -88,7 +88,12 @@ def test_explain_names_the_layer_that_decided_and_those_overruled(shop: Path, fl
 
 @pytest.fixture
 def published(shop: Path, floe: Command) -> Path:
-    assert floe("run", shop)[0] == 0
+    view = shop / "models" / "paid.sql"
+    view.write_text(
+        "{{ config(materialized='view') }}\nselect * from {{ ref('orders') }} where status = 'paid'\n"
+    )
+    code, text = floe("run", shop, "--format", "json")
+    assert code == 0 and {row["table"] for row in json.loads(text)["tables"]} == {"shop.orders", "shop.daily"}
     return shop
 
 
