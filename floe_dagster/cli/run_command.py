@@ -11,9 +11,10 @@ import re
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from floe_dagster.cli.terminal import colour, print_findings, print_json, product_dirs, table
 from floe_dagster.compilation.outputs import outputs_current, write_outputs
@@ -39,6 +40,7 @@ def run(options: argparse.Namespace) -> int:
             exit_code = max(exit_code, result.exit_code)
             rows.append({"product": result.name, "failed": "not compiled"})
             continue
+        print_findings(result.findings)
         if not outputs_current(product_dir / "target", result.digest, home):
             _write_outputs(result.bundle_path, product_dir / "target", home)
         summary, published = _run_product(result, product_dir, home, options.full_refresh)
@@ -101,10 +103,6 @@ def _run_product(
     begun = time.monotonic()
     logs = home.logs_dir(result.slug)
     logs.mkdir(parents=True, exist_ok=True)
-    definitions = dg.Definitions.merge(
-        build_product_definitions(result.bundle, product_dir=product_dir, home=home, launched=False),
-        dg.Definitions(loggers={"progress": _progress_logger(result.name)}),
-    )
     run_config: dict[str, Any] = {"loggers": {"progress": {"config": {}}}}
     if full_refresh:
         run_config["ops"] = {f"{result.slug}_dbt": {"config": {"full_refresh": True}}}
@@ -121,7 +119,11 @@ def _run_product(
             _say(f"{result.name}: run {run_id[:8]} was killed; it is marked as failed")
         store_bundle(instance, result.slug, result.bundle, home)
         # dbt's own lines go to the log file; progress comes from Dagster's events.
-        with contextlib.redirect_stdout(file):
+        with _kept_stderr() as stderr, contextlib.redirect_stdout(file):
+            definitions = dg.Definitions.merge(
+                build_product_definitions(result.bundle, product_dir=product_dir, home=home, launched=False),
+                dg.Definitions(loggers={"progress": _progress_logger(result.name, stderr)}),
+            )
             outcome = definitions.resolve_job_def(f"{result.slug}_run").execute_in_process(
                 instance=instance,
                 raise_on_error=False,
@@ -182,7 +184,23 @@ def _summary(result: Any, outcome: Any, seconds: float) -> tuple[dict[str, Any],
     return summary, tables
 
 
-def _progress_logger(name: str) -> Any:
+@contextlib.contextmanager
+def _kept_stderr() -> Iterator[TextIO]:
+    """Give standard error as it is outside of a step.
+
+    What is written to its descriptor within one, Dagster keeps in a file, and shows through a `tail` that it ends with the step:
+    the last lines, the reason of a failure among them, may never be seen.
+    """
+    try:
+        descriptor = os.dup(sys.stderr.fileno())
+    except OSError:  # No file, as where somebody reads what is printed from memory.
+        yield sys.stderr
+        return
+    with open(descriptor, "w", encoding=sys.stderr.encoding, errors=sys.stderr.errors) as kept:
+        yield kept
+
+
+def _progress_logger(name: str, stream: TextIO) -> Any:
     import dagster as dg
 
     from floe_dagster.definitions.command_runs import failure_reason, retry_reason
@@ -195,13 +213,13 @@ def _progress_logger(name: str) -> Any:
                 return
             if event is not None and record.levelno < logging.ERROR:
                 for text in (retry_reason(event) or "").splitlines():
-                    _progress(name, text.strip(), logging.WARNING)
+                    _progress(name, text.strip(), logging.WARNING, stream)
                 return
             said = str(meta.get("orig_message") or record.getMessage())
             # Dagster's own message says that a step failed, its event why.
             reason = failure_reason(event) if event is not None else None
             for text in (*said.splitlines(), *(reason or "").splitlines()):
-                _progress(name, text.strip(), record.levelno)
+                _progress(name, text.strip(), record.levelno, stream)
 
     @dg.logger
     def progress(_context: dg.InitLoggerContext) -> logging.Logger:
@@ -213,16 +231,16 @@ def _progress_logger(name: str) -> Any:
     return progress
 
 
-def _progress(name: str, text: str, level: int) -> None:
+def _progress(name: str, text: str, level: int, stream: TextIO) -> None:
     if not text:
         return
     if level >= logging.WARNING or re.search(r"\b(ERROR|FAIL|WARN)\b", text):
         is_error = level >= logging.ERROR or (level < logging.WARNING and " WARN " not in text)
         style = "error" if is_error else "warning"
-        _say(f"{name}: {colour(text, style, sys.stderr)}")
+        _say(f"{name}: {colour(text, style, stream)}", stream)
     elif text.startswith(_PROGRESS) or " OK " in text:
-        _say(f"{name}: {text}")
+        _say(f"{name}: {text}", stream)
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+def _say(text: str, stream: TextIO | None = None) -> None:
+    print(text, file=stream or sys.stderr, flush=True)

@@ -171,7 +171,9 @@ class _Promotion:
         )
         if last is not None and last.snapshot_id != base:
             updates += [
-                change.AddSnapshotUpdate(snapshot=self._marked(last, parent=base, schema_id=current)),
+                change.AddSnapshotUpdate(
+                    snapshot=self._marked(last, parent=published.current_snapshot(), schema_id=current)
+                ),
                 set_main(last.snapshot_id),
             ]
         try:
@@ -187,14 +189,20 @@ class _Promotion:
             # The engine found nothing to write; a retry of this run has to find its mark all the same.
             self._mark(self.catalog.load_table(self.target))
 
-    def _marked(self, snapshot: Any, *, parent: int | None, schema_id: int) -> Any:
-        from pyiceberg.table.snapshots import Summary
+    def _marked(self, snapshot: Any, *, parent: Any | None, schema_id: int) -> Any:
+        from pyiceberg.table.snapshots import Operation, Summary
 
-        summary = Summary(
-            snapshot.summary.operation, **{**snapshot.summary.additional_properties, **self.properties}
-        )
+        said = {**snapshot.summary.additional_properties, **self.properties}
+        operation = snapshot.summary.operation
+        # A table that an engine makes anew has no history, so its rows are appended; here they replace others.
+        if operation == Operation.APPEND and (gone := _replaced(said, parent)):
+            operation, said = Operation.OVERWRITE, {**said, **gone}
         return snapshot.model_copy(
-            update={"parent_snapshot_id": parent, "schema_id": schema_id, "summary": summary}
+            update={
+                "parent_snapshot_id": parent.snapshot_id if parent else None,
+                "schema_id": schema_id,
+                "summary": Summary(operation, **said),
+            }
         )
 
     def _has_landed(self) -> bool:
@@ -296,3 +304,25 @@ class _Promotion:
             committed_at=snapshot.timestamp_ms / 1000,
             timeline=(("commit", self.begun, now),),
         )
+
+
+def _replaced(said: Mapping[str, str], parent: Any | None) -> dict[str, str]:
+    """Return what a snapshot takes away from its parent, as its summary has to say it; nothing where it only adds.
+
+    Args:
+        said: Summary of the snapshot, without what it takes away.
+        parent: The snapshot before it.
+    """
+    before = parent.summary.additional_properties if parent and parent.summary else {}
+    names = {
+        "records": "deleted-records",
+        "data-files": "deleted-data-files",
+        "files-size": "removed-files-size",
+    }
+    gone = {
+        name: int(before.get(f"total-{what}") or 0)
+        + int(said.get(f"added-{what}") or 0)
+        - int(said.get(f"total-{what}") or 0)
+        for what, name in names.items()
+    }
+    return {name: str(number) for name, number in gone.items() if number > 0}

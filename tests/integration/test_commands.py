@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -164,3 +167,28 @@ def test_schema_prints_a_json_schema(floe: Command, document: str, tmp_path: Pat
     assert code == 0 and json.loads(text)["$schema"].startswith("https://json-schema.org/")
     assert floe("schema", "--write", tmp_path / "schemas")[0] == 0
     assert json.loads((tmp_path / "schemas" / f"{document}.schema.json").read_text()) == json.loads(text)
+
+
+def test_run_says_what_the_platform_thinks_and_why_it_failed_itself(shop: Path, tmp_path: Path) -> None:
+    """Dagster shows what a step prints through a `tail` that it ends with the step, be it done or not."""
+    with (shop.parent / "manifest.yaml").open("a") as file:
+        file.write("governance: {policy_enforcement_level: warn}\napproved_plugins: {compute: [trino]}\n")
+    (shop / "models" / "daily.sql").write_text("select * from nowhere, {{ ref('orders') }}\n")
+    tail = tmp_path / "bin" / "tail"
+    tail.parent.mkdir()
+    tail.write_text("#!/bin/sh\nexec sleep 60\n")
+    tail.chmod(0o755)
+    done = subprocess.run(
+        [Path(sys.executable).with_name("floe-dagster"), "run", str(shop)],
+        env={
+            **os.environ,
+            "FLOE_HOME": str(tmp_path / "home"),
+            "PATH": f"{tail.parent}:{os.environ['PATH']}",
+        },
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 1
+    assert "warning: compute 'duckdb' is not approved" in done.stderr
+    assert "nowhere does not exist" in done.stderr and "published shop.orders" in done.stderr

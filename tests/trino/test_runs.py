@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pyiceberg.table.snapshots import Operation
 
 from tests.trino.shops import ORDERS, Shop, metadata, said
 
@@ -47,6 +48,11 @@ def test_a_product_is_published_extended_and_leaves_nothing_behind(on_trino: Sho
     assert again.schema().find_field("id").doc == "Number of the order."
     current = again.current_snapshot()
     assert current is not None and current.parent_snapshot_id == snapshot.snapshot_id
+    # Who reads only what snapshots append must not take rows for new that replace others.
+    assert current.summary is not None and current.summary.operation == Operation.OVERWRITE
+    assert current.summary["deleted-records"] == current.summary["added-records"] == "6"
+    grown = on_trino.catalog.load_table(("shop", "growing")).current_snapshot()
+    assert grown is not None and grown.summary is not None and grown.summary.operation == Operation.APPEND
     assert [row["amount"] for row in on_trino.rows("orders")] == [20, 40, 60, 80, 100, 120]
     # Merged: what the increment does not touch stays.
     factors = {row["id"]: row["factor"] for row in on_trino.rows("totals")}
