@@ -163,6 +163,11 @@ def start(folder: Path, tools: Path, token_seconds: int = 3600) -> dict[str, Any
     return state
 
 
+def _private(path: str, flags: int) -> int:
+    """Open a log for its owner alone: services begin it with their settings, secrets among them."""
+    return os.open(path, flags, 0o600)
+
+
 def start_one(name: str, folder: Path, tools: Path, state: dict[str, Any]) -> int:
     """Start one service in a session of its own and return its process id."""
     environment = _read_environment(folder)
@@ -196,7 +201,7 @@ def start_one(name: str, folder: Path, tools: Path, state: dict[str, Any]) -> in
             "CATALOG_S3_SECRET__ACCESS__KEY": environment["MINIO_ROOT_PASSWORD"],
             "AWS_REGION": "us-east-1",
         }
-    with open(folder / f"{name}.log", "ab") as log:
+    with open(folder / f"{name}.log", "ab", opener=_private) as log:
         process = subprocess.Popen(
             command,
             env={"PATH": os.environ.get("PATH", ""), "HOME": str(folder), **settings},
@@ -284,7 +289,7 @@ def start_collector(folder: Path, tools: Path) -> dict[str, Any]:
         },
     }
     (folder / "collector.yaml").write_text(yaml.safe_dump(configuration, sort_keys=False))
-    with open(folder / "collector.log", "ab") as log:
+    with open(folder / "collector.log", "ab", opener=_private) as log:
         process = subprocess.Popen(
             [str(binary), "--config", str(folder / "collector.yaml")],
             env={"PATH": os.environ.get("PATH", ""), "HOME": str(folder)},

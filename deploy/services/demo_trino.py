@@ -15,7 +15,7 @@ import time
 from typing import Any
 
 from deploy.services import control, demo
-from deploy.services.trino.cluster import Cluster
+from deploy.services.trino.cluster import Cluster, write_manifest
 from deploy.services.trino.server import build
 from deploy.services.trino.settings import Options
 
@@ -35,24 +35,14 @@ def main() -> int:
             return code
         print(f"starting Trino with {WORKERS} workers")
         cluster.start()
-        _write_manifest(cluster)
+        write_manifest(cluster, demo.MANIFEST, MANIFEST)
+        print(f"Trino at {cluster.url}, manifest: {MANIFEST}")
         return _run(cluster) or _read_back(cluster)
     except control.ServiceError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     finally:
         cluster.stop()
-
-
-def _write_manifest(cluster: Any) -> None:
-    import yaml
-
-    manifest = yaml.safe_load(demo.MANIFEST.read_text())
-    host, _, port = cluster.url.rpartition("/")[2].rpartition(":")
-    settings = {"host": host, "port": int(port), "catalog": "floe"}
-    manifest["plugins"]["compute"] = {"type": "trino", "config": settings}
-    MANIFEST.write_text(yaml.safe_dump(manifest, sort_keys=False))
-    print(f"Trino at {cluster.url}, manifest: {MANIFEST}")
 
 
 def _run(cluster: Any) -> int:

@@ -139,7 +139,8 @@ def check_compute(spec: ProductSpec, document: Document, engines: Sequence[str])
             message=f"transform {transform.name!r} asks for {transform.compute!r}, which the platform does not list",
             found=transform.compute,
             allowed=", ".join(engines),
-            fix=f"Remove compute: the platform runs products on {engines[0]}. Or have the engine added to "
+            fix=did_you_mean(transform.compute, engines)
+            or f"Remove compute: the platform runs products on {engines[0]}. Or have the engine added to "
             "plugins.additional_compute of the manifest.",
             model=transform.name,
         )

@@ -36,6 +36,9 @@ class Parsed(Generic[T]):
     findings: list[Finding] = field(default_factory=list)
 
 
+_CREDENTIALS = re.compile(r"[^\s/'\"@]+:[^\s/'\"]*@")
+
+
 def parse_manifest(document: Document) -> Parsed[PlatformManifest]:
     """Validate a platform manifest. Unknown keys at its top are warnings."""
     parsed = _parse(document, PlatformManifest)
@@ -233,6 +236,8 @@ def _shown(value: Any) -> str | None:
     if isinstance(value, dict | list):
         return "a mapping" if isinstance(value, dict) else "a list"
     text = "nothing" if value is None else repr(value) if isinstance(value, str) else str(value).lower()
+    # In front of an address stands a name, and with it its password.
+    text = _CREDENTIALS.sub("…@", text)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 

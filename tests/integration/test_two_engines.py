@@ -290,6 +290,13 @@ def test_an_engine_that_the_platform_does_not_list_or_approve(product: Path, hom
     (finding,) = errors(product, home)
     assert (finding.code, finding.field) == ("unsupported-compute", "transforms[0].compute")
     assert finding.allowed == "duckdb" and "additional_compute" in (finding.fix or "")
+    platform(product, DUCKDB, TRINO)
+    spec = product / "floe.yaml"
+    text = spec.read_text()
+    spec.write_text(text.replace("compute: trino", "compute: trinno"))
+    (finding,) = errors(product, home)
+    assert finding.code == "unsupported-compute" and finding.fix == "Did you mean 'trino'?"
+    spec.write_text(text)
     rules = {
         "approved_plugins": {"compute": ["duckdb"]},
         "governance": {"policy_enforcement_level": "strict"},

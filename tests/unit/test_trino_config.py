@@ -151,6 +151,12 @@ def test_a_finding_says_what_is_allowed_and_what_to_do(
     assert (finding.fix or "").endswith(".") and finding.code == "invalid-value"
 
 
+@pytest.mark.parametrize("host", ["etl:hush@trino.example", "https://etl:hush@trino.example:8443"])
+def test_a_password_in_front_of_the_host_is_not_repeated(tmp_path: Path, host: str) -> None:
+    said = "\n".join(finding.to_text() for finding in findings(tmp_path, config(host=host)))
+    assert "trino.example" in said and "hush" not in said
+
+
 @given(st.text())
 def test_a_user_that_is_taken_can_be_sent(user: str) -> None:
     try:

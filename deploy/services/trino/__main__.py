@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 
 from deploy.services import control
-from deploy.services.trino.cluster import Cluster
+from deploy.services.trino.cluster import Cluster, write_manifest
 from deploy.services.trino.server import build, find_java
 from deploy.services.trino.settings import Options
 
@@ -68,6 +68,10 @@ def main() -> int:
             cluster = Cluster(folder, tools, services, wanted)
             cluster.start()
             print(f"Trino at {cluster.url}, catalog floe; the secrets are in {folder / 'environment'}")
+            if not options.password:
+                manifest = folder / "manifest.yaml"
+                write_manifest(cluster, services / "manifest.yaml", manifest)
+                print(f"for a product: --manifest {manifest}, with the secrets of {services / 'environment'}")
     except control.ServiceError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

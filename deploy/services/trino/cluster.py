@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from deploy.services import control
 from deploy.services.trino.server import find_java, server_folder
 from deploy.services.trino.settings import USER, Options, Settings
@@ -289,6 +291,21 @@ class Cluster:
     def _write(self) -> None:
         if self.folder.exists():
             (self.folder / "trino.json").write_text(json.dumps(self.state, indent=2) + "\n")
+
+
+def write_manifest(cluster: Cluster, services: Path, path: Path) -> None:
+    """Write a platform's manifest for a cluster that asks nobody for a password.
+
+    Args:
+        cluster: It runs.
+        services: The manifest of MinIO and the catalog beside it; all else is taken from there.
+        path: Of the file.
+    """
+    manifest = yaml.safe_load(services.read_text())
+    host, _, port = cluster.url.rpartition("/")[2].rpartition(":")
+    settings = {"host": host, "port": int(port), "catalog": "floe"}
+    manifest["plugins"]["compute"] = {"type": "trino", "config": settings}
+    path.write_text(yaml.safe_dump(manifest, sort_keys=False))
 
 
 def _base64url(content: bytes) -> str:

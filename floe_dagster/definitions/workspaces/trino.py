@@ -54,6 +54,11 @@ _LIMITS = {
     "EXCEEDED_CPU_LIMIT": "query.max-cpu-time of Trino, or query_max_cpu_time in session_properties",
     "EXCEEDED_SCAN_LIMIT": "query.max-scan-physical-bytes of Trino, or the session property of that name",
 }
+_CORRECTIONS = {
+    "CATALOG_NOT_FOUND": "correct {field}.config.catalog of the manifest",
+    "INVALID_SESSION_PROPERTY": "correct {field}.config.session_properties of the manifest",
+    "SYNTAX_ERROR": "docs/trino.md says where Trino's SQL is not DuckDB's",
+}
 
 
 class TrinoWorkspace:
@@ -250,8 +255,10 @@ class TrinoWorkspace:
         if not found:
             return " ".join(line.strip() for line in message.strip().splitlines()[:3])
         limit = _LIMITS.get(found["name"])
+        correction = _CORRECTIONS.get(found["name"], "").format(field=self.field)
         said = " ".join(found["message"].split())
-        return f"Trino: {found['name']}: {said}{f' (limit: {limit})' if limit else ''}, query {found['id']}"
+        more = f" (limit: {limit})" if limit else f" ({correction})" if correction else ""
+        return f"Trino: {found['name']}: {said}{more}, query {found['id']}"
 
     def held_by(self, message: str) -> str | None:
         """See `Workspace`: a cluster is there for everybody."""
