@@ -30,6 +30,7 @@ _FIXES = {
     "engine-schema": "Let {field}.catalog be a Trino catalog of iceberg.catalog.type=rest on the address and warehouse of "
     "plugins.catalog.",
 }
+_SESSION = "Correct {field}.session_properties: Trino takes none of this name, or not this value."
 _GRANT = (
     "Grant {field}.user in Trino the right to create, write and drop tables and views in {schema}, and the principal that "
     "Trino has at the catalog the same there."
@@ -92,12 +93,12 @@ def _timed(name: str, look: Callable[[], Seen], field: str, *, schema: str = "")
 
         if isinstance(error, TrinoQueryError):
             said = " ".join(error.message.split())[:600]
-            is_denied = error.error_name == "PERMISSION_DENIED"
-            grant = _GRANT.format(field=field, schema=schema)
-            return (
-                f"Trino: {error.error_name}: {said}, query {error.query_id}",
-                grant if schema and is_denied else fix,
-            )
+            remedy = fix
+            if error.error_name == "INVALID_SESSION_PROPERTY":
+                remedy = _SESSION.format(field=field)
+            elif schema and error.error_name == "PERMISSION_DENIED":
+                remedy = _GRANT.format(field=field, schema=schema)
+            return f"Trino: {error.error_name}: {said}, query {error.query_id}", remedy
         told = catalog_error(error, "what Trino made cannot be looked at in plugins.catalog")
         if isinstance(told, CatalogError | EngineError):
             return str(told), fix

@@ -78,6 +78,11 @@ def test_a_catalog_that_is_not_of_iceberg(cluster: Any, look: Callable[..., Any]
     assert set(found) == {"engine-catalog"} and "connector 'memory'" in found["engine-catalog"]
 
 
+def test_a_session_property_that_trino_does_not_have(cluster: Any, look: Callable[..., Any]) -> None:
+    found = broken(look(compute(cluster, session_properties={"query_max_run_tme": "1h"})))
+    assert found and all("plugins.compute.config.session_properties" in fix for fix in found.values())
+
+
 @pytest.mark.core
 def test_another_catalog_than_the_platform_s(
     cluster: Any, look: Callable[..., Any], catalog: Catalog
