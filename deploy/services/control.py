@@ -165,7 +165,10 @@ def start(folder: Path, tools: Path, token_seconds: int = 3600) -> dict[str, Any
 
 def _private(path: str, flags: int) -> int:
     """Open a log for its owner alone: services begin it with their settings, secrets among them."""
-    return os.open(path, flags, 0o600)
+    descriptor = os.open(path, flags, 0o600)
+    # One of an earlier version is there for everybody.
+    os.fchmod(descriptor, 0o600)
+    return descriptor
 
 
 def start_one(name: str, folder: Path, tools: Path, state: dict[str, Any]) -> int:
