@@ -203,6 +203,8 @@ def test_a_certificate_that_nobody_trusts_is_refused_until_the_manifest_names_it
         assert made.pending()["lineage"] == EVENTS
         assert "Traceback" not in capfd.readouterr().err
 
+        # What it has not told yet, it tells at its end: on a busy machine, of the metrics.
+        end_process()
         caplog.clear()
         manifest = tmp_path / "manifest-shop.yaml"
         text = manifest.read_text().replace(
