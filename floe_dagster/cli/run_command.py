@@ -35,12 +35,11 @@ def run(options: argparse.Namespace) -> int:
         home = FloeHome.locate(product_dir)
         _say(f"{product_dir.name}: compiling")
         result = compile_product(product_dir, manifest=options.manifest, home=home)
+        print_findings(result.findings)
         if result.bundle is None or result.bundle_path is None:
-            print_findings(result.findings)
             exit_code = max(exit_code, result.exit_code)
             rows.append({"product": result.name, "failed": "not compiled"})
             continue
-        print_findings(result.findings)
         if not outputs_current(product_dir / "target", result.digest, home):
             _write_outputs(result.bundle_path, product_dir / "target", home)
         summary, published = _run_product(result, product_dir, home, options.full_refresh)
