@@ -16,7 +16,12 @@ from floe_dagster.findings import Finding
 from floe_dagster.schemas.base import NotAllowedError
 from floe_dagster.schemas.manifest import PlatformManifest
 from floe_dagster.schemas.product import ProductSpec
-from floe_dagster.schemas.secrets import is_reference, is_secret_key, without_url_credentials
+from floe_dagster.schemas.secrets import (
+    is_reference,
+    is_secret_key,
+    without_credentials,
+    without_url_credentials,
+)
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -34,9 +39,6 @@ class Parsed(Generic[T]):
     value: T | None
     document: Document
     findings: list[Finding] = field(default_factory=list)
-
-
-_CREDENTIALS = re.compile(r"[^\s/'\"@]+:[^\s/'\"]*@")
 
 
 def parse_manifest(document: Document) -> Parsed[PlatformManifest]:
@@ -236,8 +238,7 @@ def _shown(value: Any) -> str | None:
     if isinstance(value, dict | list):
         return "a mapping" if isinstance(value, dict) else "a list"
     text = "nothing" if value is None else repr(value) if isinstance(value, str) else str(value).lower()
-    # In front of an address stands a name, and with it its password.
-    text = _CREDENTIALS.sub("…@", text)
+    text = without_credentials(text)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 

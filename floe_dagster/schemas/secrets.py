@@ -20,6 +20,7 @@ _QUERY = re.compile(r"(?P<before>[?&])(?P<name>[^=&#?\s]+)=(?P<value>[^&#\s]*)")
 
 Secret = Annotated[SecretReference, BeforeValidator(SecretReference.parse)]
 """A field that takes a reference to a secret only."""
+_CREDENTIALS = re.compile(r"[^\s/'\"@]+:[^\s/'\"]*@")
 
 
 def is_secret_key(name: str) -> bool:
@@ -42,6 +43,11 @@ def without_url_credentials(value: str) -> str:
     `postgresql://user@host`).
     """
     return _QUERY.sub(_hidden_parameter, _USER.sub(_hidden_user, value))
+
+
+def without_credentials(shown: str) -> str:
+    """Return a text, to be shown alone, without user and password in front of an address, also where it names no scheme."""
+    return _CREDENTIALS.sub("…@", shown)
 
 
 def _hidden_user(found: re.Match[str]) -> str:
