@@ -162,10 +162,13 @@ class Pipeline:
     def _validate_spec(self, spec: Parsed[ProductSpec], chain: ManifestChain | None) -> None:
         from floe_dagster.compilation.agreement import check_compute, check_preset, check_transforms
         from floe_dagster.compilation.builder import listed_engines, named_engines, plugin_types
+        from floe_dagster.compilation.dbt_environment import check_environment
         from floe_dagster.compilation.engines import check_engine
 
         assert spec.value is not None
         self.findings += check_transforms(spec.value, spec.document)
+        if chain is not None:
+            self.findings += check_environment(spec, chain)
         if chain is not None and chain.merged is not None:
             self.findings += check_preset(spec.value, spec.document, chain.merged.resource_presets or {})
             types, nearest = plugin_types(chain.merged), chain.layers[0].document.display

@@ -18,7 +18,8 @@ from dagster_dbt import DagsterDbtTranslator, DbtCliInvocation, DbtCliResource
 from packaging.version import Version
 
 from floe_dagster.compilation.bundle import Bundle
-from floe_dagster.compilation.profiles import TARGET, dbt_environment, write_profiles
+from floe_dagster.compilation.dbt_environment import dbt_environment, is_confining
+from floe_dagster.compilation.profiles import TARGET, write_profiles
 from floe_dagster.definitions.dbt_process import INTERRUPT_SECONDS, ending_with_parent, owning
 from floe_dagster.definitions.observing.logs import shaped_output
 from floe_dagster.definitions.progress import ProgressLog
@@ -100,6 +101,11 @@ class DbtBuild:
             dg.Failure: dbt ended before it ran a node.
         """
         slug = self.bundle.slug
+        if not is_confining():
+            self.context.log.warning(
+                "this system has no Landlock, so the SQL of a model can read the environment of other processes of the same "
+                "user, with what secrets it holds: see docs/operations.md"
+            )
         unpacked = self.bundle.unpack(self.home)
         profiles_dir = write_profiles(
             self.workspace.profiles, self.home.profiles_dir(slug, self.engine), self.home
@@ -158,7 +164,7 @@ class DbtBuild:
 
     def _environment(self, project_dir: Path, target: Path, logs: Path) -> dict[str, str]:
         return {
-            **dbt_environment(self.home),
+            **dbt_environment(self.home, names=self.bundle.artifact().environment or ()),
             **self.workspace.environment(),
             "PYTHONUNBUFFERED": "1",
             "DAGSTER_DBT_CLI": "true",

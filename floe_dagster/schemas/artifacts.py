@@ -207,6 +207,9 @@ class CompiledArtifacts(Part):
     governance: ResolvedGovernance | None = Field(None, description="Its rules (0.2.0).")
     enforcement_result: EnforcementResult | None = Field(None, description="What the policies said (0.3.0).")
     quality_config: dict[str, Any] | None = Field(None, description="Quality settings (0.4.0).")
+    environment: list[str] | None = Field(
+        None, description="Names of the environment variables that dbt gets besides its own (0.10.0)."
+    )
 
     @property
     def default_engine(self) -> str:

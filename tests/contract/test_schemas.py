@@ -77,7 +77,7 @@ def artifact(version: str) -> dict[str, Any]:
 
 
 def test_every_version_has_its_entry() -> None:
-    assert COMPILED_ARTIFACTS_VERSION == "0.9.0"
+    assert COMPILED_ARTIFACTS_VERSION == "0.10.0"
     assert list(VERSION_HISTORY) == [f"0.{minor}.0" for minor in range(1, 10)]
 
 

@@ -239,7 +239,7 @@ def test_a_state_of_a_newer_minor_version_is_served(image: Image) -> None:
     image.deploy(OLD)
     rewrite(image.stored(image.compile()), newer_minor)
     shutil.rmtree(image.home)
-    with pytest.warns(UserWarning, match="newer than 0.9.0"):
+    with pytest.warns(UserWarning, match="newer than 0.10.0"):
         definitions, _ = image.load()
     assert assets(definitions) == COMPILE | {"orders", "daily"}
 
