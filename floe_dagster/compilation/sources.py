@@ -48,7 +48,7 @@ SKIPPED_FOLDERS = frozenset({"target", "logs", "dbt_packages", "__pycache__", "n
 MAX_DOCUMENT_BYTES = 1 << 20
 MAX_CHAIN = 100
 MAX_NODES = 10_000
-_CACHE_FORMAT = 3
+_CACHE_FORMAT = 4
 _RACY_NS = 2_000_000_000
 """A file changed this shortly before the cache was written may change again within the same mtime."""
 

@@ -6,7 +6,7 @@ import json
 import re
 import signal
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -21,6 +21,7 @@ from floe_dagster.compilation.bundle import Bundle
 from floe_dagster.compilation.dbt_environment import dbt_environment, is_confining
 from floe_dagster.compilation.profiles import TARGET, write_profiles
 from floe_dagster.definitions.dbt_process import INTERRUPT_SECONDS, ending_with_parent, owning
+from floe_dagster.definitions.dbt_selection import select_exactly
 from floe_dagster.definitions.observing.logs import shaped_output
 from floe_dagster.definitions.progress import ProgressLog
 from floe_dagster.definitions.workspaces.base import Workspace
@@ -39,6 +40,8 @@ PROGRESS_EVENTS = frozenset(
         "RunResultFailure",
     }
 )
+FLAGS = ("--write-json", "--no-fail-fast")
+"""Flags that a project could set otherwise in its `flags:`: without results, or with a part of them, nothing is published."""
 KILLED = (
     "dbt was killed, most likely because the memory ran out: give the product a preset with a higher memory limit "
     "(resources in floe.yaml)"
@@ -90,11 +93,11 @@ class DbtBuild:
         self.workspace = workspace
         self.engine = engine
 
-    def run(self, selection: Sequence[str], on_event: Callable[[Mapping[str, Any]], None]) -> dict[str, Any]:
+    def run(self, nodes: Collection[str], on_event: Callable[[Mapping[str, Any]], None]) -> dict[str, Any]:
         """Build and return dbt's `run_results.json`.
 
         Args:
-            selection: Arguments that choose the nodes; none for all.
+            nodes: dbt's unique ids of all that it has to execute.
             on_event: Called with each of dbt's structured log events as it comes.
 
         Raises:
@@ -117,7 +120,8 @@ class DbtBuild:
             self.dbt.dbt_executable,
             *("--no-version-check", "--no-use-colors", "--log-level-file", "info"),
             *self.dbt.global_config_flags,
-            *("build", *self.workspace.arguments(), *selection),
+            *("build", *FLAGS, *self.workspace.arguments()),
+            *select_exactly(nodes, target.with_name(f"{target.name}-planned")),
             *("--profiles-dir", str(profiles_dir), "--profile", slug, "--target", TARGET),
         ]
         if self.options.full_refresh:

@@ -6,7 +6,7 @@ run's. The run asks the same of each: bring it to where dbt can begin, publish w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -160,6 +160,13 @@ class Workspace(Protocol):
 
         Returns:
             Unique ids of what dbt has to build: `wanted`, and what is read, is this engine's, and is missing.
+        """
+
+    def forget(self, keys: Collection[str]) -> None:
+        """Take note that dbt has changed relations which `prepare` did not prepare: they equal nothing that is published.
+
+        Args:
+            keys: Unique ids of assets.
         """
 
     def built(self, catalog: Any) -> AbstractContextManager[BuiltRelations]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -139,7 +139,7 @@ class TrinoWorkspace:
         """See `Workspace`: what is not built is read as it is published."""
         folder = self.home.dbt_target_dir(self.slug).with_name("state")
         write_state(self.bundle.dbt_manifest(), self.assets.values(), self.slug, folder)
-        return "--defer", "--favor-state", "--state", str(folder)
+        return "--defer", "--favor-state", "--defer-state", str(folder)
 
     def testable(self, keys: set[str]) -> set[str]:
         """See `Workspace`: tests read the published tables."""
@@ -230,6 +230,9 @@ class TrinoWorkspace:
                 build.add(key)
                 pending += asset["deps"]
         return build
+
+    def forget(self, keys: Collection[str]) -> None:
+        """See `Workspace`: what was written stands in the run's own schema, which the next run clears before it builds."""
 
     def written(self, asset: Mapping[str, Any]) -> tuple[str, str, str]:
         """Return the relation that becomes the published table."""
