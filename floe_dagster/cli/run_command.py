@@ -11,6 +11,7 @@ import re
 import shutil
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -26,30 +27,61 @@ _COLUMNS = ("product", "assets", "passed", "warned", "failed", "tables", "rows",
 
 
 def run(options: argparse.Namespace) -> int:
-    """Compile and run each product; a broken one does not stop the others."""
+    """Compile and run each product; a broken one does not stop the others, and the report is always printed."""
     exit_code = 0
     rows: list[dict[str, Any]] = []
     tables: list[dict[str, Any]] = []
-    for product_dir in product_dirs(options.products):
-        product_dir = Path(os.path.abspath(product_dir))
-        home = FloeHome.locate(product_dir)
-        _say(f"{product_dir.name}: compiling")
-        result = compile_product(product_dir, manifest=options.manifest, home=home)
-        print_findings(result.findings)
-        if result.bundle is None or result.bundle_path is None:
-            exit_code = max(exit_code, result.exit_code)
-            rows.append({"product": result.name, "failed": "not compiled"})
-            continue
-        if not outputs_current(product_dir / "target", result.digest, home):
-            _write_outputs(result.bundle_path, product_dir / "target", home)
+    product_dir = Path()
+    try:
+        for name in product_dirs(options.products):
+            product_dir = Path(os.path.abspath(name))
+            summary, published, code = _compile_and_run(product_dir, options)
+            rows.append(summary)
+            tables += published
+            exit_code = max(exit_code, code)
+    except BaseException:
+        if rows:
+            _report(options, rows, tables, product_dir)
+        raise
+    _report(options, rows, tables, product_dir)
+    return exit_code
+
+
+def _compile_and_run(
+    product_dir: Path, options: argparse.Namespace
+) -> tuple[dict[str, Any], list[dict[str, Any]], int]:
+    """Return the product's row of the report, its published tables, and the exit code."""
+    home = FloeHome.locate(product_dir)
+    _say(f"{product_dir.name}: compiling")
+    result = compile_product(product_dir, manifest=options.manifest, home=home)
+    print_findings(result.findings)
+    if result.bundle is None or result.bundle_path is None:
+        return {"product": result.name, "success": False, "failed": "not compiled"}, [], result.exit_code
+    if not outputs_current(product_dir / "target", result.digest, home):
+        _write_outputs(result.bundle_path, product_dir / "target", home)
+    try:
         summary, published = _run_product(result, product_dir, home, options.full_refresh)
-        rows.append(summary)
-        tables += published
-        if not summary["success"]:
-            exit_code = max(exit_code, 1)
+    except OSError:
+        raise  # the folder that all products share, which `main` explains
+    except Exception as error:  # whatever it is, the other products run, and the report names it
+        log = home.logs_dir(result.slug) / "run.log"
+        with open(log, "a", encoding="utf-8") as file:
+            traceback.print_exc(file=file)
+        said = f"{type(error).__name__}: {error}"
+        _say(f"{result.name}: {colour(said, 'error', sys.stderr)}; the traceback is in {log}")
+        return {"product": result.name, "success": False, "failed": "not run", "error": said}, [], 1
+    return summary, published, 0 if summary["success"] else 1
+
+
+def _report(
+    options: argparse.Namespace,
+    rows: list[dict[str, Any]],
+    tables: list[dict[str, Any]],
+    product_dir: Path,
+) -> None:
     if options.format == "json":
         print_json({"products": rows, "tables": tables})
-        return exit_code
+        return
     print()
     print(table(_COLUMNS, [[row.get(name) for name in _COLUMNS] for row in rows], right=range(1, 8)))
     if tables:
@@ -61,7 +93,6 @@ def run(options: argparse.Namespace) -> int:
         where = "" if product_dir.parent.name == "products" else f" --product-dir {product_dir}"
         print(f"\nlook at the rows:   {_program()} show {example}{where}")
         print("look at the graph:  make dev, then open http://127.0.0.1:3000")
-    return exit_code
 
 
 def _write_outputs(bundle_path: Path, output_dir: Path, home: FloeHome) -> None:
@@ -160,7 +191,7 @@ def _summary(result: Any, outcome: Any, seconds: float) -> tuple[dict[str, Any],
             tables.append(
                 {
                     "table": found["dagster/table_name"],
-                    "rows": found["dagster/row_count"],
+                    "rows": found.get("dagster/row_count"),
                     "snapshot": found["iceberg/snapshot_id"],
                     "engine": engines.get(event.asset_key.path[-1]),
                 }
@@ -177,7 +208,7 @@ def _summary(result: Any, outcome: Any, seconds: float) -> tuple[dict[str, Any],
         "warned": len(warned),
         "failed": len(failed),
         "tables": len(tables),
-        "rows": sum(entry["rows"] for entry in tables),
+        "rows": sum(entry["rows"] or 0 for entry in tables),
         "seconds": round(seconds, 1),
     }
     return summary, tables
