@@ -32,6 +32,7 @@ from floe_dagster.definitions.run_metadata import (
 from floe_dagster.definitions.withheld import Withheld
 from floe_dagster.definitions.workspaces import open_workspace
 from floe_dagster.definitions.workspaces.base import BuiltRelations, PublicationRequest, Publisher, Workspace
+from floe_dagster.faults import fault_message, is_fault, presentable
 from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.catalogs import request_counts
 from floe_dagster.iceberg.errors import (
@@ -140,8 +141,8 @@ class ProductRun:
         """Yield materializations of what was published and results of what was checked.
 
         Raises:
-            dg.Failure: A model or an error test failed, or a table cannot be published (not retried); the
-                catalog or the engine is not to be had (retried).
+            dg.Failure: A model or an error test failed, a table cannot be published, or the program is at fault (not
+                retried); the catalog or the engine is not to be had (retried).
         """
         with standing_objects_left_alone(), self.step.observing():
             error: BaseException | None = None
@@ -179,10 +180,13 @@ class ProductRun:
             for engine in self.engines.values():
                 if failure := engine.workspace.failure(error):
                     raise failure from error
-            if not is_remote_failure(error):
-                raise
-            told = catalog_error(error, f"the tables of {self.slug} cannot be looked at")
-            raise dg.Failure(str(told), allow_retries=not isinstance(told, NotUsableError)) from error
+            if is_remote_failure(error):
+                told = catalog_error(error, f"the tables of {self.slug} cannot be looked at")
+                raise dg.Failure(str(told), allow_retries=not isinstance(told, NotUsableError)) from error
+            if is_fault(error):
+                message = fault_message(error, f"the run of {self.slug} could not go on")
+                raise dg.Failure(message, allow_retries=False) from presentable(error)
+            raise
         finally:
             self._count_requests()
 
