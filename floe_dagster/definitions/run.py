@@ -403,13 +403,20 @@ class ProductRun:
         except Exception as error:
             if self._concerns_all(workspace, error):
                 raise
-            # What an engine or a library says of one table must not take the others along.
-            self.context.log.debug(traceback.format_exc())
-            said = workspace.explain(str(error)) or type(error).__name__
-            raise PublicationError(
-                f"{asset['name']} cannot be published: {said}", transient=workspace.is_transient(str(error))
-            ) from error
+            # What is wrong with one table must not take the others along.
+            raise self._refusal(workspace, asset["name"], error) from presentable(error)
         return result
+
+    def _refusal(self, workspace: Workspace, name: str, error: Exception) -> PublicationError:
+        """Return why one table is not published, where an engine or a library raised something."""
+        if presentable(error) is not None:
+            self.context.log.debug("".join(traceback.format_exception(error)))
+        said = workspace.said(error)
+        if said is None and is_fault(error):
+            return PublicationError(fault_message(error, f"{self.slug}.{name} could not be published"))
+        return PublicationError(
+            f"{name} cannot be published: {said or error}", transient=workspace.is_transient(str(error))
+        )
 
     def _concerns_all(self, workspace: Workspace, error: Exception) -> bool:
         """Tell whether an error is the engine's or the catalog's, not one table's."""
@@ -428,7 +435,7 @@ class ProductRun:
         except Exception as error:
             if self._concerns_all(workspace, error):
                 raise
-            self.context.log.warning(f"{asset['name']} cannot be described: {error}")
+            self.context.log.warning(str(self._refusal(workspace, asset["name"], error)))
             return {}
 
     def _request(self, asset: Mapping[str, Any]) -> PublicationRequest:

@@ -181,6 +181,9 @@ class Workspace(Protocol):
     def is_transient(self, message: str) -> bool:
         """Tell whether trying again may help against what dbt or the engine said."""
 
+    def said(self, error: Exception) -> str | None:
+        """Return what the engine says of one relation, in one line; None where the error is not the engine's."""
+
     def failure(self, error: Exception) -> dg.Failure | None:
         """Return how a run ends with an error of the engine; None where it is none."""
 

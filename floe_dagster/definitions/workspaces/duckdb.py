@@ -142,6 +142,12 @@ class DuckDBWorkspace:
         """See `Workspace`: the file is busy, the disk is full."""
         return bool(_TRANSIENT.search(message))
 
+    def said(self, error: Exception) -> str | None:
+        """See `Workspace`."""
+        import duckdb
+
+        return self.explain(str(error)) if isinstance(error, duckdb.Error) else None
+
     def failure(self, error: Exception) -> dg.Failure | None:
         """See `Workspace`: another process holds the file."""
         import duckdb

@@ -271,6 +271,10 @@ class TrinoWorkspace:
         """See `Workspace`: nodes that went away, a full queue."""
         return bool(_TRANSIENT.search(message))
 
+    def said(self, error: Exception) -> str | None:
+        """See `Workspace`: what Trino says ends the run, see `failure`."""
+        return None
+
     def failure(self, error: Exception) -> dg.Failure | None:
         """See `Workspace`."""
         from trino.exceptions import TrinoQueryError
