@@ -1,14 +1,15 @@
-"""Fixtures: a project with one product in a temporary folder, and its FLOE_HOME."""
+"""What each test has to leave as it was, and a project with one product in a temporary folder."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from floe_dagster.home import FloeHome
+from tests.process_globals import kept
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -25,8 +26,27 @@ platform: {manifest: ../manifest.yaml}
 """
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _kept_by_the_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    yield from kept("fixtures of the session", tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _kept_by_the_module(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    yield from kept(f"fixtures of {request.node.nodeid}", tmp_path_factory.getbasetemp())
+
+
 @pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _kept_by_the_test(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    yield from kept(request.node.nodeid, tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(_kept_by_the_test: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("FLOE_HOME", "FLOE_MANIFEST", "DAGSTER_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DAGSTER_DISABLE_TELEMETRY", "1")
