@@ -125,7 +125,7 @@ class QualityGates(Section):
 
 
 class GovernanceFields(Section):
-    """Rules that both documents may state; stricter wins, field by field."""
+    """Rules that both documents may state; each field is merged by its rule (`compilation.merge_rules`)."""
 
     policy_enforcement_level: EnforcementLevel | None = Field(
         None, description="off: policies pass and say so. warn: they show. strict: they block."
