@@ -117,29 +117,17 @@ def is_confining() -> bool:
     return sys.platform != "linux" or dbt_child.landlock_version() > 0
 
 
-def allowed_variables(chain: ManifestChain) -> list[str]:
-    """Return the variables that the platform lets a product read: those that every layer lists which lists any.
-
-    Args:
-        chain: The manifests, nearest first.
-    """
-    lists = [
-        layer.value.governance.environment
-        for layer in chain.layers
-        if layer.value and layer.value.governance and layer.value.governance.environment is not None
-    ]
-    return sorted(set.intersection(*map(set, lists))) if lists else []
-
-
-def check_environment(spec: Parsed[ProductSpec], chain: ManifestChain) -> list[Finding]:
+def check_environment(
+    spec: Parsed[ProductSpec], chain: ManifestChain, allowed: Sequence[str]
+) -> list[Finding]:
     """Return what is wrong with the variables that a product asks for, and with those that the platform allows.
 
     Args:
         spec: The product spec.
         chain: The manifests, nearest first.
+        allowed: What the platform lets the product read.
     """
     findings = []
-    allowed = allowed_variables(chain)
     secrets = {
         name for layer in chain.layers if layer.value for name in _references(layer.value.model_dump())
     }

@@ -28,7 +28,7 @@ class GovernanceDecision:
     Args:
         field: Dotted name, for example `naming.pattern`.
         value: The value in force; None where a layer decided that there is none.
-        rule: stricter, outermost or nearest; see `merge_rules`.
+        rule: stricter, outermost, common or nearest; see `merge_rules`.
         decided_by: Name of the layer.
         file: Document of the layer, for display.
         line: Line of the value in it.
@@ -55,6 +55,7 @@ class GovernanceResolution:
         quality_gates: Merged quality gates.
         schema_evolution: Merged; None where no layer names one.
         stale_table_recovery_mode: Merged; None where no layer names one.
+        environment: Names of the environment variables that the platform lets a product read.
         decisions: Who decided each field.
         findings: Layers that tried to weaken a rule.
     """
@@ -65,6 +66,7 @@ class GovernanceResolution:
     quality_gates: QualityGates | None = None
     schema_evolution: str | None = None
     stale_table_recovery_mode: str | None = None
+    environment: tuple[str, ...] = ()
     decisions: tuple[GovernanceDecision, ...] = ()
     findings: list[Finding] = field(default_factory=list)
 
@@ -143,6 +145,7 @@ def resolve_governance(chain: ManifestChain, spec: Parsed[ProductSpec]) -> Gover
         quality_gates=_section(QualityGates, "quality_gates", values),
         schema_evolution=values.get("schema_evolution"),
         stale_table_recovery_mode=values.get("stale_table_recovery_mode"),
+        environment=tuple(values.get("environment") or ()),
         decisions=tuple(decisions.values()),
         findings=[_weakening(layer, decision, level) for layer, decision in weakened],
     )

@@ -4,6 +4,7 @@
 |---|---|---|
 | stricter | the strictest value; among equals the outermost layer | a value that is weaker than an outer layer's |
 | outermost | the outermost layer that states the field, or one that belongs to it | any other value |
+| common | nobody alone: what all layers list that state the field | an entry that an outer layer does not list |
 | nearest | the layer nearest to the product | nothing |
 
 What decides a product's governance, what `floe-dagster explain` prints and what docs/manifest.md says all come from
@@ -24,7 +25,7 @@ class MergeRule(Protocol):
     """Who decides one field, and which of the others tried to weaken it."""
 
     @property
-    def name(self) -> Literal["stricter", "outermost", "nearest"]:
+    def name(self) -> Literal["stricter", "outermost", "common", "nearest"]:
         """What the rule is called."""
         ...
 
@@ -108,6 +109,27 @@ class Outermost:
 
 
 @dataclass(frozen=True, slots=True)
+class Common:
+    """What is allowed is what every layer lists that states the field; the last one that took something away decided."""
+
+    who_wins: str = "what is in the lists of all layers that have one"
+    name: Literal["common"] = "common"
+
+    def decide(self, field: str, layers: Statements) -> tuple[int, Any] | None:
+        winner, common = None, set[Any]()
+        for position in _stating(field, layers):
+            listed = set(layers[position][field])
+            narrowed = listed if winner is None else common & listed
+            if winner is None or narrowed != common:
+                winner, common = position, narrowed
+        return None if winner is None else (winner, sorted(common))
+
+    def weakens(self, field: str, position: int, layers: Statements) -> bool:
+        outer = self.decide(field, layers[:position])
+        return outer is not None and not set(layers[position][field]) <= set(outer[1])
+
+
+@dataclass(frozen=True, slots=True)
 class Nearest:
     """The layer nearest to the product wins: neither value is stricter than another."""
 
@@ -164,10 +186,11 @@ GOVERNANCE_RULES: Mapping[str, MergeRule] = {
     "stale_table_recovery_mode": _ranked("repair", "strict"),
     "naming.pattern": _NAMES,
     "naming.custom_patterns": _NAMES,
+    "environment": Common(),
     "default_ttl_hours": _NEAREST,
     "snapshot_keep_last": _NEAREST,
 }
-"""The rule of every field that `schemas.manifest.GovernanceFields` has."""
+"""The rule of every field that `schemas.manifest.ManifestGovernance` has."""
 
 
 def rules_table() -> str:

@@ -106,8 +106,11 @@ class Pipeline:
         resolution: GovernanceResolution | None = None
         with self.stage("RESOLVE"):
             if chain is not None and spec is not None:
+                from floe_dagster.compilation.dbt_environment import check_environment
+
                 resolution = resolve_governance(chain, spec)
                 self.findings += resolution.findings
+                self.findings += check_environment(spec, chain, resolution.environment)
         if resolution is not None:
             self._raise_secrets(resolution.effective_level)
         dbt_manifest: dict[str, Any] | None = None
@@ -162,13 +165,10 @@ class Pipeline:
     def _validate_spec(self, spec: Parsed[ProductSpec], chain: ManifestChain | None) -> None:
         from floe_dagster.compilation.agreement import check_compute, check_preset, check_transforms
         from floe_dagster.compilation.builder import listed_engines, named_engines, plugin_types
-        from floe_dagster.compilation.dbt_environment import check_environment
         from floe_dagster.compilation.engines import check_engine
 
         assert spec.value is not None
         self.findings += check_transforms(spec.value, spec.document)
-        if chain is not None:
-            self.findings += check_environment(spec, chain)
         if chain is not None and chain.merged is not None:
             self.findings += check_preset(spec.value, spec.document, chain.merged.resource_presets or {})
             types, nearest = plugin_types(chain.merged), chain.layers[0].document.display

@@ -27,7 +27,7 @@ from floe_dagster.policies.places import DescriptionPlaces
 from floe_dagster.schemas.manifest import GovernanceFields, ManifestGovernance, NamingRules
 from floe_dagster.schemas.product import ProductGovernance
 
-RULE_NAMES = ("stricter", "outermost", "nearest")
+RULE_NAMES = ("stricter", "outermost", "common", "nearest")
 
 
 def resolve(folder: Path, *governance: str | None, product: str | None = None) -> GovernanceResolution:
@@ -76,6 +76,27 @@ def test_governance_without_a_level_keeps_the_other_fields(tmp_path: Path) -> No
     assert resolution.governance.policy_enforcement_level is None
     assert resolution.governance.audit_logging == "enabled"
     assert resolution.effective_level == "warn"
+
+
+@pytest.mark.parametrize(
+    ("lists", "common", "decided_by", "weakening"),
+    [
+        (["[A, B]"], ["A", "B"], 0, []),
+        (["[A, B]", "[B]"], ["B"], 1, []),
+        (["[A]", "[B, A]"], ["A"], 0, [1]),
+        (["[A, B]", None, "[C, B]", "[B, A]"], ["B"], 2, [2, 3]),
+        (["[]", "[A]"], [], 0, [1]),
+        (["[A]", "[]"], [], 1, []),
+    ],
+)
+def test_a_layer_takes_away_from_what_outer_ones_allow_and_adds_nothing(
+    tmp_path: Path, lists: list[str | None], common: list[str], decided_by: int, weakening: list[int]
+) -> None:
+    resolution = resolve(tmp_path, *(f"{{environment: {names}}}" if names else None for names in lists))
+    (decision,) = resolution.decisions
+    assert (decision.value, decision.decided_by) == (common, f"manifest layer-{decided_by}")
+    assert list(resolution.environment) == common
+    assert [finding.file for finding in resolution.findings] == [f"m{number}.yaml" for number in weakening]
 
 
 def test_who_decided_and_who_was_overruled(tmp_path: Path) -> None:
@@ -161,6 +182,7 @@ STRICTEST_FIRST: dict[str, list[Any]] = {
 """What the documentation calls stricter, written once more: the table that is tested is not asked."""
 GREATER_IS_STRICTER = {"data_retention_days", "quality_gates.minimum_test_coverage"}
 LIFE_OF_DATA = {"default_ttl_hours", "snapshot_keep_last"}
+COMMON = {"environment"}
 NAMES = {"naming.pattern", "naming.custom_patterns"}
 POOL = ["stg_a", "mart_b", "gold_c", "silver_d", "raw_e", "whatever_I_like"]
 
@@ -239,12 +261,15 @@ def in_force(resolution: GovernanceResolution) -> dict[str, Any]:
 
 
 def test_every_field_of_both_documents_has_a_rule() -> None:
-    for model in (GovernanceFields, ManifestGovernance, ProductGovernance):
-        assert set(governed(model)) == set(GOVERNANCE_RULES)
+    assert set(governed(ManifestGovernance)) == set(GOVERNANCE_RULES)
+    # What the platform allows is not the product's to say.
+    for model in (GovernanceFields, ProductGovernance):
+        assert set(governed(model)) == set(GOVERNANCE_RULES) - COMMON
     by_rule = {name: {f for f, rule in GOVERNANCE_RULES.items() if rule.name == name} for name in RULE_NAMES}
     assert by_rule == {
         "stricter": {*STRICTEST_FIRST, *GREATER_IS_STRICTER},
         "outermost": NAMES,
+        "common": COMMON,
         "nearest": LIFE_OF_DATA,
     }
 

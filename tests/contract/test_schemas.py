@@ -74,6 +74,8 @@ def artifact(version: str) -> dict[str, Any]:
             "lineage_file": "events.jsonl",
             "dataset_url": "https://m/{namespace}/{name}",
         }
+    if number >= (0, 10, 0):
+        document["environment"] = ["REGION"]
     return document
 
 
@@ -111,12 +113,12 @@ def foreign_artifact(version: str) -> dict[str, Any]:
     return document
 
 
-BEFORE_DIGESTS = [version for version in VERSION_HISTORY if version < "0.8.0"]
+BEFORE_DIGESTS = [f"0.{minor}.0" for minor in range(1, 8)]
 
 
 def test_every_version_has_its_entry() -> None:
     assert COMPILED_ARTIFACTS_VERSION == "0.10.0"
-    assert list(VERSION_HISTORY) == [f"0.{minor}.0" for minor in range(1, 10)]
+    assert list(VERSION_HISTORY) == [f"0.{minor}.0" for minor in range(1, 11)]
 
 
 @pytest.mark.parametrize("version", list(VERSION_HISTORY))
@@ -125,7 +127,7 @@ def test_every_version_loads_without_a_warning(version: str) -> None:
         warnings.simplefilter("error")
         loaded = CompiledArtifacts.load(artifact(version))
     assert loaded.version == version
-    if version < "0.8.0":
+    if version in BEFORE_DIGESTS:
         assert loaded.observability.lineage_transport is None
 
 
@@ -196,15 +198,15 @@ def test_the_json_schema_takes_what_is_loaded(version: str) -> None:
 
 
 def test_a_newer_minor_version_keeps_what_is_unknown() -> None:
-    document = artifact("0.9.0") | {"version": "0.10.0", "later": {"x": 1}}
-    with pytest.warns(UnknownFieldsWarning, match=r"0\.10\.0"):
+    document = artifact("0.10.0") | {"version": "0.11.0", "later": {"x": 1}}
+    with pytest.warns(UnknownFieldsWarning, match=r"0\.11\.0"):
         loaded = CompiledArtifacts.load(document)
     assert loaded.model_dump()["later"] == {"x": 1}
 
 
 def test_a_newer_major_version_is_refused_with_what_to_do() -> None:
     with pytest.raises(InputError, match="Upgrade floe-dagster"):
-        CompiledArtifacts.load(artifact("0.9.0") | {"version": "1.0.0"})
+        CompiledArtifacts.load(artifact("0.10.0") | {"version": "1.0.0"})
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b'{"version": "x"}'])
