@@ -18,6 +18,8 @@ from floe_dagster.schemas.manifest import PlatformManifest
 from floe_dagster.schemas.product import ProductSpec, duration_seconds
 
 PUBLISHED_MATERIALIZATIONS = frozenset({"table", "incremental", "snapshot"})
+EVERY_ROW = "!= 0"
+"""dbt's own `error_if`: one row that a test finds is an error."""
 ASSET_TYPES = frozenset({"model", "seed", "snapshot"})
 
 
@@ -222,6 +224,8 @@ def _checks(manifest: Mapping[str, Any], nodes: Mapping[str, Any]) -> list[dict[
                 "withholds": withheld,
                 "type": "unit_test" if node["resource_type"] == "unit_test" else "data_test",
                 "severity": "warn" if severity == "warn" else "error",
+                # Below the threshold of `error_if` an error test only warns; without one it cannot.
+                "may_warn": severity == "warn" or node["config"].get("error_if", EVERY_ROW) != EVERY_ROW,
                 "kind": (node.get("test_metadata") or {}).get("name"),
                 "column": node.get("column_name"),
                 "description": node.get("description") or _describe(node),

@@ -84,10 +84,10 @@ def audit(
         else:
             outcome.built[key] = result
     for key, result in outcome.tests.items():
-        if result["status"] in TEST_FAILED:
+        if problem := _problem(checks[key], result):
             for judged in withheld_by(checks[key]):
                 if judged in wanted or judged in before:
-                    outcome.withheld.setdefault(judged, f"{_kind(checks[key])} {checks[key]['name']} failed")
+                    outcome.withheld.setdefault(judged, problem)
     _withhold_readers(outcome, assets)
     # Causes first: a test that dbt skipped says less than why it did.
     for key in needed:
@@ -103,6 +103,16 @@ def audit(
     _withhold_readers(outcome, assets)
     outcome.clean = {key for key in outcome.built if key not in outcome.withheld}
     return outcome
+
+
+def _problem(check: Mapping[str, Any], result: Mapping[str, Any]) -> str | None:
+    """Return why what a test withholds is withheld, by its result; None where it passed, or may warn."""
+    name = f"{_kind(check)} {check['name']}"
+    if result["status"] in TEST_FAILED:
+        return f"{name} failed"
+    if result["status"] == "warn" and check["severity"] == "error" and not check.get("may_warn", True):
+        return f"{name} failed: it was compiled as an error test and only warned in this run"
+    return None
 
 
 def _without_result(check: Mapping[str, Any], result: Mapping[str, Any] | None) -> str:

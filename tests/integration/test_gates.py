@@ -115,6 +115,10 @@ models:
         data_tests:
           - relationships: {arguments: {to: ref('customers'), field: id}}
           - not_null: {name: switched, config: {enabled: "{{ var('tested', true) }}"}}
+          - accepted_values:
+              name: weakened
+              arguments: {values: [1, 9]}
+              config: {severity: "{{ 'error' if flags.WHICH == 'parse' else 'warn' }}"}
   - name: customers
   - name: kept
     columns: [{name: id, data_tests: [unique]}]
@@ -178,10 +182,14 @@ def test_every_compiled_test_has_a_result_in_the_run_that_publishes_its_table(te
     assert evaluations["source_unique_raw_customers_id"] is False
 
     assert tested.run() == {}
-    assert len(tested.outcome.get_asset_check_evaluations()) == len(tested.index["checks"]) == 5
+    assert len(tested.outcome.get_asset_check_evaluations()) == len(tested.index["checks"]) == 6
 
     # One asset alone is judged by tests that read more than itself.
     assert tested.run("orders", **varying(customer=9)) == {"orders": f"test {relation} failed"}
+    withheld = tested.run("orders", **varying(customer=2))
+    assert withheld == {
+        "orders": "test weakened failed: it was compiled as an error test and only warned in this run"
+    }
     assert tested.rows("orders") == [1] and tested.rows("customers") == [1, 2, 3]
     assert tested.run("reader") == {}
     assert {e.check_name for e in tested.outcome.get_asset_check_evaluations()} == {"unique_kept_id"}

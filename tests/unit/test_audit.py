@@ -74,6 +74,17 @@ def test_a_warning_without_a_result_withholds_nothing() -> None:
     assert judge([check("t", "a", severity="warn")], t=None).clean == set(ASSETS)
 
 
+@pytest.mark.parametrize(
+    ("severity", "may_warn", "stands"), [("error", False, False), ("error", True, True), ("warn", True, True)]
+)
+def test_an_error_test_that_turns_into_a_warning_in_the_run_withholds(
+    severity: str, may_warn: bool, stands: bool
+) -> None:
+    """As where the severity depends on the command of dbt, or on a variable of the run."""
+    outcome = judge([check("t", "a", severity=severity) | {"may_warn": may_warn}], t="warn")
+    assert ("a" in outcome.clean) == stands
+
+
 def test_a_test_that_another_phase_runs_is_not_waited_for() -> None:
     assert judge([check("t", "a")], needed="").clean == set(ASSETS)
 
