@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import dagster as dg
 import duckdb
 import pytest
 import requests
+from opentelemetry.sdk.trace import TracerProvider
 from pydantic import BaseModel, ConfigDict
 
 from floe_dagster.compilation.stages import compile_product
@@ -22,6 +24,8 @@ from floe_dagster.iceberg import publication
 from floe_dagster.iceberg.catalogs import open_catalog
 from floe_dagster.iceberg.errors import CatalogError, NotUsableError
 from floe_dagster.iceberg.publication import RelationName, publish_relation
+from floe_dagster.observability.logs import FloeFormatter
+from floe_dagster.observability.telemetry import fail
 from floe_dagster.platform import check
 from floe_dagster.platform.check import check_platform
 from floe_dagster.schemas.artifacts import PluginRef
@@ -187,3 +191,20 @@ def test_a_fault_names_itself_and_shows_no_value(name: str) -> None:
     assert message.startswith("shop.orders could not be written: ") and ADVICE in message
     assert HUSH not in message
     assert json.dumps(message)
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+@pytest.mark.parametrize("name", ["frozen model", "value of another type", "caused by a frozen model"])
+def test_no_log_line_and_no_span_shows_the_value(name: str, as_json: bool) -> None:
+    with pytest.raises(Exception) as caught:
+        FAULTS[name]()
+    error = caught.value
+    record = logging.LogRecord(
+        "x", logging.ERROR, __file__, 1, "it failed", None, (type(error), error, error.__traceback__)
+    )
+    line = FloeFormatter("shop", as_json=as_json).format(record)
+    assert "validation error" in line.lower() or "ValidationError" in line
+    assert HUSH not in line and "test_unexpected_errors.py" in line
+    span = TracerProvider().get_tracer("test").start_span("publish")
+    fail(span, error)
+    assert HUSH not in str(span.status.description) and span.status.description
