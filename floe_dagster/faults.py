@@ -68,6 +68,17 @@ def presentable(error: BaseException) -> BaseException | None:
     return None if _validation_error(error) is not None else error
 
 
+def shown(error: BaseException) -> str:
+    """Return what an exception says, as it may be shown: of pydantic's without the values.
+
+    Args:
+        error: As it was raised.
+    """
+    from pydantic import ValidationError
+
+    return _without_values(error) if isinstance(error, ValidationError) else str(error)
+
+
 def validation_problems(error: ValidationError) -> str:
     """Return what pydantic found, each with its field, and without the values.
 
@@ -84,9 +95,13 @@ def validation_problems(error: ValidationError) -> str:
 
 def _described(error: BaseException) -> str:
     if (found := _validation_error(error)) is not None:
-        return f"{type(found).__name__} of {found.title}: {validation_problems(found)}"
+        return _without_values(found)
     said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     return f"{type(error).__name__}: {said[:600]}" if said else type(error).__name__
+
+
+def _without_values(error: ValidationError) -> str:
+    return f"{type(error).__name__} of {error.title}: {validation_problems(error)}"
 
 
 def _place(error: BaseException) -> str:

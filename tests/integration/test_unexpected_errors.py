@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import dagster as dg
 import duckdb
 import pytest
 import requests
+from opentelemetry.sdk.trace import TracerProvider
 from pydantic import BaseModel, ConfigDict
 
 from floe_dagster.compilation.stages import compile_product
@@ -22,11 +24,13 @@ from floe_dagster.iceberg import publication
 from floe_dagster.iceberg.catalogs import open_catalog
 from floe_dagster.iceberg.errors import CatalogError, NotUsableError
 from floe_dagster.iceberg.publication import RelationName, publish_relation
+from floe_dagster.observability.logs import FloeFormatter
+from floe_dagster.observability.telemetry import fail
 from floe_dagster.platform import check
 from floe_dagster.platform.check import check_platform
 from floe_dagster.schemas.artifacts import PluginRef
 
-SECRET = "value-that-nobody-may-see"
+HUSH = "value-that-nobody-may-see"
 
 
 class Frozen(BaseModel):
@@ -35,11 +39,11 @@ class Frozen(BaseModel):
 
 
 def frozen() -> None:
-    Frozen(config={}).config = {"s3.secret-access-key": SECRET}
+    Frozen(config={}).config = {"s3.secret-access-key": HUSH}
 
 
 def wrong_type() -> None:
-    Frozen.model_validate({"config": SECRET})
+    Frozen.model_validate({"config": HUSH})
 
 
 def caused_by_a_frozen_model() -> None:
@@ -104,7 +108,7 @@ def test_the_platform_s_check_blames_no_right(home: FloeHome) -> None:
     checks = check_platform(PluginRef(type="sql"), PluginRef(type="local"), home=home)
     (wrong,) = [found for found in checks if not found.passed]
     assert wrong.name == "namespace" and wrong.fix == ADVICE
-    assert "Grant" not in wrong.message + wrong.fix and SECRET not in wrong.message
+    assert "Grant" not in wrong.message + wrong.fix and HUSH not in wrong.message
     assert "floe_dagster/platform/check.py, line" in wrong.message
 
 
@@ -114,7 +118,7 @@ def test_a_run_ends_at_once_and_says_so(shop: Path, home: FloeHome) -> None:
     outcome = run(shop, home)
     assert not outcome.success and tries(outcome) == 1
     assert ADVICE in failure(outcome) and "floe_dagster/iceberg/publication.py, line" in failure(outcome)
-    assert SECRET not in told(outcome) and "Grant" not in told(outcome)
+    assert HUSH not in told(outcome) and "Grant" not in told(outcome)
 
 
 @pytest.mark.usefixtures("retried_at_once")
@@ -133,7 +137,7 @@ def test_maintenance_ends_at_once_and_says_so(
     monkeypatch.setattr(maintenance_module, "retired_tables", lambda *_arguments: frozen())
     outcome = run(shop, home, job="shop_maintenance")
     assert not outcome.success and tries(outcome) == 1
-    assert ADVICE in failure(outcome) and SECRET not in told(outcome)
+    assert ADVICE in failure(outcome) and HUSH not in told(outcome)
 
 
 def test_a_fault_after_the_commit_removes_no_file_of_the_table(
@@ -185,5 +189,22 @@ def test_a_fault_names_itself_and_shows_no_value(name: str) -> None:
     assert is_fault(caught.value)
     message = fault_message(caught.value, "shop.orders could not be written")
     assert message.startswith("shop.orders could not be written: ") and ADVICE in message
-    assert SECRET not in message
+    assert HUSH not in message
     assert json.dumps(message)
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+@pytest.mark.parametrize("name", ["frozen model", "value of another type", "caused by a frozen model"])
+def test_no_log_line_and_no_span_shows_the_value(name: str, as_json: bool) -> None:
+    with pytest.raises(Exception) as caught:
+        FAULTS[name]()
+    error = caught.value
+    record = logging.LogRecord(
+        "x", logging.ERROR, __file__, 1, "it failed", None, (type(error), error, error.__traceback__)
+    )
+    line = FloeFormatter("shop", as_json=as_json).format(record)
+    assert "validation error" in line.lower() or "ValidationError" in line
+    assert HUSH not in line and "test_unexpected_errors.py" in line
+    span = TracerProvider().get_tracer("test").start_span("publish")
+    fail(span, error)
+    assert HUSH not in str(span.status.description) and span.status.description

@@ -21,9 +21,9 @@ from tests.rest_server.catalog import CatalogContract, Given, catalog_contract
 from tests.rest_server.store import BUCKET, Store
 
 NAMESPACE = "shop"
-STATIC_KEY, STATIC_SECRET = "STATICKEYOFTHEMANIFEST", "static-secret-of-the-manifest"
+STATIC_KEY, STATIC_HUSH = "STATICKEYOFTHEMANIFEST", "what-the-manifest-refers-to"
 CLIENT = ("floe-etl", "client-secret-of-the-principal")
-ENVIRONMENT = {"STORAGE_SECRET": STATIC_SECRET, "CATALOG_SECRET": CLIENT[1]}
+ENVIRONMENT = {"STORAGE_SECRET": STATIC_HUSH, "CATALOG_SECRET": CLIENT[1]}
 
 Way = Callable[["Lending", str], Given]
 """Says what an answer holds, for the location of a table."""
