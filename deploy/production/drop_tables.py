@@ -31,11 +31,11 @@ def main() -> int:
     if not options.manifest:
         parser.error("which platform? Set FLOE_MANIFEST, or give --manifest")
     path = Path(os.path.abspath(options.manifest))
-    merged = load_manifest_chain(path, root=find_project_root(path.parent)).merged
+    merged = load_manifest_chain(path, root=find_project_root(path)).merged
     if merged is None:
         parser.error(f"{path} has errors; `floe-dagster platform check` names them")
     plugins = resolved_plugins(merged)
-    catalog = open_catalog(plugins.catalog, plugins.storage, home=FloeHome.locate(path.parent))
+    catalog = open_catalog(plugins.catalog, plugins.storage, home=FloeHome.locate(path))
     namespace = options.product.replace("-", "_")
     found = retired_tables(catalog, namespace, set())
     if not found:

@@ -44,10 +44,10 @@ def main() -> int:
     if not options.manifest:
         parser.error("which platform? Set FLOE_MANIFEST, or give --manifest")
     path = Path(os.path.abspath(options.manifest))
-    merged = load_manifest_chain(path, root=find_project_root(path.parent)).merged
+    merged = load_manifest_chain(path, root=find_project_root(path)).merged
     if merged is None:
         parser.error(f"{path} has errors; `floe-dagster platform check` names them")
-    plugins, home = resolved_plugins(merged), FloeHome.locate(path.parent)
+    plugins, home = resolved_plugins(merged), FloeHome.locate(path)
     catalog = open_catalog(plugins.catalog, plugins.storage, home=home)
     store = STORAGES[plugins.storage.type if plugins.storage else "local"]
     settings = _with_keys((plugins.storage.config if plugins.storage else None) or {})

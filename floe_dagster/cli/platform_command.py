@@ -23,7 +23,7 @@ def run(options: argparse.Namespace) -> int:
     named = options.manifest or os.environ.get("FLOE_MANIFEST", "").strip() or DEFAULT_MANIFEST
     path = Path(os.path.abspath(named))
     try:
-        chain = load_manifest_chain(path, root=find_project_root(path.parent))
+        chain = load_manifest_chain(path, root=find_project_root(path))
     except InputError as error:
         print_findings(error.findings)
         return 2
@@ -102,7 +102,7 @@ def _check(options: argparse.Namespace, manifest: Any, path: Path) -> int:
         plugins.catalog,
         plugins.storage,
         engines=plugins.engines_by_field(),
-        home=FloeHome.locate(path.parent),
+        home=FloeHome.locate(path),
         namespaces=tuple(options.namespace or ()),
     )
     healthy = all(check.passed for check in checks)

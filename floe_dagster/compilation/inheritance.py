@@ -9,7 +9,7 @@ from pathlib import Path
 from floe_dagster.compilation.documents import read_document
 from floe_dagster.compilation.validation import Parsed, parse_manifest
 from floe_dagster.findings import Finding, InputError
-from floe_dagster.home import display_path
+from floe_dagster.home import display_path, without_marker
 from floe_dagster.schemas.manifest import PlatformManifest
 from floe_dagster.schemas.plugins import ApprovedPlugins, ManifestPlugins
 from floe_dagster.schemas.product import ProductSpec
@@ -160,7 +160,8 @@ def _inside(named: str, folder: Path, root: Path, parsed: Parsed, field_path: tu
                 field=".".join(field_path),
                 found=repr(named),
                 allowed="a path relative to this file, inside the project",
-                fix="Move the manifest into the project, or give it with --manifest or FLOE_MANIFEST.",
+                fix="Move the manifest into the project, or give it with --manifest or FLOE_MANIFEST."
+                + without_marker(root),
             )
         ]
     )

@@ -27,7 +27,7 @@ from floe_dagster.compilation.result import CompileResult, StageTiming
 from floe_dagster.compilation.sources import PROJECT_FILE, SPEC_FILE, SourceState, source_state
 from floe_dagster.compilation.validation import Parsed, parse_product
 from floe_dagster.findings import Finding, InputError, sort_findings
-from floe_dagster.home import FloeHome, display_path, find_project_root
+from floe_dagster.home import FloeHome, display_path, find_project_root, without_marker
 from floe_dagster.schemas.plugins import PLUGIN_CATEGORIES
 from floe_dagster.schemas.product import ProductSpec
 
@@ -448,7 +448,8 @@ def _outside_root(state: SourceState, root: Path) -> list[Finding]:
                     severity="error",
                     message=f"{shown} lies outside the project",
                     file=shown,
-                    fix=f"Move it below {root.name}/, or take its folder out of {PROJECT_FILE}.",
+                    fix=f"Move it below {root.name}/, or take its folder out of {PROJECT_FILE}."
+                    + without_marker(root),
                 )
             )
     return findings

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from floe_dagster.home import FloeHome
+from floe_dagster.named_manifests import SPEC_FILE, lenient_yaml, manifest_chain, named_manifest
 
-SPEC_FILE = "floe.yaml"
 PROJECT_FILE = "dbt_project.yml"
 PROJECT_LEVEL_FILES = (
     SPEC_FILE,
@@ -45,9 +45,6 @@ DBT_PATHS: Mapping[str, tuple[str, ...]] = {
 }
 DBT_SUFFIXES = frozenset({".sql", ".yml", ".yaml", ".csv", ".md", ".py", ".json", ".jinja", ".j2"})
 SKIPPED_FOLDERS = frozenset({"target", "logs", "dbt_packages", "__pycache__", "node_modules", "venv"})
-MAX_DOCUMENT_BYTES = 1 << 20
-MAX_CHAIN = 100
-MAX_NODES = 10_000
 _CACHE_FORMAT = 4
 _RACY_NS = 2_000_000_000
 """A file changed this shortly before the cache was written may change again within the same mtime."""
@@ -285,14 +282,14 @@ def dbt_source_folders(product_dir: Path) -> list[str]:
 
     Local packages (`local:` in `packages.yml`) are part of it.
     """
-    project = _lenient_yaml(product_dir / PROJECT_FILE)
+    project = lenient_yaml(product_dir / PROJECT_FILE)
     folders: list[str] = []
     for key, default in DBT_PATHS.items():
         named = project.get(key, project.get(key.replace("-", "_")))
         names: Iterable[Any] = named if isinstance(named, list) else default
         folders += [str(name) for name in names if isinstance(name, str) and "{{" not in name]
     for file in ("packages.yml", "dependencies.yml"):
-        packages = _lenient_yaml(product_dir / file).get("packages")
+        packages = lenient_yaml(product_dir / file).get("packages")
         for package in packages if isinstance(packages, list) else ():
             if isinstance(package, dict) and isinstance(package.get("local"), str):
                 folders.append(package["local"])
@@ -301,56 +298,8 @@ def dbt_source_folders(product_dir: Path) -> list[str]:
 
 
 def _manifest_chain(product_dir: Path, override: str) -> list[str]:
-    path = override
-    if not path:
-        platform = _lenient_yaml(product_dir / SPEC_FILE).get("platform")
-        named = platform.get("manifest") if isinstance(platform, dict) else None
-        if not isinstance(named, str) or not named.strip():
-            return []
-        path = os.path.normpath(os.path.join(product_dir, named))
-    chain: list[str] = []
-    while path not in chain and len(chain) < MAX_CHAIN:
-        chain.append(path)
-        document = _lenient_yaml(Path(path))
-        parent = document.get("parent_manifest", document.get("parentManifest"))
-        if not isinstance(parent, str) or not parent.strip():
-            break
-        path = os.path.normpath(os.path.join(os.path.dirname(path), parent))
-    return chain
-
-
-def _lenient_yaml(path: Path) -> dict[Any, Any]:
-    """Return the mapping in a YAML file, or an empty one where there is none that can be read.
-
-    Only the node tree is made, and no more of it than `MAX_NODES` is turned into values: aliases and merge
-    keys cannot make a small file large.
-    """
-    import yaml
-
-    try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_DOCUMENT_BYTES:
-            return {}
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        data = _plain(yaml.compose(path.read_bytes(), Loader=loader), [MAX_NODES])
-    except (OSError, ValueError, yaml.YAMLError, RecursionError, TypeError):
-        return {}
-    return data if isinstance(data, dict) else {}
-
-
-def _plain(node: Any, budget: list[int]) -> Any:
-    import yaml
-
-    budget[0] -= 1
-    if budget[0] < 0:
-        raise ValueError("too many nodes")
-    if isinstance(node, yaml.MappingNode):
-        return {
-            key.value: _plain(value, budget) for key, value in node.value if isinstance(key, yaml.ScalarNode)
-        }
-    if isinstance(node, yaml.SequenceNode):
-        return [_plain(item, budget) for item in node.value]
-    return node.value if isinstance(node, yaml.ScalarNode) else None
+    named = override or named_manifest(product_dir)
+    return [path for _named, path in manifest_chain(product_dir, named)] if named else []
 
 
 def _load_index(path: Path) -> _Index | None:
@@ -388,7 +337,7 @@ def product_slug(product_dir: Path) -> str:
     """Return the slug that `floe.yaml` gives, or one of the folder's name where it cannot be read."""
     import re
 
-    metadata_section = _lenient_yaml(product_dir / SPEC_FILE).get("metadata")
+    metadata_section = lenient_yaml(product_dir / SPEC_FILE).get("metadata")
     name = metadata_section.get("name") if isinstance(metadata_section, dict) else None
     if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9-]*", name):
         name = product_dir.name
