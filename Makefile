@@ -15,6 +15,9 @@ export DO_NOT_TRACK = 1
 # Without bytecode every process compiles Dagster and dbt anew, which takes seconds each time; .venv is ours to write into.
 unexport PYTHONDONTWRITEBYTECODE
 PYTEST_WORKERS ?= auto
+# Tests run in a random order, whose seed pytest prints; with this one they run in that order again.
+PYTEST_SEED ?=
+PYTEST := $(BIN)/python -m pytest $(if $(PYTEST_SEED),--randomly-seed=$(PYTEST_SEED))
 
 .PHONY: help setup run dev compile docs test test-ui test-services test-trino test-deploy services-up services-down trino-up trino-down demo-trino demo-local compile-demo build-demo-image build-plus-image demo-check demo bench bench-growth bench-services bench-telemetry bench-many bench-trino audit lint lock lock-check dist sbom check-tag clean
 
@@ -51,11 +54,11 @@ compile: setup ## compile the three products
 docs: setup ## write docs/schemas and the tables of fields from the models
 	@$(BIN)/python -m tests.generate_docs
 
-test: setup ## unit, contract and integration tests
-	@$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+test: setup ## unit, contract and integration tests; PYTEST_SEED=123 for the order of an earlier run
+	@$(PYTEST) -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-ui: setup ## the pages of dagster dev in a real browser; needs Chromium
-	@$(BIN)/python -m pytest tests/ui $(PYTEST_ARGS)
+	@$(PYTEST) tests/ui $(PYTEST_ARGS)
 
 services-up: setup ## start MinIO and an Iceberg REST catalog on this machine; needs Go, Java and Maven
 	@$(BIN)/python -m deploy.services.control up
@@ -65,7 +68,7 @@ services-down: setup ## stop them; their data stays under .floe/services
 
 test-services: setup ## tests against real MinIO and a real REST catalog; needs FLOE_SPECS, Go, Java and Maven
 	@$(BIN)/python -m deploy.services.control build
-	@$(BIN)/python -m pytest tests/services -n $(PYTEST_WORKERS) --dist worksteal $(PYTEST_ARGS)
+	@$(PYTEST) tests/services -n $(PYTEST_WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 trino-up: setup ## start Trino beside them, coordinator and one worker; TRINO_ARGS="--workers 2"
 	@$(BIN)/python -m deploy.services.trino up $(TRINO_ARGS)
@@ -76,7 +79,7 @@ trino-down: setup ## stop it; MinIO and the catalog go on
 test-trino: setup ## tests against a real Trino on two nodes; needs Go, Java and Maven
 	@$(BIN)/python -m deploy.services.control build
 	@$(BIN)/python -m deploy.services.trino build
-	@$(BIN)/python -m pytest tests/trino $(PYTEST_ARGS)
+	@$(PYTEST) tests/trino $(PYTEST_ARGS)
 
 demo-trino: setup ## the three products on Trino, a node of which is killed on the way
 	@$(BIN)/python -m deploy.services.demo_trino
@@ -101,7 +104,7 @@ demo: demo-check build-demo-image ## the whole platform in a local Kubernetes cl
 	@$(BIN)/python -m deploy.demo up
 
 test-deploy: setup ## image and chart, really built and started; as root, needs buildah and debootstrap
-	@$(BIN)/python -m pytest tests/deploy -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	@$(PYTEST) tests/deploy -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 bench: setup ## measure against dbt, plain dagster-dbt and DuckDB; writes docs/benchmarks.md
 	@$(BIN)/python -m tests.benchmarks --write docs/benchmarks.md

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from floe_dagster.compilation.merge_rules import rules_table
 from floe_dagster.schemas.field_tables import field_table
 from floe_dagster.schemas.json_schema import write_json_schemas
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGES = {"manifest.md": "manifest", "product.md": "product"}
 HEADING = "## Fields\n"
+RULES_PAGE = "manifest.md"
+RULES_END = "## Secrets\n"
+_RULES_BEGIN = "| field | rule | who wins |"
 
 
 def fields_section(document: str) -> str:
@@ -17,13 +21,25 @@ def fields_section(document: str) -> str:
     return f"{HEADING}\nOf every field; `(duckdb)` stands for `type: duckdb`.\n\n{field_table(document)}\n"
 
 
+def with_rules(page: str) -> str:
+    """Return the page on manifests with the current table of the rules that merge governance.
+
+    Args:
+        page: Its text; the table stands at the end of the section before `RULES_END`.
+    """
+    section, end, rest = page.partition(RULES_END)
+    return f"{section.partition(_RULES_BEGIN)[0].rstrip()}\n\n{rules_table()}\n\n{end}{rest}"
+
+
 def main() -> None:
-    """Write the JSON Schemas and the tables of fields."""
+    """Write the JSON Schemas, the tables of fields and the table of the rules that merge governance."""
     write_json_schemas(DOCS / "schemas")
     for page, document in PAGES.items():
         path = DOCS / page
         head = path.read_text(encoding="utf-8").partition(HEADING)[0]
         path.write_text(head + fields_section(document), encoding="utf-8")
+    rules = DOCS / RULES_PAGE
+    rules.write_text(with_rules(rules.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.definitions_load_context import DefinitionsLoadContext
 
 from floe_dagster.compilation.stages import compile_product
 from floe_dagster.definitions.factory import build_product_definitions
@@ -33,3 +34,25 @@ def reconstructable_shop_job(product: Path, home: FloeHome) -> Any:
     """
     places = {"product": str(product), "home": str(home.path)}
     return dg.build_reconstructable_job(__name__, shop_job.__name__, reconstructable_kwargs=places)
+
+
+@dg.job(executor_def=dg.in_process_executor)
+def without_state() -> None:
+    """Somebody's job that loads no definitions from a state, as a script or a notebook has it."""
+
+
+def execute_job(job: Any, **options: Any) -> dg.JobExecutionResult:
+    """Return what `dg.execute_job` returns, as in a process of its own.
+
+    Dagster leaves the context in which it reconstructed the job to all that is loaded in the process later.
+
+    Args:
+        job: A reconstructable one.
+        options: Of `dg.execute_job`.
+    """
+    before = DefinitionsLoadContext._instance
+    DefinitionsLoadContext._instance = None
+    try:
+        return dg.execute_job(job, **options)
+    finally:
+        DefinitionsLoadContext._instance = before

@@ -27,13 +27,14 @@ def run(options: argparse.Namespace) -> int:
             [
                 decision["field"],
                 decision["value"],
+                decision["rule"],
                 decision["decided_by"],
                 f"{decision['file']}:{decision['line']}",
                 ", ".join(f"{layer} wanted {value}" for layer, value in decision["overruled"]),
             ]
             for decision in governance["decisions"]
         ]
-        print(table(("field", "value", "decided by", "place", "overruled"), rows) + "\n")
+        print(table(("field", "value", "rule", "decided by", "place", "overruled"), rows) + "\n")
     if options.format == "json":
         print_json(reports)
     return exit_code

@@ -11,6 +11,7 @@ import re
 import shutil
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -28,35 +29,76 @@ _COLUMNS = ("product", "assets", "passed", "warned", "failed", "tables", "rows",
 
 
 def run(options: argparse.Namespace) -> int:
-    """Compile and run each product; a broken one does not stop the others."""
+    """Compile and run each product; a broken one does not stop the others, and the report is always printed."""
     exit_code = 0
     rows: list[dict[str, Any]] = []
     tables: list[dict[str, Any]] = []
     published_dir = Path()
     has_dagster_home = "DAGSTER_HOME" in os.environ
-    for product_dir in product_dirs(options.products):
-        product_dir = Path(os.path.abspath(product_dir))
-        home = FloeHome.locate(product_dir)
-        _say(f"{product_dir.name}: compiling")
-        result = compile_product(product_dir, manifest=options.manifest, home=home)
-        # That there is no table, the report says at its end, where it is looked for.
-        print_findings(finding for finding in result.findings if finding.code != NOTHING_PUBLISHED)
-        if result.bundle is None or result.bundle_path is None:
-            exit_code = max(exit_code, result.exit_code)
-            why = nothing_published(result, home)
-            rows.append({"product": result.name, "failed": "not compiled", "nothing_published": why})
-            continue
-        if not outputs_current(product_dir / "target", result.digest, home):
-            _write_outputs(result.bundle_path, product_dir / "target", home)
+
+    def report() -> None:
+        dagster_home = None if has_dagster_home else os.environ.get("DAGSTER_HOME")
+        _report(options, rows, tables, published_dir, dagster_home)
+
+    try:
+        for name in product_dirs(options.products):
+            product_dir = Path(os.path.abspath(name))
+            summary, published, code = _compile_and_run(product_dir, options)
+            rows.append(summary)
+            if published:
+                tables, published_dir = tables + published, product_dir
+            exit_code = max(exit_code, code)
+    except BaseException:
+        if rows:
+            report()
+        raise
+    report()
+    return exit_code
+
+
+def _compile_and_run(
+    product_dir: Path, options: argparse.Namespace
+) -> tuple[dict[str, Any], list[dict[str, Any]], int]:
+    """Return the product's row of the report, its published tables, and the exit code."""
+    home = FloeHome.locate(product_dir)
+    _say(f"{product_dir.name}: compiling")
+    result = compile_product(product_dir, manifest=options.manifest, home=home)
+    # That there is no table, the report says at its end, where it is looked for.
+    print_findings(finding for finding in result.findings if finding.code != NOTHING_PUBLISHED)
+    if result.bundle is None or result.bundle_path is None:
+        why = nothing_published(result, home)
+        return _without_run(result, "not compiled", nothing_published=why), [], result.exit_code
+    if not outputs_current(product_dir / "target", result.digest, home):
+        _write_outputs(result.bundle_path, product_dir / "target", home)
+    try:
         summary, published = _run_product(result, product_dir, home, options.full_refresh)
-        rows.append(summary)
-        if published:
-            tables, published_dir = tables + published, product_dir
-        if not summary["success"]:
-            exit_code = max(exit_code, 1)
+    except OSError:
+        raise  # the folder that all products share, which `main` explains
+    except Exception as error:  # whatever it is, the other products run, and the report names it
+        log = home.logs_dir(result.slug) / "run.log"
+        with open(log, "a", encoding="utf-8") as file:
+            traceback.print_exc(file=file)
+        said = f"{type(error).__name__}: {error}"
+        _say(f"{result.name}: {colour(said, 'error', sys.stderr)}; the traceback is in {log}")
+        # What came of it before that, nobody knows here.
+        return _without_run(result, "not run", error=said, nothing_published=None), [], 1
+    return summary, published, 0 if summary["success"] else 1
+
+
+def _without_run(result: Any, failed: str, **said: Any) -> dict[str, Any]:
+    return {"product": result.name, "success": False, "failed": failed, **said}
+
+
+def _report(
+    options: argparse.Namespace,
+    rows: list[dict[str, Any]],
+    tables: list[dict[str, Any]],
+    published_dir: Path,
+    dagster_home: str | None,
+) -> None:
     if options.format == "json":
         print_json({"products": rows, "tables": tables})
-        return exit_code
+        return
     print()
     print(table(_COLUMNS, [[row.get(name) for name in _COLUMNS] for row in rows], right=range(1, 8)))
     if tables:
@@ -64,11 +106,9 @@ def run(options: argparse.Namespace) -> int:
         several = len({entry["engine"] for entry in tables}) > 1
         names = ("table", "rows", "snapshot", *(("engine",) if several else ()))
         print(table(names, [[entry[name] for name in names] for entry in tables], right=(1,)))
-        dagster_home = None if has_dagster_home else os.environ.get("DAGSTER_HOME")
         print("\n" + "\n".join(next_steps(tables[-1]["table"], published_dir, dagster_home)))
     for why in (row["nothing_published"] for row in rows if row["nothing_published"]):
         print(f"\n{colour(why['reason'], 'warning')}\n    fix:     {why['fix']}")
-    return exit_code
 
 
 def _write_outputs(bundle_path: Path, output_dir: Path, home: FloeHome) -> None:
@@ -169,7 +209,7 @@ def _summary(result: Any, outcome: Any, seconds: float) -> tuple[dict[str, Any],
             tables.append(
                 {
                     "table": found["dagster/table_name"],
-                    "rows": found["dagster/row_count"],
+                    "rows": found.get("dagster/row_count"),
                     "snapshot": found["iceberg/snapshot_id"],
                     "engine": engines.get(event.asset_key.path[-1]),
                 }
@@ -186,7 +226,7 @@ def _summary(result: Any, outcome: Any, seconds: float) -> tuple[dict[str, Any],
         "warned": len(warned),
         "failed": len(failed),
         "tables": len(tables),
-        "rows": sum(entry["rows"] for entry in tables),
+        "rows": sum(entry["rows"] or 0 for entry in tables),
         "nothing_published": None,
         "seconds": round(seconds, 1),
     }

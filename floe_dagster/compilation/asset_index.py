@@ -18,6 +18,8 @@ from floe_dagster.schemas.manifest import PlatformManifest
 from floe_dagster.schemas.product import ProductSpec, duration_seconds
 
 PUBLISHED_MATERIALIZATIONS = frozenset({"table", "incremental", "snapshot"})
+EVERY_ROW = "!= 0"
+"""dbt's own `error_if`: one row that a test finds is an error."""
 ASSET_TYPES = frozenset({"model", "seed", "snapshot"})
 
 
@@ -45,7 +47,8 @@ def build_asset_index(
         relations: By engine and unique id, what the engine calls a relation; nothing where there is one engine.
 
     Returns:
-        `product` (what concerns all of it), `assets` and `checks`, in the order of dbt's ids.
+        `product` (what concerns all of it), `assets` and `checks`, in the order of dbt's ids, and the ids of the
+        `functions` that dbt creates in the engine.
     """
     transforms = {transform.name: transform for transform in spec.transforms or ()}
     tiers = {transform.name: transform.tier for transform in transforms.values() if transform.tier}
@@ -62,7 +65,6 @@ def build_asset_index(
                 "type": node["resource_type"],
                 "materialized": node["config"].get("materialized") or node["resource_type"],
                 "published": is_published(node),
-                "fqn": ".".join(node["fqn"]),
                 "engine": (engines or {}).get(unique_id, artifact.default_engine),
                 "relation": [node["database"], node["schema"], node["alias"]],
                 "deps": sorted(upstream_assets(node, nodes, all_nodes)),
@@ -111,6 +113,7 @@ def build_asset_index(
         },
         "assets": assets,
         "checks": _checks(dbt_manifest, nodes),
+        "functions": sorted(dbt_manifest.get("functions") or ()),
     }
 
 
@@ -195,15 +198,19 @@ def _freshness(spec: ProductSpec) -> dict[str, int | None] | None:
 def _checks(manifest: Mapping[str, Any], nodes: Mapping[str, Any]) -> list[dict[str, Any]]:
     checks = []
     taken: dict[tuple[str, str], int] = {}
-    tests = {**manifest["nodes"], **manifest.get("unit_tests", {})}
+    all_nodes = manifest["nodes"]
+    readers = _readers(nodes, all_nodes)
+    tests = {**all_nodes, **manifest.get("unit_tests", {})}
     for unique_id, node in sorted(tests.items()):
         if node["resource_type"] not in ("test", "unit_test"):
             continue
-        reads = [upstream for upstream in node["depends_on"]["nodes"] if upstream in nodes]
         attached = node.get("attached_node")
-        asset = attached if attached in nodes else reads[0] if reads else None
-        if asset is None:
+        read = [upstream for upstream in node["depends_on"]["nodes"] if upstream in nodes]
+        withheld = _withheld_by(node, read, readers)
+        if not withheld:
+            # It concerns nothing that is an asset.
             continue
+        asset = attached if attached in nodes else withheld[0]
         severity = str(node["config"].get("severity") or "error").lower()
         name = re.sub(r"[^A-Za-z0-9_]", "_", node["name"])
         count = taken.get((asset, name), 0)
@@ -213,9 +220,12 @@ def _checks(manifest: Mapping[str, Any], nodes: Mapping[str, Any]) -> list[dict[
                 "id": unique_id,
                 "name": f"{name}_{count}" if count else name,
                 "asset": asset,
-                "reads": reads,
+                "reads": [*read, *sorted(upstream_assets(node, nodes, all_nodes) - set(read))],
+                "withholds": withheld,
                 "type": "unit_test" if node["resource_type"] == "unit_test" else "data_test",
                 "severity": "warn" if severity == "warn" else "error",
+                # Below the threshold of `error_if` an error test only warns; without one it cannot.
+                "may_warn": severity == "warn" or node["config"].get("error_if", EVERY_ROW) != EVERY_ROW,
                 "kind": (node.get("test_metadata") or {}).get("name"),
                 "column": node.get("column_name"),
                 "description": node.get("description") or _describe(node),
@@ -223,6 +233,36 @@ def _checks(manifest: Mapping[str, Any], nodes: Mapping[str, Any]) -> list[dict[
             }
         )
     return checks
+
+
+def _readers(nodes: Mapping[str, Any], all_nodes: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the assets that read a source or an ephemeral model, through other ephemeral models too, by its id."""
+    found: dict[str, list[str]] = {}
+    for unique_id, node in nodes.items():
+        seen: set[str] = set()
+        pending = list(node.get("depends_on", {}).get("nodes", ()))
+        while pending:
+            upstream = pending.pop()
+            if upstream in seen or upstream in nodes:
+                continue
+            seen.add(upstream)
+            found.setdefault(upstream, []).append(unique_id)
+            if upstream in all_nodes:
+                pending += all_nodes[upstream]["depends_on"].get("nodes", [])
+    return found
+
+
+def _withheld_by(node: Mapping[str, Any], read: list[str], readers: Mapping[str, list[str]]) -> list[str]:
+    """Return the assets that a test withholds: those that it reads itself, else those that read what it reads.
+
+    A source and an ephemeral model are no tables of the product, so a test of one is a test of its readers.
+    """
+    attached = str(node.get("attached_node"))
+    if read and attached not in readers:
+        return read
+    concerned = [attached] if attached in readers else node["depends_on"]["nodes"]
+    further = {reader for upstream in concerned for reader in readers.get(upstream, ())}
+    return [*read, *sorted(further - set(read))]
 
 
 def _describe(node: Mapping[str, Any]) -> str:

@@ -100,6 +100,7 @@ def build_artifacts(
         dbt_profiles=dict(dbt_profiles),
         governance=governance,
         enforcement_result=enforcement,
+        environment=spec.environment or None,
     )
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from floe_dagster.compilation.dbt_environment import confined
+from floe_dagster.compilation.profiles import TARGET
 from floe_dagster.findings import Finding
 
 _MACHINE_SPECIFIC = (
@@ -49,6 +51,7 @@ def dbt_command() -> list[str]:
 def parse_project(
     project_dir: Path,
     *,
+    profile: str,
     profiles_dir: Path,
     target_dir: Path,
     logs_dir: Path,
@@ -60,10 +63,11 @@ def parse_project(
 
     Args:
         project_dir: A folder with staged sources; dbt does not write into it.
+        profile: Name of the profile, whatever `dbt_project.yml` says of one.
         profiles_dir: Folder with the generated `profiles.yml`.
         target_dir: dbt's target folder; partial parsing keeps its state there.
         logs_dir: dbt's log folder.
-        environ: See `profiles.dbt_environment`.
+        environ: See `dbt_environment.dbt_environment`.
         path_prefix: Display path of the product's folder, put before dbt's paths in findings.
         timeout_seconds: After so long dbt is killed and a finding says so.
     """
@@ -77,6 +81,10 @@ def parse_project(
         "parse",
         "--project-dir",
         str(project_dir),
+        "--profile",
+        profile,
+        "--target",
+        TARGET,
         "--profiles-dir",
         str(profiles_dir),
         "--target-path",
@@ -112,7 +120,7 @@ def _run(
         with suppress(OSError):
             return server.run(args, env=environ, cwd=cwd, timeout_seconds=timeout_seconds)
     return subprocess.run(
-        [*dbt_command(), *args],
+        confined([*dbt_command(), *args]),
         env=dict(environ),
         cwd=cwd,
         stdin=subprocess.DEVNULL,
@@ -124,9 +132,15 @@ def _run(
 
 
 def run_deps(
-    project_dir: Path, *, profiles_dir: Path, logs_dir: Path, environ: Mapping[str, str], path_prefix: str
+    project_dir: Path,
+    *,
+    profile: str,
+    profiles_dir: Path,
+    logs_dir: Path,
+    environ: Mapping[str, str],
+    path_prefix: str,
 ) -> list[Finding]:
-    """Vendor the project's dbt packages into the staged sources with `dbt deps`.
+    """Vendor the project's dbt packages into the staged sources with `dbt deps`; see `parse_project`.
 
     Returns:
         No finding when it worked.
@@ -139,6 +153,10 @@ def run_deps(
         "deps",
         "--project-dir",
         str(project_dir),
+        "--profile",
+        profile,
+        "--target",
+        TARGET,
         "--profiles-dir",
         str(profiles_dir),
         "--log-path",

@@ -23,6 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
+from floe_dagster.compilation.dbt_environment import confined, passed_variables
 from floe_dagster.schemas.compute import supported_engines
 
 IDLE_SECONDS = 120.0
@@ -113,7 +114,9 @@ class DbtServer:
             self.close()
             self._process = subprocess.Popen(
                 # Not with the working directory on the path: a project may have a folder `dbt`.
-                [sys.executable, "-P", "-c", _CODE],
+                confined([sys.executable, "-P", "-c", _CODE]),
+                # A fork's own environment hides this one from dbt alone: /proc/self/environ shows what the server began with.
+                env=passed_variables(),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,

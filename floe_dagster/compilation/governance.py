@@ -1,16 +1,17 @@
-"""Governance over all layers: stricter wins, field by field, and it is known who decided.
+"""Governance over all layers: each field by its rule (see `merge_rules`), and it is known who decided.
 
-Layers are the manifests of the chain and the product spec. `default_ttl_hours` and `snapshot_keep_last`
-concern the life of data, not its safety: there the nearest layer wins.
+Layers are the manifests of the chain and the product spec.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import BaseModel
+
 from floe_dagster.compilation.inheritance import ManifestChain
+from floe_dagster.compilation.merge_rules import GOVERNANCE_RULES
 from floe_dagster.compilation.validation import Parsed
 from floe_dagster.findings import Finding
 from floe_dagster.schemas.artifacts import ResolvedGovernance
@@ -20,50 +21,23 @@ from floe_dagster.schemas.product import ProductSpec
 DEFAULT_LEVEL = "warn"
 
 
-def _ranked(*weakest_first: str) -> Callable[[Any], float]:
-    return lambda value: weakest_first.index(value)
-
-
-def _nearest(_value: Any) -> float:
-    return 0
-
-
-STRENGTH: dict[str, Callable[[Any], float]] = {
-    "policy_enforcement_level": _ranked("off", "warn", "strict"),
-    "audit_logging": _ranked("disabled", "enabled"),
-    "pii_encryption": _ranked("optional", "required"),
-    "data_retention_days": float,
-    "default_ttl_hours": _nearest,
-    "snapshot_keep_last": _nearest,
-    "stale_table_recovery_mode": _ranked("repair", "strict"),
-    "schema_evolution": _ranked("allow", "additive", "refuse"),
-    "naming.enforcement": _ranked("off", "warn", "strict"),
-    "naming.pattern": _nearest,
-    "naming.custom_patterns": _nearest,
-    "quality_gates.minimum_test_coverage": float,
-    "quality_gates.require_descriptions": float,
-    "quality_gates.block_on_failure": float,
-}
-"""How strict a value is, by field: the higher number wins, among equals the outermost layer."""
-
-NEAREST_WINS = frozenset({"default_ttl_hours", "snapshot_keep_last"})
-
-
 @dataclass(frozen=True, slots=True)
 class GovernanceDecision:
     """Who decided one field.
 
     Args:
         field: Dotted name, for example `naming.pattern`.
-        value: The value in force.
+        value: The value in force; None where a layer decided that there is none.
+        rule: stricter, outermost, common or nearest; see `merge_rules`.
         decided_by: Name of the layer.
         file: Document of the layer, for display.
         line: Line of the value in it.
-        overruled: Other layers and what they wanted.
+        overruled: Layers that wanted something else, and what.
     """
 
     field: str
     value: Any
+    rule: str
     decided_by: str
     file: str
     line: int
@@ -81,6 +55,7 @@ class GovernanceResolution:
         quality_gates: Merged quality gates.
         schema_evolution: Merged; None where no layer names one.
         stale_table_recovery_mode: Merged; None where no layer names one.
+        environment: Names of the environment variables that the platform lets a product read.
         decisions: Who decided each field.
         findings: Layers that tried to weaken a rule.
     """
@@ -91,6 +66,7 @@ class GovernanceResolution:
     quality_gates: QualityGates | None = None
     schema_evolution: str | None = None
     stale_table_recovery_mode: str | None = None
+    environment: tuple[str, ...] = ()
     decisions: tuple[GovernanceDecision, ...] = ()
     findings: list[Finding] = field(default_factory=list)
 
@@ -131,32 +107,34 @@ def resolve_governance(chain: ManifestChain, spec: Parsed[ProductSpec]) -> Gover
     if not layers:
         return GovernanceResolution(None, DEFAULT_LEVEL)
 
+    stated = [layer.values for layer in layers]
     decisions: dict[str, GovernanceDecision] = {}
-    weakened: list[tuple[_Layer, str, GovernanceDecision]] = []
-    for name, strength in STRENGTH.items():
-        stating = [layer for layer in layers if name in layer.values]
-        if not stating:
+    weakened: list[tuple[_Layer, GovernanceDecision]] = []
+    for name, rule in GOVERNANCE_RULES.items():
+        decided = rule.decide(name, stated)
+        if decided is None:
             continue
-        if strength is _nearest:
-            winner = stating[-1]
-        else:
-            winner = max(stating, key=lambda layer: strength(layer.values[name]))
-        others = [layer for layer in stating if layer is not winner]
-        decision = GovernanceDecision(
+        position, value = decided
+        winner = layers[position]
+        stating = [layer for layer in layers if name in layer.values]
+        decision = decisions[name] = GovernanceDecision(
             field=name,
-            value=winner.values[name],
+            value=value,
+            rule=rule.name,
             decided_by=winner.name,
             file=winner.parsed.document.display,
             line=_line(winner, name),
-            overruled=tuple((layer.name, layer.values[name]) for layer in others),
+            overruled=tuple(
+                (layer.name, layer.values[name])
+                for layer in stating
+                if layer is not winner and layer.values[name] != value
+            ),
         )
-        decisions[name] = decision
-        if strength is _nearest:
-            continue
-        for position, layer in enumerate(stating):
-            outer = stating[:position]
-            if any(strength(layer.values[name]) < strength(other.values[name]) for other in outer):
-                weakened.append((layer, name, decision))
+        weakened += [
+            (layer, decision)
+            for number, layer in enumerate(layers)
+            if name in layer.values and rule.weakens(name, number, stated)
+        ]
 
     values = {name: decision.value for name, decision in decisions.items()}
     level = values.get("policy_enforcement_level") or DEFAULT_LEVEL
@@ -167,24 +145,22 @@ def resolve_governance(chain: ManifestChain, spec: Parsed[ProductSpec]) -> Gover
         quality_gates=_section(QualityGates, "quality_gates", values),
         schema_evolution=values.get("schema_evolution"),
         stale_table_recovery_mode=values.get("stale_table_recovery_mode"),
+        environment=tuple(values.get("environment") or ()),
         decisions=tuple(decisions.values()),
-        findings=[_weakening(layer, name, decision, level) for layer, name, decision in weakened],
+        findings=[_weakening(layer, decision, level) for layer, decision in weakened],
     )
 
 
 def _flat(governance: GovernanceFields) -> dict[str, Any]:
+    """Return what a layer states, by dotted field."""
     flat: dict[str, Any] = {}
     for name in type(governance).model_fields:
         value = getattr(governance, name)
-        if isinstance(value, NamingRules | QualityGates):
-            flat |= {
-                f"{name}.{inner}": getattr(value, inner)
-                for inner in type(value).model_fields
-                if getattr(value, inner) is not None
-            }
-        elif value is not None:
+        if isinstance(value, BaseModel):
+            flat |= {f"{name}.{inner}": getattr(value, inner) for inner in type(value).model_fields}
+        else:
             flat[name] = value
-    return flat
+    return {name: value for name, value in flat.items() if value is not None}
 
 
 def _section(model: type[Any], name: str, values: dict[str, Any]) -> Any:
@@ -196,19 +172,23 @@ def _line(layer: _Layer, name: str) -> int:
     return layer.parsed.document.position(("governance", *name.split(".")))[0]
 
 
-def _weakening(layer: _Layer, name: str, decision: GovernanceDecision, level: str) -> Finding:
-    document = layer.parsed.document
+def _weakening(layer: _Layer, decision: GovernanceDecision, level: str) -> Finding:
+    document, name = layer.parsed.document, decision.field
     line, column = document.position(("governance", *name.split(".")))
+    replaces = decision.rule == "outermost"
+    in_force = "nothing" if decision.value is None else str(decision.value)
     return Finding(
         code="weakened-governance",
         severity="error" if level == "strict" else "warning",
         kind="policy",
-        message=f"{layer.name} tries to weaken {name}; {decision.decided_by} stays in force",
+        message=f"{layer.name} tries to {'replace' if replaces else 'weaken'} {name}; {decision.decided_by} stays in force",
         file=document.display,
         line=line,
         column=column,
         field=f"governance.{name}",
         found=str(layer.values[name]),
-        allowed=f"{decision.value} ({decision.file}:{decision.line}) or stricter",
-        fix="Remove the line, or state a stricter value.",
+        allowed=f"{in_force} ({decision.file}:{decision.line}){'' if replaces else ' or stricter'}",
+        fix="Remove the line: here the outermost layer decides."
+        if replaces
+        else "Remove the line, or state a stricter value.",
     )

@@ -107,8 +107,11 @@ class Pipeline:
         resolution: GovernanceResolution | None = None
         with self.stage("RESOLVE"):
             if chain is not None and spec is not None:
+                from floe_dagster.compilation.dbt_environment import check_environment
+
                 resolution = resolve_governance(chain, spec)
                 self.findings += resolution.findings
+                self.findings += check_environment(spec, chain, resolution.environment)
         if resolution is not None:
             self._raise_secrets(resolution.effective_level)
         dbt_manifest: dict[str, Any] | None = None

@@ -6,7 +6,6 @@ The profile in the artifact names nothing of the machine that compiled it: the D
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -107,20 +106,6 @@ def _here(value: Any, home: str) -> Any:
     if isinstance(value, dict):
         return {key: _here(item, home) for key, item in value.items()}
     return value.replace(FLOE_HOME_REFERENCE, home) if isinstance(value, str) else value
-
-
-def dbt_environment(home: FloeHome, environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the environment for a dbt process: the caller's, with what the profile refers to.
-
-    dbt's usage statistics and its look for newer versions are off.
-    """
-    return {
-        **(os.environ if environ is None else environ),
-        "FLOE_HOME": str(home.path),
-        "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
-        "DBT_VERSION_CHECK": "false",
-        "DO_NOT_TRACK": "1",
-    }
 
 
 def duckdb_file(dbt_profiles: Mapping[str, Any], slug: str, home: FloeHome) -> Path:

@@ -6,7 +6,7 @@ to the others.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ from typing import Any
 from floe_dagster.compilation import dbt_manifest as dbt
 from floe_dagster.compilation.asset_index import asset_nodes
 from floe_dagster.compilation.crossings import check_crossings, node_engines
+from floe_dagster.compilation.dbt_environment import GIT, check_ignored, dbt_environment, place_missing
 from floe_dagster.compilation.documents import Document
 from floe_dagster.compilation.engines import check_built
 from floe_dagster.compilation.overlay import apply_overlay
-from floe_dagster.compilation.profiles import build_dbt_profiles, dbt_environment, write_profiles
+from floe_dagster.compilation.profiles import build_dbt_profiles, write_profiles
 from floe_dagster.findings import Finding
 from floe_dagster.home import FloeHome
 from floe_dagster.schemas.artifacts import PluginRef
@@ -66,7 +67,7 @@ class StagedProject:
         spec: The product spec.
         document: Where it was read, for positions.
         home: The writable folder.
-        environ: Of dbt.
+        environ: What dbt's is taken from.
         shown: Display path of the product's folder.
     """
 
@@ -86,12 +87,15 @@ class StagedProject:
         """
         default, *others = engines
         found = ParsedProject(profiles=self._profiles(engines[default]))
-        found.findings = self._vendored(found.profiles)
+        found.findings = place_missing(self._vendored(found.profiles), self.folder, self.shown)
         if found.findings:
             return found
+        found.findings = check_ignored(self.folder, self.shown, self.environ, self._environment().keys())
+        overlaid: list[Finding] = []
         for engine in engines:
-            found.findings += apply_overlay(self.folder, engine, self.spec, self.shown)
-        if found.findings:
+            overlaid += apply_overlay(self.folder, engine, self.spec, self.shown)
+        if overlaid:
+            found.findings += overlaid
             return found
         manifest = self._parsed(default, found.profiles, "parse", found.findings)
         if manifest is None:
@@ -128,9 +132,10 @@ class StagedProject:
             return []
         return dbt.run_deps(
             self.folder,
+            profile=self.slug,
             profiles_dir=self._write(profiles, "profiles"),
             logs_dir=self.home.logs_dir(self.slug),
-            environ=dbt_environment(self.home, self.environ),
+            environ=self._environment(GIT),
             path_prefix=self.shown,
         )
 
@@ -139,14 +144,18 @@ class StagedProject:
     ) -> dict[str, Any] | None:
         parsed = dbt.parse_project(
             self.folder,
+            profile=self.slug,
             profiles_dir=self._write(profiles, "profiles" if target == "parse" else f"profiles-{engine}"),
             target_dir=self.home.path / "dbt" / self.slug / target,
             logs_dir=self.home.logs_dir(self.slug),
-            environ=dbt_environment(self.home, self.environ),
+            environ=self._environment(),
             path_prefix=self.shown,
         )
-        findings += parsed.findings
+        findings += place_missing(parsed.findings, self.folder, self.shown)
         return parsed.manifest
+
+    def _environment(self, further: Iterable[str] = ()) -> dict[str, str]:
+        return dbt_environment(self.home, self.environ, names={*(self.spec.environment or ()), *further})
 
     def _write(self, profiles: Mapping[str, Any], folder: str) -> Path:
         return write_profiles(profiles, self.home.path / "compile" / self.slug / folder, self.home)

@@ -45,7 +45,7 @@ DBT_PATHS: Mapping[str, tuple[str, ...]] = {
 }
 DBT_SUFFIXES = frozenset({".sql", ".yml", ".yaml", ".csv", ".md", ".py", ".json", ".jinja", ".j2"})
 SKIPPED_FOLDERS = frozenset({"target", "logs", "dbt_packages", "__pycache__", "node_modules", "venv"})
-_CACHE_FORMAT = 3
+_CACHE_FORMAT = 4
 _RACY_NS = 2_000_000_000
 """A file changed this shortly before the cache was written may change again within the same mtime."""
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from floe_dagster.definitions.phases import withheld_by
+
 BUILT = frozenset({"success", "pass"})
 TEST_FAILED = frozenset({"fail", "error", "runtime error"})
+TESTED = TEST_FAILED | {"pass", "warn"}
+"""Statuses of a test that was executed."""
+SKIPPED = "skipped"
+_HOOK = "operation."
+"""Begins the unique id of a hook: `on-run-start` and `on-run-end` run with whatever is selected."""
 
 
 @dataclass(slots=True)
@@ -20,6 +27,7 @@ class Audit:
         tests: dbt's result by id of the test.
         built: dbt's result by id of each asset that was built.
         results: dbt's result of every node, by its id.
+        unplanned: Ids of what dbt executed and was not asked for.
     """
 
     clean: set[str] = field(default_factory=set)
@@ -27,55 +35,111 @@ class Audit:
     tests: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     built: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     results: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    unplanned: list[str] = field(default_factory=list)
 
 
 def audit(
     index: Mapping[str, Any],
     results: Mapping[str, Any] | None,
-    wanted: set[str],
+    planned: Collection[str],
     explain: Callable[[str], str],
+    *,
+    needed: Collection[str] = (),
+    before: Collection[str] = (),
 ) -> Audit:
-    """Judge every wanted asset.
+    """Judge every asset that dbt was asked to build.
 
     Args:
         index: The asset index, its assets in any order.
         results: dbt's `run_results.json`; None where dbt wrote none.
-        wanted: Ids of the assets that dbt was asked to build.
+        planned: Ids of all that dbt was asked to execute.
         explain: Makes one line of what dbt says of a node that failed.
+        needed: Ids of the tests whose result a table waits for: where an error test has none, what it withholds is
+            withheld.
+        before: Ids of assets that the same run has built already. What no part of it has built, stands as it is.
     """
     outcome = Audit()
     checks = {check["id"]: check for check in index["checks"]}
+    assets = {asset["id"]: asset for asset in index["assets"]}
     by_id = {result["unique_id"]: result for result in (results or {}).get("results", ())}
+    wanted = assets.keys() & set(planned)
     outcome.results = by_id
     outcome.tests = {key: result for key, result in by_id.items() if key in checks}
-    names = {asset["id"]: asset["name"] for asset in index["assets"]}
+    outcome.unplanned = sorted(
+        key
+        for key, result in by_id.items()
+        if key not in planned and not key.startswith(_HOOK) and result["status"] != SKIPPED
+    )
 
+    skipped = set()
     for key in wanted:
         result = by_id.get(key)
         if result is None:
             outcome.withheld[key] = "dbt did not run it"
+        elif result["status"] == SKIPPED:
+            skipped.add(key)
         elif result["status"] not in BUILT:
             message = explain(str(result.get("message") or ""))
             outcome.withheld[key] = f"dbt: {result['status']}" + (f": {message}" if message else "")
         else:
             outcome.built[key] = result
     for key, result in outcome.tests.items():
-        if result["status"] in TEST_FAILED:
-            for read in checks[key]["reads"]:
-                outcome.withheld.setdefault(read, f"test {checks[key]['name']} failed")
+        if problem := _problem(checks[key], result):
+            for judged in withheld_by(checks[key]):
+                if judged in wanted or judged in before:
+                    outcome.withheld.setdefault(judged, problem)
+    _withhold_readers(outcome, assets)
+    # Causes first: a test that dbt skipped says less than why it did.
+    for key in needed:
+        check = checks[key]
+        if check["severity"] != "error" or _has_result(by_id.get(key)):
+            continue
+        for judged in withheld_by(check):
+            if judged in wanted:
+                outcome.withheld.setdefault(judged, _without_result(check, by_id.get(key)))
+    _withhold_readers(outcome, assets)
+    for key in skipped:
+        outcome.withheld.setdefault(key, "dbt skipped it")
+    _withhold_readers(outcome, assets)
+    outcome.clean = {key for key in outcome.built if key not in outcome.withheld}
+    return outcome
+
+
+def _problem(check: Mapping[str, Any], result: Mapping[str, Any]) -> str | None:
+    """Return why what a test withholds is withheld, by its result; None where it passed, or may warn."""
+    name = f"{_kind(check)} {check['name']}"
+    if result["status"] in TEST_FAILED:
+        return f"{name} failed"
+    if result["status"] == "warn" and check["severity"] == "error" and not check.get("may_warn", True):
+        return f"{name} failed: it was compiled as an error test and only warned in this run"
+    return None
+
+
+def _without_result(check: Mapping[str, Any], result: Mapping[str, Any] | None) -> str:
+    why = "dbt skipped it" if result else "dbt did not run it, though it was compiled"
+    return f"{_kind(check)} {check['name']} has no result: {why}"
+
+
+def _kind(check: Mapping[str, Any]) -> str:
+    return "unit test" if check.get("type") == "unit_test" else "test"
+
+
+def _has_result(result: Mapping[str, Any] | None) -> bool:
+    return result is not None and result["status"] in TESTED
+
+
+def _withhold_readers(outcome: Audit, assets: Mapping[str, Mapping[str, Any]]) -> None:
     changed = True
     while changed:
         changed = False
-        for asset in index["assets"]:
-            if asset["id"] in outcome.withheld:
+        for key, asset in assets.items():
+            if key in outcome.withheld:
                 continue
             for upstream in asset["deps"]:
                 if upstream in outcome.withheld:
-                    outcome.withheld[asset["id"]] = f"it reads {names[upstream]}, which was withheld"
+                    outcome.withheld[key] = f"it reads {assets[upstream]['name']}, which was withheld"
                     changed = True
                     break
-    outcome.clean = {key for key in outcome.built if key not in outcome.withheld}
-    return outcome
 
 
 def in_order(index: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -258,13 +258,15 @@ def _findings_table(findings: list[dict[str, Any]], links: SourceLinks) -> str:
 def _governance_table(decisions: list[dict[str, Any]], links: SourceLinks) -> str:
     if not decisions:
         return "no layer states any; the enforcement level is warn"
-    lines = ["| field | value | decided by |", "|---|---|---|"]
+    lines = ["| field | value | rule | decided by |", "|---|---|---|---|"]
     for decision in decisions:
         who = f"{decision['decided_by']} ({links.markdown(decision['file'], decision['line'])})"
         overruled = ", ".join(f"{layer}: {value}" for layer, value in decision["overruled"])
         if overruled:
             who += f"; overruled: {overruled}"
-        lines.append(f"| {decision['field']} | {decision['value']} | {who} |")
+        value = "-" if decision["value"] is None else str(decision["value"]).replace("|", "\\|")
+        # A state that an earlier version compiled says nothing of the rule.
+        lines.append(f"| {decision['field']} | {value} | {decision.get('rule', '-')} | {who} |")
     return "\n".join(lines)
 
 

@@ -16,7 +16,7 @@ from floe_dagster.definitions.factory import build_product_definitions
 from floe_dagster.definitions.kubernetes import kubernetes_tags
 from floe_dagster.definitions.observing.process import observe
 from floe_dagster.definitions.sensors import INTERVAL_SECONDS, build_sources_sensor
-from floe_dagster.definitions.state import bundles_to_serve, state_key
+from floe_dagster.definitions.state import bundles_to_serve, pin_newest, pin_none, state_key
 from floe_dagster.home import FloeHome
 
 _log = logging.getLogger("floe_dagster")
@@ -67,8 +67,10 @@ class FloeProduct(dg.StateBackedComponent, dg.Resolvable):
         """Return the product's definitions, from the stored state where there is a storage that answers."""
         if DefsStateStorage.get() is None:
             # A plain import, outside of any Dagster process, has no instance.
+            pin_none(self.slug)
             return self.build_defs_from_state(context, None)
         try:
+            pin_newest(self.slug)
             return super().build_defs(context)
         except Exception as error:  # a storage that is away must not take the location down
             _log.warning("the state of %s cannot be read from Dagster's storage: %s", self.slug, error)

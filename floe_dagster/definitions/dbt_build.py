@@ -6,7 +6,7 @@ import json
 import re
 import signal
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -18,8 +18,10 @@ from dagster_dbt import DagsterDbtTranslator, DbtCliInvocation, DbtCliResource
 from packaging.version import Version
 
 from floe_dagster.compilation.bundle import Bundle
-from floe_dagster.compilation.profiles import TARGET, dbt_environment, write_profiles
+from floe_dagster.compilation.dbt_environment import dbt_environment, is_confining
+from floe_dagster.compilation.profiles import TARGET, write_profiles
 from floe_dagster.definitions.dbt_process import INTERRUPT_SECONDS, ending_with_parent, owning
+from floe_dagster.definitions.dbt_selection import select_exactly
 from floe_dagster.definitions.observing.logs import shaped_output
 from floe_dagster.definitions.progress import ProgressLog
 from floe_dagster.definitions.workspaces.base import Workspace
@@ -38,6 +40,8 @@ PROGRESS_EVENTS = frozenset(
         "RunResultFailure",
     }
 )
+FLAGS = ("--write-json", "--no-fail-fast")
+"""Flags that a project could set otherwise in its `flags:`: without results, or with a part of them, nothing is published."""
 KILLED = (
     "dbt was killed, most likely because the memory ran out: give the product a preset with a higher memory limit "
     "(resources in floe.yaml)"
@@ -89,17 +93,22 @@ class DbtBuild:
         self.workspace = workspace
         self.engine = engine
 
-    def run(self, selection: Sequence[str], on_event: Callable[[Mapping[str, Any]], None]) -> dict[str, Any]:
+    def run(self, nodes: Collection[str], on_event: Callable[[Mapping[str, Any]], None]) -> dict[str, Any]:
         """Build and return dbt's `run_results.json`.
 
         Args:
-            selection: Arguments that choose the nodes; none for all.
+            nodes: dbt's unique ids of all that it has to execute.
             on_event: Called with each of dbt's structured log events as it comes.
 
         Raises:
             dg.Failure: dbt ended before it ran a node.
         """
         slug = self.bundle.slug
+        if not is_confining():
+            self.context.log.warning(
+                "this system has no Landlock, so the SQL of a model can read the environment of other processes of the same "
+                "user, with what secrets it holds: see docs/operations.md"
+            )
         unpacked = self.bundle.unpack(self.home)
         profiles_dir = write_profiles(
             self.workspace.profiles, self.home.profiles_dir(slug, self.engine), self.home
@@ -111,7 +120,8 @@ class DbtBuild:
             self.dbt.dbt_executable,
             *("--no-version-check", "--no-use-colors", "--log-level-file", "info"),
             *self.dbt.global_config_flags,
-            *("build", *self.workspace.arguments(), *selection),
+            *("build", *FLAGS, *self.workspace.arguments()),
+            *select_exactly(nodes, target.with_name(f"{target.name}-planned")),
             *("--profiles-dir", str(profiles_dir), "--profile", slug, "--target", TARGET),
         ]
         if self.options.full_refresh:
@@ -158,7 +168,7 @@ class DbtBuild:
 
     def _environment(self, project_dir: Path, target: Path, logs: Path) -> dict[str, str]:
         return {
-            **dbt_environment(self.home),
+            **dbt_environment(self.home, names=self.bundle.artifact().environment or ()),
             **self.workspace.environment(),
             "PYTHONUNBUFFERED": "1",
             "DAGSTER_DBT_CLI": "true",

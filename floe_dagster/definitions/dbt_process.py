@@ -6,12 +6,10 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
-from floe_dagster.definitions import ends_with_parent
+from floe_dagster.compilation.dbt_environment import confined
 
 INTERRUPT_SECONDS = 5
 """So long dbt may take to cancel its queries and end; a query that waits for a disk or a pipe does not notice."""
@@ -21,15 +19,12 @@ LINGER_SECONDS = 10
 
 
 def ending_with_parent(command: Sequence[str]) -> list[str]:
-    """Return a command that is ended when this process is killed.
+    """Return a command that is ended when this process is killed, and sees no other process.
 
     Args:
         command: Path of the program, and its arguments.
     """
-    if os.name != "posix":
-        return list(command)
-    script = str(Path(ends_with_parent.__file__))
-    return [sys.executable, "-I", "-S", script, str(os.getpid()), *command]
+    return confined(command, parent=os.getpid())
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ class Phase:
     Args:
         engine: Its name.
         wanted: Unique ids of assets.
-        tests: Unique ids of tests that dbt would not choose by itself: they read what earlier phases built, too.
+        tests: Unique ids of the tests that run with them.
     """
 
     engine: str
@@ -28,29 +28,46 @@ def plan_phases(
     tests: Mapping[str, Mapping[str, Any]],
     *,
     wanted: set[str],
-    done: set[str],
-    repeated: set[str],
+    alone: set[str],
 ) -> list[Phase]:
     """Return the phases of one run; one where the product has one engine.
 
+    A table is not published without the results of its tests, so every test that withholds something wanted has a phase:
+    the one that builds the last of what it reads.
+
     Args:
         assets: Of the asset index by unique id, each after those that it reads; each names its engine.
-        tests: Checks of the asset index that are asked for, by unique id.
+        tests: Checks of the asset index, by unique id.
         wanted: Unique ids of what is to be built.
-        done: Unique ids of what an earlier attempt has published.
-        repeated: Unique ids of tests of the latter that have to run again.
+        alone: Unique ids of tests that run although nothing which they withhold is built.
     """
     engines = list(dict.fromkeys(assets[key]["engine"] for key in assets if key in wanted))
     orders = (_phases(assets, wanted, [*engines[n:], *engines[:n]]) for n in range(len(engines)))
     phases = min(orders, key=len, default=[])
-    built = set(done)
-    for phase in phases:
-        now = built | phase.wanted
-        phase.tests |= {key for key, test in tests.items() if _completes(test, phase.wanted, now)}
-        built = now
-    for key in sorted(repeated):
-        _repeat(key, tests[key], assets, phases)
+    for key, test in tests.items():
+        judging = _building(phases, withheld_by(test))
+        if judging:
+            # A test of a source or an ephemeral model runs before the first of its readers is published.
+            phases[max([*_building(phases, test["reads"])[-1:], judging[0]])].tests.add(key)
+    for key in sorted(alone):
+        _add_alone(key, tests[key], assets, phases)
     return phases
+
+
+def withheld_by(test: Mapping[str, Any]) -> list[str]:
+    """Return the unique ids of the assets that a test withholds; in a state of an older version, those that it reads.
+
+    Args:
+        test: As in the asset index.
+    """
+    found: list[str] = test.get("withholds", test["reads"])
+    return found
+
+
+def _building(phases: list[Phase], keys: Iterable[str]) -> list[int]:
+    """Return the numbers of the phases that build one of the assets."""
+    keys = set(keys)
+    return [number for number, phase in enumerate(phases) if not phase.wanted.isdisjoint(keys)]
 
 
 def _phases(assets: Mapping[str, Mapping[str, Any]], wanted: set[str], engines: Iterable[str]) -> list[Phase]:
@@ -73,20 +90,14 @@ def _phases(assets: Mapping[str, Mapping[str, Any]], wanted: set[str], engines: 
     return found
 
 
-def _completes(test: Mapping[str, Any], ready: set[str], built: set[str]) -> bool:
-    """Tell whether a phase builds the last of what a test reads, and not all of it: then dbt chooses it by itself."""
-    reads = set(test["reads"])
-    return reads <= built and not reads <= ready and not reads.isdisjoint(ready)
-
-
-def _repeat(
+def _add_alone(
     key: str, test: Mapping[str, Any], assets: Mapping[str, Mapping[str, Any]], phases: list[Phase]
 ) -> None:
     """Put a test into the last phase that builds something which it reads, else into one of its own engine."""
     engine = assets[test["asset"]]["engine"]
-    reading = [phase for phase in phases if not phase.wanted.isdisjoint(test["reads"])]
-    own = [phase for phase in phases if phase.engine == engine]
+    reading = _building(phases, test["reads"])
+    own = [number for number, phase in enumerate(phases) if phase.engine == engine]
     if reading or own:
-        (reading or own)[-1].tests.add(key)
+        phases[(reading or own)[-1]].tests.add(key)
     else:
         phases.append(Phase(engine, set(), {key}))

@@ -14,6 +14,7 @@ from floe_dagster.credentials import environment_name
 from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.catalogs import is_vended, open_catalog
 from floe_dagster.schemas.artifacts import PluginRef, ResolvedPlugins
+from floe_dagster.schemas.plugins import DEFAULT_SCOPE
 
 
 class LocalStorageResource(dg.ConfigurableResource[Any]):
@@ -83,7 +84,7 @@ class IcebergRestResource(dg.ConfigurableResource[Any]):
     client_secret: str | None = Field(
         None, description="OAuth2 client secret, as the reference ${NAME}.", repr=False
     )
-    scope: str = Field("PRINCIPAL_ROLE:ALL", description="OAuth2 scope.")
+    scope: str = Field(DEFAULT_SCOPE, description="OAuth2 scope.")
     token_url: str | None = Field(None, description="Token endpoint; the catalog's own when absent.")
     token: str | None = Field(None, description="Bearer token, as the reference ${NAME}.", repr=False)
     credential_vending: bool = Field(True, description="Take storage credentials from the catalog.")

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import dagster as dg
 from dagster_dbt import DbtCliResource
 
 from floe_dagster.compilation.bundle import Bundle
-from floe_dagster.definitions.audit import Audit, audit, in_order
+from floe_dagster.definitions.audit import SKIPPED, Audit, audit, in_order
 from floe_dagster.definitions.dbt_build import DbtBuild, RunOptions
 from floe_dagster.definitions.garbage import standing_objects_left_alone
 from floe_dagster.definitions.observing.build import ObservedBuild
 from floe_dagster.definitions.observing.process import Observed
 from floe_dagster.definitions.observing.step import ObservedStep
-from floe_dagster.definitions.phases import Phase, plan_phases
+from floe_dagster.definitions.phases import Phase, plan_phases, withheld_by
 from floe_dagster.definitions.progress import ProgressLog
 from floe_dagster.definitions.publications import Publications, in_graph_order, publication_request
 from floe_dagster.definitions.resources import CatalogResource, StorageResource
 from floe_dagster.definitions.resume import Earlier, earlier_attempts, is_resumed, recorded_checks, run_mark
-from floe_dagster.definitions.run_metadata import check_result, publication_metadata
+from floe_dagster.definitions.run_metadata import (
+    carried_over_metadata,
+    check_result,
+    publication_metadata,
+)
 from floe_dagster.definitions.withheld import Withheld
 from floe_dagster.definitions.workspaces import open_workspace
 from floe_dagster.definitions.workspaces.base import BuiltRelations, PublicationRequest, Publisher, Workspace
+from floe_dagster.faults import fault_message, is_fault, presentable
 from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.catalogs import request_counts
 from floe_dagster.iceberg.errors import (
@@ -98,10 +105,14 @@ class ProductRun:
         self.slug = index["product"]["slug"]
         self.dbt = dbt
         self.wanted = {key for key, spec in specs.items() if spec.key in context.selected_asset_keys}
-        self.engines = {
-            engine: self._engine(engine)
-            for engine in sorted({self.assets[key]["engine"] for key in self.wanted})
+        self.asked_tests = {
+            key for key, spec in checks.items() if spec.key in context.selected_asset_check_keys
         }
+        touched = self.wanted | {self.tests[key]["asset"] for key in self.asked_tests}
+        self.engines = {
+            engine: self._engine(engine) for engine in sorted({self.assets[key]["engine"] for key in touched})
+        }
+        self.built: set[str] = set()
         self.withheld = Withheld(self.assets)
         self.mark = run_mark(context, bundle.digest)
         self.progress = ProgressLog(context.log)
@@ -130,8 +141,8 @@ class ProductRun:
         """Yield materializations of what was published and results of what was checked.
 
         Raises:
-            dg.Failure: A model or an error test failed, or a table cannot be published (not retried); the
-                catalog or the engine is not to be had (retried).
+            dg.Failure: A model or an error test failed, a table cannot be published, or the program is at fault (not
+                retried); the catalog or the engine is not to be had (retried).
         """
         with standing_objects_left_alone(), self.step.observing():
             error: BaseException | None = None
@@ -153,12 +164,10 @@ class ProductRun:
                 earlier = self._earlier(catalog, wanted)
                 wanted -= earlier.snapshots.keys()
                 phases = plan_phases(
-                    self.assets,
-                    self._asked_tests(earlier),
-                    wanted=wanted,
-                    done=set(earlier.snapshots),
-                    repeated=self._tests_to_repeat(earlier),
+                    self.assets, self.tests, wanted=wanted, alone=self._tests_alone(wanted, earlier)
                 )
+                rerun = {key for phase in phases for key in phase.tests}
+                earlier.checks = {key: found for key, found in earlier.checks.items() if key not in rerun}
                 yield from self._carried_over(catalog, earlier)
                 for phase in phases:
                     yield from self._run_phase(catalog, phase)
@@ -171,20 +180,20 @@ class ProductRun:
             for engine in self.engines.values():
                 if failure := engine.workspace.failure(error):
                     raise failure from error
-            if not is_remote_failure(error):
-                raise
-            told = catalog_error(error, f"the tables of {self.slug} cannot be looked at")
-            raise dg.Failure(str(told), allow_retries=not isinstance(told, NotUsableError)) from error
+            if is_remote_failure(error):
+                told = catalog_error(error, f"the tables of {self.slug} cannot be looked at")
+                raise dg.Failure(str(told), allow_retries=not isinstance(told, NotUsableError)) from error
+            if is_fault(error):
+                message = fault_message(error, f"the run of {self.slug} could not go on")
+                raise dg.Failure(message, allow_retries=False) from presentable(error)
+            raise
         finally:
             self._count_requests()
 
     def _run_phase(self, catalog: Any, phase: Phase) -> Iterator[Any]:
         engine = self.engines[phase.engine]
         self.withheld.add(self._unreadable(catalog, phase), phase.wanted)
-        wanted = self.withheld.from_now_on(phase.wanted)
-        tests = {
-            key for key in phase.tests if self.withheld.reasons.keys().isdisjoint(self.tests[key]["reads"])
-        }
+        wanted, tests = self._runnable(catalog, phase)
         if not wanted and not tests:
             return
         if len({asset["engine"] for asset in self.assets.values()}) > 1:
@@ -192,10 +201,56 @@ class ProductRun:
             self.context.log.info(f"building on {phase.engine}: {', '.join(names) or 'tests alone'}")
         read = {key for test in tests for key in self.tests[test]["reads"]} - wanted
         to_build = engine.workspace.prepare(catalog, wanted, read, full_refresh=self.options.full_refresh)
-        results = engine.build.run(self._selection(to_build, tests), self.seen.dbt_event)
-        outcome = audit(self.index, results, to_build, engine.workspace.explain)
+        planned = to_build | tests | self._tests_of_ancestors(to_build - wanted, to_build)
+        planned |= set(self.index.get("functions", ()))
+        results = engine.build.run(planned, self.seen.dbt_event)
+        outcome = audit(
+            self.index, results, planned, engine.workspace.explain, needed=tests, before=self.built
+        )
         self.seen.audited(outcome)
+        if outcome.unplanned:
+            engine.workspace.forget(outcome.unplanned)
+            raise dg.Failure(
+                f"dbt executed what this run had not planned: {', '.join(outcome.unplanned)}. Nothing is published; the next "
+                "run begins from what Iceberg holds",
+                allow_retries=False,
+            )
+        self.built |= outcome.built.keys()
         yield from self._publish(catalog, engine.workspace, outcome, wanted)
+
+    def _runnable(self, catalog: Any, phase: Phase) -> tuple[set[str], set[str]]:
+        """Return the assets and tests of a phase that can run; a table whose test cannot run is withheld."""
+        while True:
+            wanted = self.withheld.from_now_on(phase.wanted)
+            blocked = {key: why for key in phase.tests if (why := self._blocked(catalog, phase, key))}
+            reasons = {
+                asset: f"test {self.tests[key]['name']} has no result: {why}"
+                for key, why in sorted(blocked.items())
+                if self.tests[key]["severity"] == "error"
+                for asset in withheld_by(self.tests[key])
+                if asset in wanted
+            }
+            if not reasons:
+                return wanted, phase.tests - blocked.keys()
+            self.withheld.add(reasons, phase.wanted)
+
+    def _blocked(self, catalog: Any, phase: Phase, key: str) -> str | None:
+        """Return why a test cannot run in a phase; None where it can."""
+        for read in (self.assets[read] for read in self.tests[key]["reads"]):
+            if read["id"] in self.withheld.reasons:
+                return f"it reads {read['name']}, which was withheld"
+            is_foreign = read["engine"] != phase.engine
+            if is_foreign and not catalog.table_exists((self.slug, read["name"])):
+                return f"it reads {read['name']}, which {read['engine']} has not published yet: run that, too"
+        return None
+
+    def _tests_of_ancestors(self, ancestors: set[str], to_build: set[str]) -> set[str]:
+        """Return the tests of what is built only because it was missing: those that read nothing beside the build."""
+        return {
+            key
+            for key, test in self.tests.items()
+            if not ancestors.isdisjoint(withheld_by(test)) and to_build.issuperset(test["reads"])
+        }
 
     def _unreadable(self, catalog: Any, phase: Phase) -> dict[str, str]:
         """Return which assets read a table that another engine has not published, neither now nor before."""
@@ -234,11 +289,8 @@ class ProductRun:
             return Earlier()
         published = [self.assets[key] for key in wanted if self.assets[key]["published"]]
         earlier = earlier_attempts(self.context, catalog, self.slug, published, self.specs, self.mark)
-        selected = self.context.selected_asset_check_keys
         asked = {
-            key: spec
-            for key, spec in self.checks.items()
-            if spec.key in selected and self.tests[key]["asset"] in earlier.snapshots
+            key: self.checks[key] for key in self.asked_tests if self.tests[key]["asset"] in earlier.snapshots
         }
         earlier.checks = recorded_checks(self.context, asked)
         # Where a result was never recorded, the test is repeated; where it cannot be repeated alone, with its table.
@@ -257,32 +309,13 @@ class ProductRun:
             self.context.log.info(f"published by an earlier attempt, so left alone: {', '.join(names)}")
         return earlier
 
-    def _tests_to_repeat(self, earlier: Earlier) -> set[str]:
-        selected = self.context.selected_asset_check_keys
+    def _tests_alone(self, wanted: set[str], earlier: Earlier) -> set[str]:
+        """Return the tests that were asked for, have no result yet, and judge nothing that is built now."""
         return {
             key
-            for key, spec in self.checks.items()
-            if spec.key in selected
-            and self.tests[key]["asset"] in earlier.snapshots
-            and key not in earlier.checks
+            for key in self.asked_tests
+            if key not in earlier.checks and wanted.isdisjoint(withheld_by(self.tests[key]))
         }
-
-    def _asked_tests(self, earlier: Earlier) -> dict[str, Mapping[str, Any]]:
-        selected = self.context.selected_asset_check_keys
-        return {
-            key: self.tests[key]
-            for key, spec in self.checks.items()
-            if spec.key in selected and key not in earlier.checks
-        }
-
-    def _selection(self, to_build: set[str], tests: set[str]) -> list[str]:
-        if len(to_build) == len(self.assets):
-            return []
-        names = [f"fqn:{asset['fqn']}" for key, asset in self.assets.items() if key in to_build]
-        names += [f"fqn:{key.split('.')[2]}" for key in sorted(tests)]
-        # Tests that read a model outside of the selection would judge what this run does not change.
-        # An argument each: a single one may not exceed 128 KiB.
-        return ["--indirect-selection", "cautious", "--select", *names]
 
     def _carried_over(self, catalog: Any, earlier: Earlier) -> Iterator[Any]:
         # A step that waits for one of these outputs would be skipped without it.
@@ -290,15 +323,14 @@ class ProductRun:
         for key, snapshot in earlier.snapshots.items():
             if key in earlier.recorded and not repeat:
                 continue
-            table = catalog.load_table((self.slug, self.assets[key]["name"]))
             yield dg.MaterializeResult(
                 asset_key=self.specs[key].key,
                 data_version=dg.DataVersion(str(snapshot)),
-                metadata={
-                    "dagster/table_name": f"{self.slug}.{self.assets[key]['name']}",
-                    "dagster/uri": table.location(),
-                    "iceberg/snapshot_id": str(snapshot),
-                },
+                metadata=carried_over_metadata(
+                    catalog.load_table((self.slug, self.assets[key]["name"])),
+                    f"{self.slug}.{self.assets[key]['name']}",
+                    snapshot,
+                ),
             )
         yield from earlier.checks.values()
 
@@ -311,7 +343,7 @@ class ProductRun:
         with (
             workspace.built(catalog) as relations,
             self.progress,
-            Publications(relations.publisher, self._publish_one) as publications,
+            Publications(relations.publisher, partial(self._publish_one, workspace)) as publications,
         ):
             relations.stage(
                 [self._request(self.assets[key]) for key in todo if self.assets[key]["published"]]
@@ -326,7 +358,7 @@ class ProductRun:
                     if lost >= GIVE_UP_AFTER:
                         raise published
                     continue
-                metadata = relations.describe(asset, outcome.built[key])
+                metadata = self._describe(workspace, relations, asset, outcome.built[key])
                 version = None
                 if published is not None:
                     self._note_published(relations, asset, published)
@@ -352,19 +384,59 @@ class ProductRun:
 
     def _check_results(self, outcome: Audit) -> dict[str, list[dg.AssetCheckResult]]:
         """Return the results of the checks that were asked for, by unique id of their asset."""
-        selected = self.context.selected_asset_check_keys
         results: dict[str, list[dg.AssetCheckResult]] = {}
         for key, result in outcome.tests.items():
-            spec, check = self.checks[key], self.tests[key]
-            if spec.key in selected and result["status"] != "skipped":
-                results.setdefault(check["asset"], []).append(check_result(spec, check, result))
+            check = self.tests[key]
+            if key in self.asked_tests and result["status"] != SKIPPED:
+                results.setdefault(check["asset"], []).append(check_result(self.checks[key], check, result))
         return results
 
-    def _publish_one(self, publisher: Publisher, asset: Mapping[str, Any]) -> PublicationResult:
-        with self.seen.publishing(asset) as seen:
-            result = publisher.publish(self._request(asset))
-            seen.append(result)
+    def _publish_one(
+        self, workspace: Workspace, publisher: Publisher, asset: Mapping[str, Any]
+    ) -> PublicationResult:
+        try:
+            with self.seen.publishing(asset) as seen:
+                result = publisher.publish(self._request(asset))
+                seen.append(result)
+        except (PublicationError, CatalogError):
+            raise
+        except Exception as error:
+            if self._concerns_all(workspace, error):
+                raise
+            # What is wrong with one table must not take the others along.
+            raise self._refusal(workspace, asset["name"], error) from presentable(error)
         return result
+
+    def _refusal(self, workspace: Workspace, name: str, error: Exception) -> PublicationError:
+        """Return why one table is not published, where an engine or a library raised something."""
+        if presentable(error) is not None:
+            self.context.log.debug("".join(traceback.format_exception(error)))
+        said = workspace.said(error)
+        if said is None and is_fault(error):
+            return PublicationError(fault_message(error, f"{self.slug}.{name} could not be published"))
+        return PublicationError(
+            f"{name} cannot be published: {said or error}", transient=workspace.is_transient(str(error))
+        )
+
+    def _concerns_all(self, workspace: Workspace, error: Exception) -> bool:
+        """Tell whether an error is the engine's or the catalog's, not one table's."""
+        return workspace.failure(error) is not None or is_remote_failure(error)
+
+    def _describe(
+        self,
+        workspace: Workspace,
+        relations: BuiltRelations,
+        asset: Mapping[str, Any],
+        result: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        """Return the metadata of a relation; what cannot be described is published all the same."""
+        try:
+            return relations.describe(asset, result)
+        except Exception as error:
+            if self._concerns_all(workspace, error):
+                raise
+            self.context.log.warning(str(self._refusal(workspace, asset["name"], error)))
+            return {}
 
     def _request(self, asset: Mapping[str, Any]) -> PublicationRequest:
         return publication_request(

@@ -128,6 +128,24 @@ def publication_metadata(result: PublicationResult, asset: Mapping[str, Any]) ->
     }
 
 
+def carried_over_metadata(table: Any, name: str, snapshot_id: int) -> dict[str, Any]:
+    """Return the metadata of a table that an earlier attempt of the run has published.
+
+    Args:
+        table: The Iceberg table.
+        name: With its namespace.
+        snapshot_id: Which one the earlier attempt has committed.
+    """
+    snapshot = table.snapshot_by_id(snapshot_id)
+    rows = (snapshot.summary or {}).get("total-records") if snapshot else None
+    return {
+        "dagster/table_name": name,
+        "dagster/uri": table.location(),
+        "iceberg/snapshot_id": str(snapshot_id),
+        **({"dagster/row_count": int(rows)} if rows is not None else {}),
+    }
+
+
 def check_result(
     spec: dg.AssetCheckSpec, check: Mapping[str, Any], result: Mapping[str, Any]
 ) -> dg.AssetCheckResult:

@@ -23,6 +23,53 @@ def state_key(slug: str) -> str:
     return f"FloeProduct[{slug}]"
 
 
+def pin_newest(slug: str) -> None:
+    """Name the newest stored state where definitions are reconstructed and no launch has named one.
+
+    `dg launch`, `dagster job execute`, `dagster asset materialize` and `dg.execute_job` reconstruct definitions without a
+    code server: nobody chose a state before. Dagster leaves the context of such a run behind, too, and what the same
+    process loads later meets it. In both cases the context names no state of this product, and Dagster by itself would
+    find none. What is named here goes on into the run, so that all its processes load the same.
+
+    Args:
+        slug: The product's slug.
+    """
+    from dagster._core.definitions.definitions_load_context import DefinitionsLoadContext, DefinitionsLoadType
+    from dagster._core.storage.defs_state.base import DefsStateStorage
+
+    storage, load, key = DefsStateStorage.get(), DefinitionsLoadContext.get(), state_key(slug)
+    # At an initialization Dagster has looked for the newest by itself.
+    if storage is None or load.load_type is DefinitionsLoadType.INITIALIZATION or _is_pinned(load, key):
+        return
+    known = storage.get_latest_defs_state_info()
+    newest = known.info_mapping.get(key) if known else None
+    if newest is not None:
+        load.add_defs_state_info(key, newest.version, newest.create_timestamp)
+
+
+def pin_none(slug: str) -> None:
+    """Name no stored state where a location has no storage to ask: its runs may have one, and load what it served.
+
+    Args:
+        slug: The product's slug.
+    """
+    from dagster._core.definitions.definitions_load_context import DefinitionsLoadContext
+
+    DefinitionsLoadContext.get().get_defs_key_state_info(state_key(slug))
+
+
+def _is_pinned(load: Any, key: str) -> bool:
+    """Whether the launch of the run that is reconstructed named a state for the key; "none" is a name as well."""
+    from dagster._core.definitions.definitions_load_context import DefinitionsLoadType
+
+    # What the context says in public also holds what was looked up since, in this process; only the data that it was
+    # made from tell what the launch named. tests/integration/test_rollback.py fails where Dagster calls it otherwise.
+    launched = load._repository_load_data
+    if load.load_type is DefinitionsLoadType.INITIALIZATION or launched is None:
+        return False
+    return launched.defs_state_info is not None and key in launched.defs_state_info.info_mapping
+
+
 def bundles_to_serve(
     stored: Path | None, product_dir: Path, slug: str, digest: str, home: FloeHome, problems: list[str]
 ) -> Iterator[Bundle]:
@@ -60,14 +107,13 @@ def bundles_to_serve(
 
 def _stored_before(slug: str, digest: str, home: FloeHome) -> list[Bundle]:
     """Return the state of these sources where the storage still holds it though another one is the newest."""
-    from dagster._core.definitions.definitions_load_context import DefinitionsLoadContext, DefinitionsLoadType
+    from dagster._core.definitions.definitions_load_context import DefinitionsLoadContext
     from dagster._core.storage.defs_state.base import DefsStateStorage
 
     storage, load = DefsStateStorage.get(), DefinitionsLoadContext.get()
-    # A run loads what was pinned when it was launched.
-    if storage is None or load.load_type is not DefinitionsLoadType.INITIALIZATION:
-        return []
     key, version = state_key(slug), digest.removeprefix("sha256:")
+    if storage is None or _is_pinned(load, key):
+        return []
     with tempfile.TemporaryDirectory() as folder:
         try:
             storage.download_state_to_path(key, version, Path(folder) / "state")

@@ -25,14 +25,22 @@ class CatalogError(Exception):
 
 
 class NotUsableError(CatalogError):
-    """Catalog or storage answer, and refuse: credentials, rights, names. Trying again does not help."""
+    """Catalog or storage answer, and refuse: credentials, rights, names. Trying again does not help.
+
+    Args:
+        message: What is refused, and what to do.
+        cause: credentials, rights, storage or server, where that is known: what has to be corrected.
+    """
+
+    def __init__(self, message: str, *, cause: str = "") -> None:
+        super().__init__(message)
+        self.cause = cause
 
 
-_WRONG_KEYS = (
-    "SIGNATURE_DOES_NOT_MATCH",
-    "INVALID_ACCESS_KEY_ID",
-    "INVALID_CLIENT_TOKEN_ID",
-    "EXPIRED_TOKEN",
+_WRONG_KEYS = ("SIGNATURE_DOES_NOT_MATCH", "INVALID_ACCESS_KEY_ID", "INVALID_CLIENT_TOKEN_ID")
+_WHOSE_KEYS = (
+    "access_key_id and secret_access_key of plugins.storage.config; or the catalog's own access to the storage, where it gives "
+    "the keys (plugins.catalog.config.credential_vending)"
 )
 
 
@@ -53,30 +61,40 @@ def catalog_error(error: Exception, what: str) -> Exception:
     if isinstance(error, iceberg.BadRequestError) and "redential vending" in said:
         return NotUsableError(
             f"{what}: the catalog has no storage credentials to give ({said}). Set "
-            "plugins.catalog.config.credential_vending to false and name storage keys in plugins.storage.config"
+            "plugins.catalog.config.credential_vending to false and name storage keys in plugins.storage.config",
+            cause="storage",
         )
+    if isinstance(error, NotImplementedError) and "does not support endpoint" in said:
+        return NotUsableError(f"{what}: the catalog does not offer what this needs ({said})", cause="server")
     if isinstance(error, iceberg.UnauthorizedError | iceberg.OAuthError):
         return NotUsableError(
-            f"{what}: the catalog does not accept the credentials of plugins.catalog ({said})"
+            f"{what}: the catalog does not accept the credentials of plugins.catalog ({said})",
+            cause="credentials",
         )
     if isinstance(error, iceberg.ForbiddenError):
         return NotUsableError(
-            f"{what}: the catalog forbids it ({said}). Grant the principal the right, or see `floe-dagster platform check`"
+            f"{what}: the catalog forbids it ({said}). Grant the principal the right, or see `floe-dagster platform check`",
+            cause="rights",
         )
     if isinstance(error, RequestException):
         return CatalogError(f"{what}: {_connection(error)}")
     if isinstance(error, OSError) and any(sign in said for sign in _WRONG_KEYS):
         return NotUsableError(
-            f"{what}: the storage does not accept the keys ({said}). Check access_key_id and secret_access_key of "
-            "plugins.storage.config"
+            f"{what}: the storage does not accept the keys ({said}). Check {_WHOSE_KEYS}", cause="storage"
+        )
+    if isinstance(error, OSError) and ("EXPIRED_TOKEN" in said or "ExpiredToken" in said):
+        return CatalogError(
+            f"{what}: the keys of the storage have run out ({said}); another try gets new ones"
         )
     if isinstance(error, OSError) and ("ACCESS_DENIED" in said or "AccessDenied" in said):
         return NotUsableError(
-            f"{what}: the storage denies access ({said}). Check the keys and the bucket policy"
+            f"{what}: the storage denies access ({said}). Check the bucket policy, and {_WHOSE_KEYS}",
+            cause="storage",
         )
     if isinstance(error, OSError) and ("NO_SUCH_BUCKET" in said or "NoSuchBucket" in said):
         return NotUsableError(
-            f"{what}: the bucket does not exist ({said}). Run `floe-dagster platform bootstrap`"
+            f"{what}: the bucket does not exist ({said}). Run `floe-dagster platform bootstrap`",
+            cause="storage",
         )
     known = (OSError, SQLAlchemyError, iceberg.RESTError, iceberg.CommitStateUnknownException)
     if isinstance(error, known):

@@ -85,25 +85,27 @@ def list_files(location: str, io: Any) -> list[ListedFile]:
         location: Of the table.
         io: Of the table; PyArrow's.
     """
-    from pyarrow.fs import FileSelector, FileType
+    from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
+
+    from floe_dagster.iceberg.vended import file_io_at
 
     parsed = urlparse(location)
     root = comparable(location).rstrip("/")
-    if parsed.scheme in ("", "file"):
-        from pyarrow.fs import LocalFileSystem
-
-        system, base = LocalFileSystem(), root
-    else:
-        scheme, netloc, path = io.parse_location(location)
-        system, base = io.fs_by_scheme(scheme, netloc), path.rstrip("/")
+    is_local = parsed.scheme in ("", "file")
+    base = root if is_local else io.parse_location(location)[2].rstrip("/")
     found = []
     for folder in ("data", "metadata"):
+        system: FileSystem = LocalFileSystem()
+        if not is_local:
+            system = file_io_at(io, f"{location.rstrip('/')}/{folder}").fs_by_scheme(
+                parsed.scheme, parsed.netloc
+            )
         selector = FileSelector(f"{base}/{folder}", allow_not_found=True, recursive=True)
         for info in system.get_file_info(selector):
             if info.type != FileType.File:
                 continue
             place = f"{root}/{info.path[len(base) + 1 :]}"
-            uri = place if parsed.scheme not in ("", "file") else info.path
+            uri = info.path if is_local else place
             modified = info.mtime if info.mtime is not None else datetime.now(UTC)
             found.append(ListedFile(place, uri, int(info.size or 0), modified.astimezone(UTC)))
     return found

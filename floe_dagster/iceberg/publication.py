@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from floe_dagster.faults import is_fault
 from floe_dagster.iceberg.changes import Changes, TableRows, any_row
 from floe_dagster.iceberg.commit import (
     ATTEMPTS,
@@ -213,6 +214,7 @@ class _Publication:
         self.changes: Changes | None = None
         self.created = False
         self.attempts = 0
+        self.is_sent = False
         self.timeline: list[tuple[str, float, float]] = []
 
     def run(self) -> PublicationResult:
@@ -226,7 +228,8 @@ class _Publication:
                 is_unknown = isinstance(error, UnknownOutcomeError)
                 unknown = unknown or is_unknown
                 if not is_unknown and not is_conflict(error):
-                    self._give_up(unknown)
+                    # A fault of the program after the commit was sent says nothing of what the catalog did with it.
+                    self._give_up(unknown or (self.is_sent and is_fault(error)))
                     raise
                 if self.attempts == ATTEMPTS:
                     self._give_up(unknown)
@@ -241,6 +244,7 @@ class _Publication:
                 pause(self.attempts - 1)
 
     def _attempt(self, *, look_first: bool) -> PublicationResult:
+        self.is_sent = False
         with self._timed("load table"):
             existing = self._load()
         if look_first and existing is not None:
@@ -277,6 +281,7 @@ class _Publication:
                 snapshot.delete_data_file(data_file)
             for data_file in added:
                 snapshot.append_data_file(data_file)
+        self.is_sent = True
         return commit(transaction)
 
     def _load(self) -> Table | None:

@@ -6,6 +6,7 @@ Nothing here is visible to readers: files exist, and no snapshot names them yet.
 from __future__ import annotations
 
 import contextlib
+import errno
 import shutil
 import tempfile
 import threading
@@ -14,10 +15,10 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlparse
 
 from floe_dagster.iceberg.errors import PublicationError
 from floe_dagster.iceberg.layout import TableLayout
+from floe_dagster.iceberg.storage import local_folder
 from floe_dagster.iceberg.types import field_ids, quoted
 from floe_dagster.iceberg.uploads import Growing, is_finished, upload
 
@@ -115,16 +116,22 @@ class Staging:
 
     @property
     def _is_local(self) -> bool:
-        return urlparse(self.metadata.location).scheme in ("", "file")
+        return local_folder(self.metadata.location) is not None
 
     def _folder(self) -> Path:
-        if self._is_local:
+        parent = self.scratch or Path(tempfile.gettempdir())
+        table = local_folder(self.metadata.location)
+        if table is not None and self._may_write(table):
             # In the same file system, so that delivering is renaming.
-            parent = _local(self.metadata.location) / "data"
-        else:
-            parent = self.scratch or Path(tempfile.gettempdir())
+            parent = table / "data"
         parent.mkdir(parents=True, exist_ok=True)
         return Path(tempfile.mkdtemp(prefix=f".staging-{self.publication_id}-", dir=parent))
+
+    def _may_write(self, folder: Path) -> bool:
+        """Tell whether DuckDB may write a folder; of a connection that reads a product's views it is a few alone."""
+        settings = "select current_setting('enable_external_access'), current_setting('allowed_directories')"
+        ((is_free, allowed),) = self.con.execute(settings).fetchall()
+        return bool(is_free) or any(folder.is_relative_to(one) for one in allowed)
 
     def _partition_fields(self) -> list[Any]:
         return [f for f in self.metadata.spec().fields if str(f.transform) != "void"]
@@ -281,9 +288,19 @@ class Staging:
             return None
         location = self._location(record)
         data_file = _data_file(path, location, self.metadata, record, self.layout)
-        target = _local(location)
+        target = local_folder(location)
+        assert target is not None
         target.parent.mkdir(parents=True, exist_ok=True)
-        path.replace(target)
+        try:
+            path.replace(target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            # Half a copy has a name that no snapshot gives.
+            partial = target.with_name(f".{target.name}")
+            shutil.copyfile(path, partial)
+            partial.replace(target)
+            path.unlink()
         return data_file
 
     def _location(self, record: Record | None) -> str:
@@ -463,11 +480,6 @@ def _is_empty(path: Path) -> bool:
     import pyarrow.parquet as pq
 
     return bool(pq.read_metadata(path).num_rows == 0)
-
-
-def _local(location: str) -> Path:
-    # As PyIceberg reads it: a percent sign is a percent sign.
-    return Path(urlparse(location).path)
 
 
 def _text(path: Path) -> str:

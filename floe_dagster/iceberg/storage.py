@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.errors import NotUsableError
@@ -22,6 +23,16 @@ def local_warehouse(config: Mapping[str, Any], home: FloeHome) -> str:
             f"the warehouse folder {path} has a ? or # in its name, which no location can have"
         )
     return f"file://{path}"
+
+
+def local_folder(location: str) -> Path | None:
+    """Return the folder that a location of a warehouse or a table names, as PyIceberg reads it; None for any other storage.
+
+    Args:
+        location: A path or a URI; a percent sign is a percent sign.
+    """
+    address = urlparse(location)
+    return Path(address.path) if location and address.scheme in ("", "file") else None
 
 
 def s3_warehouse(config: Mapping[str, Any], home: FloeHome) -> str:

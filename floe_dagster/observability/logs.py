@@ -10,9 +10,11 @@ import json
 import logging
 import sys
 import traceback
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from floe_dagster.faults import shown
 from floe_dagster.observability.messages import without_values
 
 
@@ -41,7 +43,8 @@ class FloeFormatter(logging.Formatter):
         if not self.as_json:
             told = " ".join(f"{key}={value}" for key, value in ids.items())
             text = f"{when} {record.levelname} {self.product} {message}" + (f" [{told}]" if told else "")
-            return text + ("\n" + self.formatException(failed) if failed else "")
+            # Values of rows help whoever looks for the wrong one; what pydantic repeats may be somebody's keys.
+            return text + ("\n" + _stacktrace(failed, shown) if failed else "")
         line: dict[str, Any] = {
             "timestamp": when,
             "level": record.levelname,
@@ -52,8 +55,8 @@ class FloeFormatter(logging.Formatter):
         }
         if failed:
             line["exception.type"] = failed[0].__name__ if failed[0] else ""
-            line["exception.message"] = without_values(str(failed[1]))
-            line["exception.stacktrace"] = _stacktrace(failed)
+            line["exception.message"] = _collected(failed[1])
+            line["exception.stacktrace"] = _stacktrace(failed, _collected)
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
@@ -101,13 +104,17 @@ def configure_product_logger(slug: str, level: str, *, as_json: bool) -> None:
     logger.setLevel(level)
 
 
-def _stacktrace(failed: Any) -> str:
-    told = "".join(traceback.format_exception(*failed))
+def _collected(error: BaseException) -> str:
+    return without_values(shown(error))
+
+
+def _stacktrace(failed: Any, text: Callable[[BaseException], str]) -> str:
+    told = "".join(traceback.format_exception(*failed)).rstrip("\n")
     error: BaseException | None = failed[1]
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        told = told.replace(str(error), without_values(str(error))) if str(error) else told
+        told = told.replace(str(error), text(error)) if str(error) else told
         error = error.__cause__ or error.__context__
     return told
 

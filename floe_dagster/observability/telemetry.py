@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+from floe_dagster.faults import shown
 from floe_dagster.home import FloeHome
 from floe_dagster.observability.delivery import Delivery
 from floe_dagster.observability.environment import Environment, deployment_environment
@@ -279,7 +280,8 @@ def fail(span: Span, error: BaseException | str, kind: str | None = None) -> Non
     """
     from opentelemetry.trace import Status, StatusCode
 
-    message = str(getattr(error, "description", None) or error) or type(error).__name__
+    said = shown(error) if isinstance(error, BaseException) else error
+    message = str(getattr(error, "description", None) or said) or type(error).__name__
     named = kind or (type(error).__name__ if isinstance(error, BaseException) else "error")
     span.set_attribute("error.type", named)
     span.set_status(Status(StatusCode.ERROR, message[:2_000]))

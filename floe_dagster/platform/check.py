@@ -10,6 +10,7 @@ from functools import partial
 from pkgutil import resolve_name
 from typing import Any
 
+from floe_dagster.faults import ADVICE, fault_message
 from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.catalogs import Plugin, open_catalog
 from floe_dagster.iceberg.errors import CatalogError, NotUsableError, catalog_error
@@ -32,7 +33,7 @@ FIXES = {
     "storage": "Correct plugins.storage.config (endpoint, bucket, keys), or let the catalog give credentials; "
     "`floe-dagster platform bootstrap` makes bucket, user and policy.",
     "clock": "Set the clock of this machine (NTP); S3 refuses requests from clocks that are 15 minutes off.",
-    "versions": "Upgrade the catalog server: publication needs the endpoints that are named.",
+    "versions": "Upgrade the catalog server, or what stands in front of it: publication needs what is named.",
 }
 
 
@@ -127,14 +128,23 @@ def _without(catalog: Any, namespace: str) -> list[HealthCheck]:
 def _timed(name: str, look: Callable[[], Seen]) -> HealthCheck:
     def explain(error: Exception) -> Explained:
         told = catalog_error(error, _WHAT[name])
-        text = (
-            str(told) if isinstance(told, CatalogError) else f"{_WHAT[name]}: {type(error).__name__}: {error}"
-        )
-        # Who is there and slow, or gone, is no matter of rights.
-        is_away = isinstance(told, CatalogError) and not isinstance(told, NotUsableError)
-        return text, FIXES["catalog" if name == "namespace" and is_away else name]
+        if not isinstance(told, CatalogError):
+            # No service has said anything, so no right and no setting of it is at fault.
+            return fault_message(told, _WHAT[name]), ADVICE
+        return str(told), FIXES[_remedy(name, told)]
 
     return timed(name, look, explain)
+
+
+def _remedy(name: str, error: CatalogError) -> str:
+    """Return which of `FIXES` helps: what was being looked at is not always what is wrong."""
+    cause = error.cause if isinstance(error, NotUsableError) else "away"
+    if cause == "server":
+        return "versions"
+    if name != "namespace":
+        return name
+    # Who is there and slow, or gone, is no matter of rights.
+    return {"rights": "namespace", "credentials": "credentials", "storage": "storage"}.get(cause, "catalog")
 
 
 _WHAT = {

@@ -12,6 +12,7 @@ from urllib.parse import quote
 from floe_dagster.iceberg.errors import CatalogError, NotUsableError
 from floe_dagster.iceberg.rest import ClientCredentials, bounded_session
 from floe_dagster.platform.waiting import PlatformError
+from floe_dagster.schemas.plugins import DEFAULT_SCOPE
 
 Json = dict[str, Any]
 
@@ -31,9 +32,7 @@ class PolarisManagement:
         self, url: str, token_url: str, client_id: str, client_secret: str, answer_seconds: float = 30.0
     ) -> None:
         self.url = url.rstrip("/")
-        self._auth = ClientCredentials(
-            token_url, client_id, client_secret, "PRINCIPAL_ROLE:ALL", answer_seconds
-        )
+        self._auth = ClientCredentials(token_url, client_id, client_secret, DEFAULT_SCOPE, answer_seconds)
         self._session = bounded_session(answer_seconds)
 
     def get(self, *path: str) -> Json | None:

@@ -13,6 +13,7 @@ from floe_dagster.engines.errors import EngineError
 from floe_dagster.engines.trino.access import FIELD, TrinoAccess
 from floe_dagster.engines.trino.queries import TrinoQueries
 from floe_dagster.engines.trino.warehouse import Relation, TrinoWarehouse, rendered
+from floe_dagster.faults import ADVICE, fault_message, is_fault
 from floe_dagster.iceberg.errors import CatalogError, catalog_error
 from floe_dagster.iceberg.namespaces import make_namespace
 from floe_dagster.platform.health import Explained, HealthCheck, Seen, timed
@@ -26,10 +27,14 @@ _FIXES = {
     "engine": "Start Trino, or correct {field}: host, port and http_scheme; user and password, or oauth2; certificate_file.",
     "engine-version": f"Upgrade Trino to {OLDEST_VERSION} or newer.",
     "engine-catalog": "Name in {field}.catalog an Iceberg catalog of Trino that user may see, or give Trino one: "
-    "connector.name=iceberg, iceberg.catalog.type=rest, and the address and warehouse of plugins.catalog.",
+    "connector.name=iceberg, iceberg.catalog.type=rest, and the address, warehouse and oauth2 (scope, too) of plugins.catalog.",
     "engine-schema": "Let {field}.catalog be a Trino catalog of iceberg.catalog.type=rest on the address and warehouse of "
     "plugins.catalog.",
 }
+_SCOPE = (
+    "Give {field}.catalog in Trino iceberg.rest-catalog.oauth2.scope, with the scope of plugins.catalog.config.oauth2 "
+    "(PRINCIPAL_ROLE:ALL where that names none)."
+)
 _SESSION = "Correct {field}.session_properties: Trino takes none of this name, or not this value."
 _GRANT = (
     "Grant {field}.user in Trino the right to create, write and drop tables and views in {schema}, and the principal that "
@@ -96,12 +101,16 @@ def _timed(name: str, look: Callable[[], Seen], field: str, *, schema: str = "")
             remedy = fix
             if error.error_name == "INVALID_SESSION_PROPERTY":
                 remedy = _SESSION.format(field=field)
+            elif "invalid_scope" in said:
+                remedy = _SCOPE.format(field=field)
             elif schema and error.error_name == "PERMISSION_DENIED":
                 remedy = _GRANT.format(field=field, schema=schema)
             return f"Trino: {error.error_name}: {said}, query {error.query_id}", remedy
         told = catalog_error(error, "what Trino made cannot be looked at in plugins.catalog")
         if isinstance(told, CatalogError | EngineError):
             return str(told), fix
+        if is_fault(told):
+            return fault_message(told, "Trino cannot be looked at"), ADVICE
         return f"{type(error).__name__}: {error}", fix
 
     return timed(name, look, explain if TRINO.is_installed else lambda error: (str(error), fix))

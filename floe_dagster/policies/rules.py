@@ -59,7 +59,9 @@ def naming(project: Project) -> Iterator[Finding]:
             yield project.finding(
                 node,
                 f"model {node['name']!r} does not follow the {name} naming",
-                f"Rename it so that it matches {' or '.join(patterns)}.",
+                f"Rename it so that it matches {' or '.join(patterns)}."
+                if patterns
+                else "Have custom_patterns added beside `pattern: custom`: without them no name is allowed.",
                 "model-name",
             )
 

@@ -7,16 +7,19 @@ import re
 import warnings
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from floe_dagster.findings import Finding, InputError
 from floe_dagster.schemas.compute import DEFAULT_ENGINE
 from floe_dagster.schemas.compute.engine import compute_field
 from floe_dagster.schemas.versions import COMPILED_ARTIFACTS_VERSION
 
-Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+DIGEST_PATTERN = r"^sha256:[0-9a-f]{64}$"
+FIRST_VERSION_WITH_DIGEST = (0, 8)
+"""MAJOR and MINOR from which on `metadata.source_hash` is a digest; any text stands there before."""
 
 
 class UnknownFieldsWarning(UserWarning):
@@ -32,7 +35,10 @@ class Part(BaseModel):
 class ArtifactMetadata(Part):
     compiled_at: datetime = Field(description="When it was compiled, UTC.")
     floe_version: str = Field(description="Version of floe-dagster that compiled it.")
-    source_hash: Digest = Field(description="Digest over everything that decided the outcome.")
+    source_hash: str = Field(
+        description="Digest over everything that decided the outcome: sha256: and 64 hexadecimal digits; "
+        "any text before 0.8.0."
+    )
     product_name: str = Field(description="Name of the product.")
     product_version: str = Field(description="Version of the product.")
 
@@ -155,7 +161,9 @@ class ResolvedModel(Part):
     compute: str = Field(description="Engine that runs it.")
     tags: list[str] | None = Field(None, description="Tags.")
     depends_on: list[str] | None = Field(None, description="Models that it reads.")
-    quality_checks: list[str] | None = Field(None, description="Names of its data tests.")
+    quality_checks: list[str | dict[str, Any]] | None = Field(
+        None, description="Names of its data tests; mappings in 0.4.0 to 0.8.0 of others."
+    )
     quality_tier: str | None = Field(None, description="bronze, silver or gold.")
 
 
@@ -185,11 +193,22 @@ class EnforcementResult(Part):
     models_validated: int = Field(ge=0, description="Models that were looked at.")
     enforcement_level: Literal["off", "warn", "strict"] = Field(description="Effective level.")
     rbac_principal: str | None = Field(None, description="Principal that writes the tables.")
-    secrets_scanned: bool | None = Field(None, description="Documents and SQL were scanned for secrets.")
+    secrets_scanned: bool | int | None = Field(
+        None, description="Documents and SQL were scanned for secrets; a count in 0.7.0 and 0.8.0 of others."
+    )
 
 
 class CompiledArtifacts(Part):
     """The compiled product. `load` reads every version from 0.1.0 on."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "if": {"properties": {"version": {"pattern": r"^0\.[0-7]\.\d+$"}}, "required": ["version"]},
+            "else": {
+                "properties": {"metadata": {"properties": {"source_hash": {"pattern": DIGEST_PATTERN}}}}
+            },
+        }
+    )
 
     version: str = Field(COMPILED_ARTIFACTS_VERSION, description="Version of this document format.")
     metadata: ArtifactMetadata = Field(description="When and from what it was compiled.")
@@ -207,6 +226,26 @@ class CompiledArtifacts(Part):
     governance: ResolvedGovernance | None = Field(None, description="Its rules (0.2.0).")
     enforcement_result: EnforcementResult | None = Field(None, description="What the policies said (0.3.0).")
     quality_config: dict[str, Any] | None = Field(None, description="Quality settings (0.4.0).")
+    environment: list[str] | None = Field(
+        None, description="Names of the environment variables that dbt gets besides its own (0.10.0)."
+    )
+
+    @field_validator("metadata")
+    @classmethod
+    def _has_a_digest(cls, metadata: ArtifactMetadata, info: ValidationInfo) -> ArtifactMetadata:
+        version = _numbers(info.data.get("version"))
+        if version and version[:2] < FIRST_VERSION_WITH_DIGEST:
+            return metadata
+        if not re.fullmatch(DIGEST_PATTERN, metadata.source_hash):
+            problem = PydanticCustomError("source_hash", "must be sha256: and 64 hexadecimal digits")
+            detail: InitErrorDetails = {
+                "type": problem,
+                "loc": ("source_hash",),
+                "input": metadata.source_hash,
+            }
+            # With the place of the field in it, so that whoever reads the error is led there.
+            raise ValidationError.from_exception_data(cls.__name__, [detail])
+        return metadata
 
     @property
     def default_engine(self) -> str:
@@ -248,13 +287,12 @@ class CompiledArtifacts(Part):
 
 
 def _check_version(name: str, version: Any) -> None:
-    found = re.match(r"^(\d+)\.(\d+)\.(\d+)$", version) if isinstance(version, str) else None
-    if not found:
+    given = _numbers(version)
+    if not given:
         raise _refused(
             name, f"the artifact's version is {version!r}", "Compile the product again.", "version"
         )
-    known = tuple(int(part) for part in COMPILED_ARTIFACTS_VERSION.split("."))
-    given = tuple(int(part) for part in found.groups())
+    known = _numbers(COMPILED_ARTIFACTS_VERSION)
     if given[0] > known[0]:
         raise _refused(
             name,
@@ -269,6 +307,12 @@ def _check_version(name: str, version: Any) -> None:
             UnknownFieldsWarning,
             stacklevel=3,
         )
+
+
+def _numbers(version: Any) -> tuple[int, ...]:
+    """Return MAJOR, MINOR and PATCH; nothing where it is no version."""
+    found = re.fullmatch(r"(\d+)\.(\d+)\.(\d+)", version) if isinstance(version, str) else None
+    return tuple(int(part) for part in found.groups()) if found else ()
 
 
 def _refused(name: str, message: str, fix: str, field: str | None = None) -> InputError:

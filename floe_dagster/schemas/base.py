@@ -93,7 +93,28 @@ Hours = Annotated[int, Field(ge=1, le=36_500)]
 Percent = Annotated[float, Field(ge=0, le=100, strict=False)]
 
 _ENV_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
+_ENV_OF_DBT_FOR_PROJECTS = re.compile(r"^DBT_ENV_(SECRET|CUSTOM_ENV)_(?!FLOE_)")
 _ENV_STRING = re.compile(r"^\$\{([A-Za-z_][A-Za-z0-9_]*)\}$")
+
+
+def _check_environment_name(name: str) -> str:
+    if not _ENV_NAME.match(name):
+        raise NotAllowedError(
+            "is no name of an environment variable",
+            allowed="letters, digits and _, not beginning with a digit",
+            fix="Write the name alone, without ${}.",
+        )
+    if name.startswith(("DBT_", "FLOE_")) and not _ENV_OF_DBT_FOR_PROJECTS.match(name):
+        raise NotAllowedError(
+            "decides how dbt or floe-dagster works, which is not the product's",
+            allowed="names that begin with neither DBT_ nor FLOE_, and DBT_ENV_SECRET_… and DBT_ENV_CUSTOM_ENV_…",
+            fix="Give the variable another name.",
+        )
+    return name
+
+
+EnvironmentName = Annotated[str, AfterValidator(_check_environment_name)]
+"""Name of an environment variable that a dbt project may read."""
 
 
 class SecretReference(Section):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from floe_dagster.schemas.addresses import Endpoint, Url
-from floe_dagster.schemas.base import Days, Hours, Name, Percent, Regex, Section, SemVer
+from floe_dagster.schemas.base import Days, EnvironmentName, Hours, Name, Percent, Regex, Section, SemVer
 from floe_dagster.schemas.plugins import ApprovedPlugins, ManifestPlugins, PluginDefaults
 from floe_dagster.schemas.resources import ResourcePreset
 from floe_dagster.schemas.secrets import Secret
@@ -125,7 +125,7 @@ class QualityGates(Section):
 
 
 class GovernanceFields(Section):
-    """Rules that both documents may state; stricter wins, field by field."""
+    """Rules that both documents may state; each field is merged by its rule (`compilation.merge_rules`)."""
 
     policy_enforcement_level: EnforcementLevel | None = Field(
         None, description="off: policies pass and say so. warn: they show. strict: they block."
@@ -151,6 +151,12 @@ class GovernanceFields(Section):
 
 class ManifestGovernance(GovernanceFields):
     """The platform's rules."""
+
+    environment: list[EnvironmentName] | None = Field(
+        None,
+        description="Names of environment variables that products may read; none when absent. Over several layers, those that "
+        "each layer lists which has this field.",
+    )
 
 
 class PlatformManifest(BaseModel):

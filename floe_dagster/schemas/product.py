@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AfterValidator, AliasChoices, Field, model_validator
 
-from floe_dagster.schemas.base import Name, Section, SemVer, slug_of
+from floe_dagster.schemas.base import EnvironmentName, Name, Section, SemVer, slug_of
 from floe_dagster.schemas.manifest import GovernanceFields
 from floe_dagster.schemas.table_layout import PartitionField, SortField
 
@@ -189,6 +189,11 @@ class ProductSpec(Section):
     governance: ProductGovernance | None = Field(None, description="Stricter rules than the platform's.")
     resources: str | None = Field(None, description="Name of one of the platform's resource_presets.")
     freshness: Freshness | None = Field(None, description="How old data may become.")
+    environment: list[EnvironmentName] | None = Field(
+        None,
+        description="Names of environment variables that the dbt project reads (env_var); the platform's "
+        "governance.environment has to allow each.",
+    )
     execution: dict[str, str] | None = Field(None, description="Reserved.")
     inputs: list[ProductInput] | None = Field(None, description="Tables of other products; reserved.")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-COMPILED_ARTIFACTS_VERSION = "0.9.0"
+COMPILED_ARTIFACTS_VERSION = "0.10.0"
 
 VERSION_HISTORY: dict[str, str] = {
     "0.1.0": "First version: metadata, identity, mode, inheritance chain, observability.",
@@ -14,5 +14,6 @@ VERSION_HISTORY: dict[str, str] = {
     "0.7.0": "enforcement_result: rbac_principal, secrets_scanned.",
     "0.8.0": "observability: lineage_endpoint, lineage_transport.",
     "0.9.0": "observability: transport file, certificates, API key, links to traces and datasets.",
+    "0.10.0": "environment.",
 }
 """What each version added; every later version reads every earlier one of the same MAJOR."""

@@ -1,18 +1,33 @@
-"""Stricter wins, over any number of layers."""
+"""Each governed field is merged by its rule, over any number of layers."""
 
 from __future__ import annotations
 
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from floe_dagster.compilation.documents import read_document
-from floe_dagster.compilation.governance import STRENGTH, GovernanceResolution, resolve_governance
+from floe_dagster.compilation.governance import GovernanceResolution, resolve_governance
 from floe_dagster.compilation.inheritance import load_manifest_chain
+from floe_dagster.compilation.merge_rules import GOVERNANCE_RULES
 from floe_dagster.compilation.validation import parse_product
 from floe_dagster.findings import InputError
+from floe_dagster.policies import PolicyContext, rules
+from floe_dagster.policies.model import Project
+from floe_dagster.policies.places import DescriptionPlaces
+from floe_dagster.schemas.manifest import GovernanceFields, ManifestGovernance, NamingRules
+from floe_dagster.schemas.product import ProductGovernance
+
+RULE_NAMES = ("stricter", "outermost", "common", "nearest")
 
 
 def resolve(folder: Path, *governance: str | None, product: str | None = None) -> GovernanceResolution:
@@ -61,6 +76,27 @@ def test_governance_without_a_level_keeps_the_other_fields(tmp_path: Path) -> No
     assert resolution.governance.policy_enforcement_level is None
     assert resolution.governance.audit_logging == "enabled"
     assert resolution.effective_level == "warn"
+
+
+@pytest.mark.parametrize(
+    ("lists", "common", "decided_by", "weakening"),
+    [
+        (["[A, B]"], ["A", "B"], 0, []),
+        (["[A, B]", "[B]"], ["B"], 1, []),
+        (["[A]", "[B, A]"], ["A"], 0, [1]),
+        (["[A, B]", None, "[C, B]", "[B, A]"], ["B"], 2, [2, 3]),
+        (["[]", "[A]"], [], 0, [1]),
+        (["[A]", "[]"], [], 1, []),
+    ],
+)
+def test_a_layer_takes_away_from_what_outer_ones_allow_and_adds_nothing(
+    tmp_path: Path, lists: list[str | None], common: list[str], decided_by: int, weakening: list[int]
+) -> None:
+    resolution = resolve(tmp_path, *(f"{{environment: {names}}}" if names else None for names in lists))
+    (decision,) = resolution.decisions
+    assert (decision.value, decision.decided_by) == (common, f"manifest layer-{decided_by}")
+    assert list(resolution.environment) == common
+    assert [finding.file for finding in resolution.findings] == [f"m{number}.yaml" for number in weakening]
 
 
 def test_who_decided_and_who_was_overruled(tmp_path: Path) -> None:
@@ -120,26 +156,260 @@ def test_a_missing_parent_is_an_error(tmp_path: Path) -> None:
         load_manifest_chain(tmp_path / "none.yaml", root=tmp_path)
 
 
-LEVELS = ["off", "warn", "strict"]
+def governed(model: type[BaseModel], prefix: str = "") -> dict[str, FieldInfo]:
+    """Return the fields of a section and of the sections in it, by dotted name."""
+    fields: dict[str, FieldInfo] = {}
+    for name, info in model.model_fields.items():
+        inner = next((each for each in get_args(info.annotation) if is_section(each)), None)
+        fields |= governed(inner, f"{prefix}{name}.") if inner else {f"{prefix}{name}": info}
+    return fields
 
 
-@settings(max_examples=40, deadline=None)
-@given(levels=st.lists(st.sampled_from([None, *LEVELS]), min_size=2, max_size=4), days=st.integers(1, 100))
-def test_no_layer_ends_weaker_than_it_asked(
-    tmp_path_factory: pytest.TempPathFactory, levels: list[str | None], days: int
-) -> None:
-    *layers, product = [
-        f"{{policy_enforcement_level: {level}, data_retention_days: {days + n}}}" if level else None
-        for n, level in enumerate(levels)
-    ]
-    resolution = resolve(tmp_path_factory.mktemp("chain"), *layers, product=product)
-    stated = [level for level in levels if level]
-    if not stated:
-        assert resolution.governance is None
-        return
-    assert resolution.governance is not None
-    strength = STRENGTH["policy_enforcement_level"]
-    assert all(strength(resolution.effective_level) >= strength(level) for level in stated)
-    assert resolution.governance.data_retention_days == max(
-        days + n for n, level in enumerate(levels) if level
+def is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+STRICTEST_FIRST: dict[str, list[Any]] = {
+    "policy_enforcement_level": ["strict", "warn", "off"],
+    "audit_logging": ["enabled", "disabled"],
+    "pii_encryption": ["required", "optional"],
+    "stale_table_recovery_mode": ["strict", "repair"],
+    "schema_evolution": ["refuse", "additive", "allow"],
+    "naming.enforcement": ["strict", "warn", "off"],
+    "quality_gates.require_descriptions": [True, False],
+    "quality_gates.block_on_failure": [True, False],
+}
+"""What the documentation calls stricter, written once more: the table that is tested is not asked."""
+GREATER_IS_STRICTER = {"data_retention_days", "quality_gates.minimum_test_coverage"}
+LIFE_OF_DATA = {"default_ttl_hours", "snapshot_keep_last"}
+COMMON = {"environment"}
+NAMES = {"naming.pattern", "naming.custom_patterns"}
+POOL = ["stg_a", "mart_b", "gold_c", "silver_d", "raw_e", "whatever_I_like"]
+
+
+def weakness(field: str, value: Any) -> float:
+    """Return how weak a value is; the greater the weaker."""
+    return -value if field in GREATER_IS_STRICTER else STRICTEST_FIRST[field].index(value)
+
+
+def values_of(field: str, info: FieldInfo) -> st.SearchStrategy[Any]:
+    """Return a strategy for what a document may state, from the field's own type; it fails for a type that is new here."""
+    (annotation,) = [each for each in get_args(info.annotation) if each is not type(None)]
+    bounds = list(info.metadata)
+    if get_origin(annotation) is Annotated:
+        annotation, *more = get_args(annotation)
+        bounds += [inner for each in more for inner in getattr(each, "metadata", [each])]
+    if get_origin(annotation) is Literal:
+        return st.sampled_from(get_args(annotation))
+    if annotation is bool:
+        return st.booleans()
+    if annotation in (int, float):
+        low = next(int(each.ge) for each in bounds if hasattr(each, "ge"))
+        return st.integers(low, low + 5)
+    if field == "naming.custom_patterns":
+        return st.lists(st.sampled_from([".*", "raw_.*", "gold_.*"]), max_size=2, unique=True)
+    raise AssertionError(f"{field} has the type {annotation}, of which this test knows no values")
+
+
+FIELDS = governed(GovernanceFields)
+LAYERS = st.lists(
+    st.fixed_dictionaries({}, optional={field: values_of(field, info) for field, info in FIELDS.items()}),
+    min_size=2,
+    max_size=5,
+)
+"""What each layer states, by dotted field: the manifests, the outermost first, then the product."""
+
+
+def nested(stated: Mapping[str, Any]) -> str | None:
+    section: dict[str, Any] = {}
+    for field, value in stated.items():
+        outer, _, inner = field.rpartition(".")
+        (section.setdefault(outer, {}) if outer else section)[inner] = value
+    return json.dumps(section) if section else None
+
+
+def merged(layers: Sequence[Mapping[str, Any]]) -> GovernanceResolution:
+    *manifests, product = [nested(stated) for stated in layers]
+    with tempfile.TemporaryDirectory() as folder:
+        return resolve(Path(folder), *manifests, product=product)
+
+
+def allowed(naming: NamingRules | None) -> set[str]:
+    """Return the names in the pool that the naming policy lets pass."""
+    models = [{"name": name, "original_file_path": f"models/{name}.sql", "columns": {}} for name in POOL]
+    context = PolicyContext("strict", naming=naming)
+    project = Project(models, {}, {}, context, DescriptionPlaces(context.read_text))
+    return set(POOL) - {str(finding.model) for finding in rules.naming(project)}
+
+
+def own_naming(stated: Mapping[str, Any]) -> NamingRules:
+    return NamingRules(
+        pattern=stated.get("naming.pattern"), custom_patterns=stated.get("naming.custom_patterns")
     )
+
+
+def states_names(stated: Mapping[str, Any]) -> bool:
+    return bool(stated.get("naming.pattern") or stated.get("naming.custom_patterns"))
+
+
+def place(position: int, layers: Sequence[Mapping[str, Any]]) -> str:
+    return "floe.yaml" if position == len(layers) - 1 else f"m{position}.yaml"
+
+
+def in_force(resolution: GovernanceResolution) -> dict[str, Any]:
+    return {decision.field: decision.value for decision in resolution.decisions}
+
+
+def test_every_field_of_both_documents_has_a_rule() -> None:
+    assert set(governed(ManifestGovernance)) == set(GOVERNANCE_RULES)
+    # What the platform allows is not the product's to say.
+    for model in (GovernanceFields, ProductGovernance):
+        assert set(governed(model)) == set(GOVERNANCE_RULES) - COMMON
+    by_rule = {name: {f for f, rule in GOVERNANCE_RULES.items() if rule.name == name} for name in RULE_NAMES}
+    assert by_rule == {
+        "stricter": {*STRICTEST_FIRST, *GREATER_IS_STRICTER},
+        "outermost": NAMES,
+        "common": COMMON,
+        "nearest": LIFE_OF_DATA,
+    }
+
+
+@settings(max_examples=150, deadline=None)
+@given(layers=LAYERS)
+def test_the_merged_value_is_weaker_than_that_of_no_layer_and_every_attempt_is_a_finding(
+    layers: list[dict[str, Any]],
+) -> None:
+    resolution = merged(layers)
+    values, attempts = in_force(resolution), set()
+    for field in {*STRICTEST_FIRST, *GREATER_IS_STRICTER}:
+        stated = [(position, layer[field]) for position, layer in enumerate(layers) if field in layer]
+        assert (field in values) == bool(stated)
+        for position, value in stated:
+            assert weakness(field, values[field]) <= weakness(field, value)
+            outer = [other for number, other in stated if number < position]
+            if any(weakness(field, value) > weakness(field, other) for other in outer):
+                attempts.add((place(position, layers), f"governance.{field}"))
+    for field in LIFE_OF_DATA:
+        stated = [(position, layer[field]) for position, layer in enumerate(layers) if field in layer]
+        assert values.get(field) == (stated[-1][1] if stated else None)
+    found = {(str(finding.file), str(finding.field)) for finding in resolution.findings}
+    assert {each for each in found if each[1].removeprefix("governance.") not in NAMES} == attempts
+    strict = resolution.effective_level == "strict"
+    assert {finding.severity for finding in resolution.findings} <= {"error" if strict else "warning"}
+
+
+@settings(max_examples=150, deadline=None)
+@given(layers=LAYERS)
+def test_the_outermost_layer_that_speaks_of_names_decides_which_are_allowed(
+    layers: list[dict[str, Any]],
+) -> None:
+    resolution = merged(layers)
+    deciding = next((position for position, layer in enumerate(layers) if states_names(layer)), None)
+    found = {
+        (finding.file, finding.field)
+        for finding in resolution.findings
+        if str(finding.field).removeprefix("governance.") in NAMES
+    }
+    if deciding is None:
+        assert allowed(resolution.naming) == set(POOL) and not found
+        return
+    decided = own_naming(layers[deciding])
+    assert allowed(resolution.naming) == allowed(decided)
+    pattern, patterns = decided.pattern or "custom", set(decided.custom_patterns or ())
+    attempts = set()
+    for position, layer in enumerate(layers[deciding + 1 :], deciding + 1):
+        if layer.get("naming.pattern", pattern) != pattern:
+            attempts.add((place(position, layers), "governance.naming.pattern"))
+        if set(layer.get("naming.custom_patterns", patterns)) != patterns:
+            attempts.add((place(position, layers), "governance.naming.custom_patterns"))
+        own = {field: layer[field] for field in NAMES & layer.keys()}
+        repeats = own.items() <= layers[deciding].items()
+        if not repeats and states_names(layer) and allowed(own_naming(layer)) - allowed(decided):
+            assert {(place(position, layers), f"governance.{field}") for field in NAMES} & found
+    assert found == attempts
+
+
+@settings(max_examples=100, deadline=None)
+@given(layers=LAYERS, data=st.data())
+def test_no_order_of_the_inner_layers_helps_to_weaken(
+    layers: list[dict[str, Any]], data: st.DataObject
+) -> None:
+    outermost, *inner = layers
+    other = [outermost, *data.draw(st.permutations(inner))]
+    first, second = merged(layers), merged(other)
+    for field in {*STRICTEST_FIRST, *GREATER_IS_STRICTER}:
+        assert in_force(first).get(field) == in_force(second).get(field)
+    if states_names(outermost):
+        assert allowed(first.naming) == allowed(second.naming) == allowed(own_naming(outermost))
+
+
+@settings(max_examples=100, deadline=None)
+@given(layers=LAYERS)
+def test_of_every_value_it_is_known_who_decided_and_who_was_overruled(layers: list[dict[str, Any]]) -> None:
+    resolution = merged(layers)
+    names = [f"manifest layer-{position}" for position in range(len(layers) - 1)] + ["product shop"]
+    assert {decision.field for decision in resolution.decisions} >= {
+        field for layer in layers for field, value in layer.items() if value != []
+    }
+    for decision in resolution.decisions:
+        position = names.index(decision.decided_by)
+        assert decision.file == place(position, layers)
+        assert decision.rule == GOVERNANCE_RULES[decision.field].name
+        stated = layers[position].get(decision.field)
+        # `custom` follows from patterns alone; where the pattern has a name, there are none.
+        assert decision.value == stated or (stated in (None, []) and decision.value in (None, "custom"))
+        assert dict(decision.overruled) == {
+            name: layer[decision.field]
+            for name, layer in zip(names, layers, strict=True)
+            if decision.field in layer
+            and name != decision.decided_by
+            and layer[decision.field] != decision.value
+        }
+
+
+@pytest.mark.parametrize(
+    ("platform", "product", "field"),
+    [
+        ("{pattern: kimball}", "{pattern: custom, custom_patterns: ['.*']}", "pattern"),
+        ("{pattern: kimball}", "{pattern: medallion}", "pattern"),
+        ("{pattern: kimball}", "{custom_patterns: ['.*']}", "custom_patterns"),
+        ("{custom_patterns: ['x_.*']}", "{pattern: kimball}", "pattern"),
+        ("{custom_patterns: ['x_.*']}", "{custom_patterns: ['x_.*', 'y_.*']}", "custom_patterns"),
+        ("{pattern: custom}", "{custom_patterns: ['.*']}", "custom_patterns"),
+        ("{pattern: custom, custom_patterns: ['x_.*']}", "{custom_patterns: []}", "custom_patterns"),
+    ],
+)
+def test_a_product_replaces_no_naming_rule_of_the_platform(
+    tmp_path: Path, platform: str, product: str, field: str
+) -> None:
+    resolution = resolve(
+        tmp_path,
+        f"{{policy_enforcement_level: strict, naming: {platform}}}",
+        product=f"{{naming: {product}}}",
+    )
+    finding = next(each for each in resolution.findings if each.field == f"governance.naming.{field}")
+    assert (finding.code, finding.severity, finding.file, finding.line) == (
+        "weakened-governance",
+        "error",
+        "floe.yaml",
+        4,
+    )
+    assert "m0.yaml:4" in str(finding.allowed) and finding.fix
+    wanted = NamingRules.model_validate(yaml.safe_load(platform))
+    assert allowed(resolution.naming) == allowed(wanted)
+
+
+@pytest.mark.parametrize(
+    ("platform", "product"),
+    [
+        ("{pattern: kimball}", "{pattern: kimball}"),
+        ("{custom_patterns: [a, b]}", "{custom_patterns: [b, a]}"),
+        ("{custom_patterns: [a]}", "{pattern: custom}"),
+        ("{pattern: kimball}", "{enforcement: strict, custom_patterns: []}"),
+        ("{enforcement: warn}", "{pattern: kimball, enforcement: strict}"),
+    ],
+)
+def test_to_say_the_same_again_or_what_nobody_said_is_fine(
+    tmp_path: Path, platform: str, product: str
+) -> None:
+    assert resolve(tmp_path, f"{{naming: {platform}}}", product=f"{{naming: {product}}}").findings == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from floe_dagster.cli import main
+from floe_dagster.cli import main, run_command
+from floe_dagster.definitions import run as run_module
 
 Command = Callable[..., tuple[int, str]]
 
@@ -155,6 +157,49 @@ def test_run_says_what_an_error_that_nobody_foresaw_was(
     assert code == 1 and "shop: ValueError: seven is no even number\nshop: caused by KeyError: 'even'" in text
     # Each of the two tries says it, and the report.
     assert text.count("seven") == 3 and "Traceback" not in text
+
+
+@pytest.mark.usefixtures("retried_at_once")
+def test_run_reports_the_tables_of_an_attempt_that_died_after_its_commit(
+    shop: Path, floe: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = run_module.publication_metadata, []
+
+    def die_once(*arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise RuntimeError("the process died between the commit and its event")
+        return real(*arguments)
+
+    monkeypatch.setattr(run_module, "publication_metadata", die_once)
+    (shop / "models" / "broken.sql").write_text("select * from nowhere\n")
+    code, text = floe("run", shop, "--format", "json")
+    report = json.loads(text[text.index("{") :])
+    assert code == 1 and "broken: dbt: error" in report["products"][0]["error"]
+    assert {entry["table"]: entry["rows"] for entry in report["tables"]} == {
+        "shop.orders": 1,
+        "shop.daily": 1,
+    }
+    assert report["products"][0]["rows"] == 2
+
+
+def test_one_product_that_cannot_be_run_does_not_stop_the_others(
+    shop: Path, floe: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = shutil.copytree(shop, shop.parent / "store")
+    for file in ("floe.yaml", "dbt_project.yml"):
+        (other / file).write_text((other / file).read_text().replace("name: shop", "name: store"))
+    real = run_command._run_product
+
+    def fail(result: Any, *arguments: Any) -> Any:
+        if result.slug == "shop":
+            raise KeyError("dagster/row_count")
+        return real(result, *arguments)
+
+    monkeypatch.setattr(run_command, "_run_product", fail)
+    code, text = floe("run", shop, other)
+    assert code == 1 and "KeyError: 'dagster/row_count'; the traceback is in" in text
+    assert "not run" in text and "store.orders" in text and "Traceback" not in text
 
 
 def test_show_of_what_is_not_there_says_why_and_what_is(published: Path, floe: Command) -> None:

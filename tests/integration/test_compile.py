@@ -55,6 +55,32 @@ def test_there_and_back_again_gives_the_first_digest(shop: Path, home: FloeHome)
     assert changed.digest != before.digest == back.digest
 
 
+@pytest.mark.parametrize(
+    "profile", ["", "profile: default\n", "profile: no-such-profile\n", "profile: shop\n"]
+)
+def test_the_profile_of_a_project_decides_nothing(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, profile: str
+) -> None:
+    """Whatever profile a project names, and whatever profiles its user has: dbt's `deps`, `parse` and `build` get ours."""
+    folder = tmp_path / "user" / ".dbt"
+    folder.mkdir(parents=True)
+    (folder / "profiles.yml").write_text("default: {target: x, outputs: {x: {type: nothing}}}\n")
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
+    monkeypatch.setenv("DBT_PROFILES_DIR", str(folder))
+    monkeypatch.setenv("DBT_PROFILE", "default")
+    (shop / "dbt_project.yml").write_text(f"name: shop\n{profile}models: {{+materialized: table}}\n")
+    (shop / "packages.yml").write_text("packages: []\n")
+    (shop / "models" / "target.sql").write_text(
+        "select '{{ target.profile_name }} {{ target.name }}' as target\n"
+    )
+    (shop / "models" / "target.yml").write_text(
+        "models: [{name: target, description: '{{ target.profile_name }} {{ target.type }}'}]\n"
+    )
+    result = validate_product(shop)
+    assert result.findings == []
+    assert result.index["assets"][-1]["description"] == "shop duckdb"
+
+
 def test_a_broken_model_is_named_and_the_last_good_bundle_stays(shop: Path, home: FloeHome) -> None:
     good = compile_product(shop, home=home)
     (shop / "models" / "orders.sql").write_text("select {{ ref('nothing') }}\n")
@@ -154,7 +180,7 @@ def test_command_line(
     (report,) = json.loads(capsys.readouterr().out)
     assert report["product"] == "shop" and not report["unchanged"]
     artifact = json.loads((shop / "target" / "compiled_artifacts.json").read_text())
-    assert artifact["version"] == "0.9.0" and artifact["metadata"]["source_hash"] == report["digest"]
+    assert artifact["version"] == "0.10.0" and artifact["metadata"]["source_hash"] == report["digest"]
     assert json.loads((shop / "target" / "manifest.json").read_text())["metadata"]["project_name"] == "shop"
     assert "load_product_definitions(__file__)" in (shop / "definitions.py").read_text()
     stats = {path: path.stat().st_mtime_ns for path in (shop / "target").iterdir()}

@@ -16,7 +16,7 @@ from floe_dagster.definitions.factory import build_product_definitions
 from floe_dagster.definitions.resume import CARRIED_OVER
 from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.catalogs import open_catalog
-from tests.jobs import reconstructable_shop_job
+from tests.jobs import execute_job, reconstructable_shop_job
 
 SCHEMA = """\
 models:
@@ -94,12 +94,12 @@ def test_a_run_resumed_from_failure_leaves_published_models_alone(
     place = block(home, "other")
     resumable = reconstructable_shop_job(shop, home)
     config = {"execution": {"config": {"in_process": {}}}}
-    with dg.execute_job(resumable, instance=instance, run_config=config) as first:
+    with execute_job(resumable, instance=instance, run_config=config) as first:
         assert not first.success
         assert materialized(first) == {"orders", "daily", "history"}
     place.unlink()
     options = dg.ReexecutionOptions.from_failure(first.run_id, instance)
-    resumed = dg.execute_job(resumable, instance=instance, run_config=config, reexecution_options=options)
+    resumed = execute_job(resumable, instance=instance, run_config=config, reexecution_options=options)
     assert resumed.success
     assert materialized(resumed) == {"other"}
     checks = {e.check_name: e for e in resumed.get_asset_check_evaluations()}

@@ -13,7 +13,7 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.definitions_load_context import DefinitionsLoadContext, DefinitionsLoadType
 from dagster._core.definitions.repository_definition import RepositoryLoadData
-from dagster._core.storage.defs_state.base import DEFS_STATE_INFO_CURSOR_KEY
+from dagster._core.storage.defs_state.base import DEFS_STATE_INFO_CURSOR_KEY, set_defs_state_storage
 from dagster._serdes import serialize_value
 from dagster_shared.serdes.objects.models.defs_state_info import DefsStateInfo
 
@@ -21,6 +21,7 @@ from floe_dagster import load_product_definitions
 from floe_dagster.compilation.bundle import ARTIFACT, ASSET_INDEX, HEADER
 from floe_dagster.definitions.state import state_key
 from floe_dagster.home import FloeHome
+from tests.jobs import without_state
 from tests.locations import bake
 
 COMPILE = {"platform_manifest", "resolved_governance", "compiled_artifacts", "dbt_manifest"}
@@ -68,16 +69,31 @@ class Image:
     def load(self, pinned: str | None = None) -> tuple[dg.Definitions, str | None]:
         """Load the location as its server does, or, with a pinned version, as a run's pod does; returns what is pinned."""
         if pinned is None:
-            context = DefinitionsLoadContext(DefinitionsLoadType.INITIALIZATION)
-        else:
-            info = DefsStateInfo.add_version(None, state_key("shop"), pinned)
-            context = DefinitionsLoadContext(
-                DefinitionsLoadType.RECONSTRUCTION, RepositoryLoadData(defs_state_info=info)
-            )
+            return self.load_in(DefinitionsLoadContext(DefinitionsLoadType.INITIALIZATION))
+        return self.load_in(reconstruction(DefsStateInfo.add_version(None, state_key("shop"), pinned)))
+
+    def load_in(self, context: DefinitionsLoadContext) -> tuple[dg.Definitions, str | None]:
+        """Load the location where the process has a context already; returns what the context then names."""
         with DefinitionsLoadContext.scoped(context):
             definitions = load_product_definitions(self.shop)
             accessed = context.accessed_defs_state_info
         return definitions, accessed.get_version(state_key("shop")) if accessed else None
+
+
+def reconstruction(info: DefsStateInfo | None) -> DefinitionsLoadContext:
+    """Return the context of a run whose launch named the states in `info`."""
+    return DefinitionsLoadContext(
+        DefinitionsLoadType.RECONSTRUCTION, RepositoryLoadData(defs_state_info=info) if info else None
+    )
+
+
+def left_by_a_run_of_somebody_else() -> DefinitionsLoadContext:
+    """Return the context that Dagster itself leaves in the process after a run."""
+    with DefinitionsLoadContext.scoped(None), dg.DagsterInstance.ephemeral() as instance:  # type: ignore[arg-type]
+        assert dg.execute_job(dg.reconstructable(without_state), instance=instance).success
+        left = DefinitionsLoadContext.get()
+        assert DefinitionsLoadContext.is_set() and left.load_type is DefinitionsLoadType.RECONSTRUCTION
+    return left
 
 
 @pytest.fixture
@@ -143,6 +159,71 @@ def test_a_run_that_was_launched_before_keeps_the_state_that_it_was_planned_with
     definitions, _ = image.load(pinned=old)
     assert old != new
     assert columns(definitions) == {"id", "status"}
+
+
+def test_what_a_run_of_somebody_else_left_in_the_process_hides_no_state(
+    image: Image, instance: dg.DagsterInstance
+) -> None:
+    left = left_by_a_run_of_somebody_else()
+    image.deploy(OLD)
+    definitions, pinned = image.load_in(left)
+    assert assets(definitions) == COMPILE and pinned is None
+    old = image.compile()
+    definitions, pinned = image.load_in(left)
+    assert pinned == old
+    assert assets(definitions) == COMPILE | {"orders", "daily"}
+    image.deploy(NEW)
+    new = image.compile()
+    for sources, version in ((NEW, new), (OLD, old)):
+        image.deploy(sources)
+        definitions, pinned = image.load_in(left)
+        assert pinned == version and image.newest() == new != old
+        assert not asks_to_compile(definitions, instance)
+
+
+def test_where_no_launch_named_a_state_of_the_product_the_newest_is_served(image: Image) -> None:
+    """As in the processes of `dg launch` and `dagster job execute`."""
+    image.deploy(OLD)
+    old = image.compile()
+    store = state_key("store")
+    for named in (
+        None,
+        DefsStateInfo.empty(),
+        DefsStateInfo.add_version(None, store, "a1"),
+        DefsStateInfo.add_version(None, store, None),
+    ):
+        definitions, pinned = image.load_in(reconstruction(named))
+        # It is pinned, so that whatever the run starts from here loads the same.
+        assert pinned == old
+        assert assets(definitions) == COMPILE | {"orders", "daily"}
+
+
+def test_a_run_that_was_launched_without_a_state_gets_none_that_was_stored_since(image: Image) -> None:
+    image.deploy(OLD)
+    launched = DefsStateInfo.add_version(None, state_key("shop"), None)
+    image.compile()
+    definitions, pinned = image.load_in(reconstruction(launched))
+    assert pinned is None
+    assert assets(definitions) == COMPILE
+
+
+def test_runs_of_a_location_without_a_storage_load_what_it_served(image: Image) -> None:
+    image.deploy(NEW)
+    more = image.shop / "models" / "more.sql"
+    more.write_text("select 1 as id\n")
+    newest = image.compile()
+    more.unlink()
+    image.deploy(OLD)
+    bake(image.shop, FloeHome(image.home))
+    # Neither fits, so that the digest does not decide.
+    manifest = image.shop.parent / "manifest.yaml"
+    manifest.write_text(manifest.read_text().replace("version: 1.0.0", "version: 1.0.1"))
+    with set_defs_state_storage(None):
+        context = DefinitionsLoadContext(DefinitionsLoadType.INITIALIZATION, RepositoryLoadData())
+        served, _ = image.load_in(context)
+    of_the_run, pinned = image.load_in(reconstruction(context.accessed_defs_state_info))
+    assert pinned is None and image.newest() == newest
+    assert assets(served) == assets(of_the_run) == COMPILE | {"orders", "daily"}
 
 
 def test_where_its_state_was_cleaned_up_the_newest_is_served_until_it_compiles(
@@ -239,7 +320,7 @@ def test_a_state_of_a_newer_minor_version_is_served(image: Image) -> None:
     image.deploy(OLD)
     rewrite(image.stored(image.compile()), newer_minor)
     shutil.rmtree(image.home)
-    with pytest.warns(UserWarning, match="newer than 0.9.0"):
+    with pytest.warns(UserWarning, match="newer than 0.10.0"):
         definitions, _ = image.load()
     assert assets(definitions) == COMPILE | {"orders", "daily"}
 

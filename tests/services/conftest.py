@@ -29,7 +29,7 @@ from tests.conftest import ROOT
 from tests.services.proxy import FaultProxy
 
 TOOLS = ROOT / ".floe" / "tools"
-SLOW = ("test_faults.py", "test_secrets.py")
+SLOW = ("test_faults.py", "test_secrets.py", "test_events_of_runs.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

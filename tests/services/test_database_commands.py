@@ -15,7 +15,7 @@ from tests.services.postgresql import Postgresql
 PAGE = (ROOT / "docs" / "operations.md").read_text()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def database() -> Iterator[Postgresql]:
     made = Postgresql("dagster", "first", "dagster")
     yield made

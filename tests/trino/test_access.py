@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from floe_dagster import client_credentials as tokens
+from floe_dagster.compilation.dbt_environment import dbt_environment
 from floe_dagster.compilation.profiles import (
     build_dbt_profiles,
-    dbt_environment,
     with_client_tag,
     write_profiles,
 )

@@ -17,7 +17,7 @@ from floe_dagster.definitions.command_runs import retry_reason
 from floe_dagster.home import FloeHome
 from tests.dagster_dev import DagsterDev
 from tests.integration.observing import developing
-from tests.jobs import reconstructable_shop_job
+from tests.jobs import execute_job, reconstructable_shop_job
 from tests.locations import DEFINITIONS, bake
 from tests.processes import wait_for
 from tests.trino.shops import Shop, metadata, said
@@ -138,7 +138,7 @@ def test_a_coordinator_that_restarts_ends_the_run_and_a_retry_does_what_is_missi
     )
     in_process = {"execution": {"config": {"in_process": {}}}}
     job = reconstructable_shop_job(shop.product, shop.home)
-    first = in_background(lambda: dg.execute_job(job, shop.instance, run_config=in_process))
+    first = in_background(lambda: execute_job(job, instance=shop.instance, run_config=in_process))
     wait_for("the last model", lambda: running(cluster, "b.l_orderkey + i > 0"), 240)
     cluster.stop_node("coordinator", signal.SIGKILL)
     ended = first()
@@ -148,7 +148,7 @@ def test_a_coordinator_that_restarts_ends_the_run_and_a_retry_does_what_is_missi
     others = set(metadata(ended))
     cluster.query("delete from floe.facts.work")
     options = dg.ReexecutionOptions.from_failure(ended.run_id, shop.instance)
-    resumed = dg.execute_job(job, shop.instance, run_config=in_process, reexecution_options=options)
+    resumed = execute_job(job, instance=shop.instance, run_config=in_process, reexecution_options=options)
     cluster.query("drop table floe.facts.work")
     assert resumed.success, said(resumed)
     # Rows that are added to a table, as of `growing`, are copied by Trino; what is published is left alone.

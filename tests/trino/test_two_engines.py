@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 import yaml
 
-from tests.jobs import reconstructable_shop_job
+from tests.jobs import execute_job, reconstructable_shop_job
 from tests.trino.shops import Shop, metadata, said
 
 TRANSFORMS = """\
@@ -230,13 +230,13 @@ def test_a_run_that_goes_on_builds_what_is_missing(on_both: Shop, monkeypatch: p
     monkeypatch.setenv("FLOE_TEST_ONE", "one")
     config = {"execution": {"config": {"in_process": {}}}}
     job = reconstructable_shop_job(on_both.product, on_both.home)
-    with dg.execute_job(job, instance=on_both.instance, run_config=config) as first:
+    with execute_job(job, instance=on_both.instance, run_config=config) as first:
         assert not first.success
     before = snapshots(on_both)
     assert set(before) == {"orders", "aside", "heavy", "totals"}
     monkeypatch.setenv("FLOE_TEST_ONE", "1")
     options = dg.ReexecutionOptions.from_failure(first.run_id, on_both.instance)
-    with dg.execute_job(
+    with execute_job(
         job, instance=on_both.instance, run_config=config, reexecution_options=options
     ) as second:
         assert second.success

@@ -18,6 +18,9 @@ from tests.conftest import ROOT, shipped
 from tests.dagster_dev import DagsterDev
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
+pytestmark = pytest.mark.in_file_order(
+    reason="one walk through one `dagster dev`: a page shows the runs that earlier pages asked for"
+)
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",

@@ -20,13 +20,17 @@ def graph(*lines: str) -> dict[str, dict[str, Any]]:
 
 
 def plan(assets: dict[str, dict[str, Any]], tests: dict[str, str] | None = None, **asked: set[str]) -> Any:
-    """The phases as text; tests from `id: what it reads`, attached to the first of it."""
-    checks = {
-        key: {"asset": reads.split()[0], "reads": reads.split()} for key, reads in (tests or {}).items()
-    }
-    wanted = asked.get("wanted", set(assets))
+    """The phases as text; tests from `id: what it reads > what it withholds`, attached to the first of the latter.
+
+    Without `>` a test withholds what it reads.
+    """
+    checks = {}
+    for key, line in (tests or {}).items():
+        reads, _, withholds = line.partition(">")
+        judged = withholds.split() or reads.split()
+        checks[key] = {"asset": judged[0], "reads": reads.split(), "withholds": judged}
     phases = plan_phases(
-        assets, checks, wanted=wanted, done=asked.get("done", set()), repeated=asked.get("repeated", set())
+        assets, checks, wanted=asked.get("wanted", set(assets)), alone=asked.get("alone", set())
     )
     return [(phase.engine, " ".join(sorted(phase.wanted)), " ".join(sorted(phase.tests))) for phase in phases]
 
@@ -34,9 +38,10 @@ def plan(assets: dict[str, dict[str, Any]], tests: dict[str, str] | None = None,
 CHAIN = graph("a duckdb:", "b trino: a", "c duckdb: b", "d duckdb: a")
 
 
-def test_one_engine_has_one_phase_and_dbt_chooses_the_tests() -> None:
+def test_one_engine_has_one_phase_with_all_tests_of_what_it_builds() -> None:
     assets = graph("a duckdb:", "b duckdb: a", "c duckdb: b")
-    assert plan(assets, {"t": "a c"}) == [("duckdb", "a b c", "")]
+    assert plan(assets, {"t": "a c"}) == [("duckdb", "a b c", "t")]
+    assert plan(assets, {"t": "a c"}, wanted={"c"}) == [("duckdb", "c", "t")]
     assert plan(assets, {"t": "a c"}, wanted={"b"}) == [("duckdb", "b", "")]
     assert plan(assets, wanted=set()) == []
 
@@ -58,28 +63,36 @@ def test_what_is_not_asked_for_hands_the_waiting_on() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reads", "phase"), [("a b", 1), ("b a", 1), ("a c", 2), ("a b c", 2), ("a d", None), ("c", None)]
+    ("reads", "phase"),
+    [("a b", 1), ("b a", 1), ("a c", 2), ("a b c", 2), ("a d", 0), ("c", 2), ("a", 0), ("b", 1)],
 )
-def test_a_test_runs_with_the_last_of_what_it_reads(reads: str, phase: int | None) -> None:
+def test_a_test_runs_with_the_last_of_what_it_reads(reads: str, phase: int) -> None:
     planned = [tests for _engine, _wanted, tests in plan(CHAIN, {"t": reads})]
     assert planned == ["t" if number == phase else "" for number in range(3)]
 
 
-def test_a_test_of_what_a_run_does_not_change_is_left_out() -> None:
-    assert plan(CHAIN, {"t": "a b"}, wanted={"b"}) == [("trino", "b", "")]
+@pytest.mark.parametrize(
+    ("line", "phase"),
+    # Of a source: nothing that it reads is built. Of an ephemeral model: what that reads is.
+    [("> b c", 1), ("> c", 2), ("> a c", 0), ("a > c", 2), ("a > b c", 1), ("b > a", 1)],
+)
+def test_a_test_of_no_table_runs_before_the_first_of_its_readers_is_published(line: str, phase: int) -> None:
+    planned = [tests for _engine, _wanted, tests in plan(CHAIN, {"t": line})]
+    assert planned == ["t" if number == phase else "" for number in range(3)]
 
 
-def test_a_retry_goes_on_where_the_engines_were() -> None:
-    assert plan(CHAIN, {"t": "a b", "u": "a d"}, wanted={"b", "c"}, done={"a", "d"}) == [
-        ("trino", "b", "t"),
-        ("duckdb", "c", ""),
-    ]
-    # Its result was never recorded, and nothing that it reads is built again.
-    assert plan(CHAIN, {"u": "a d"}, wanted={"c"}, done={"a", "b", "d"}, repeated={"u"}) == [
-        ("duckdb", "c", "u")
-    ]
-    assert plan(CHAIN, {"u": "a d"}, wanted=set(), done=set(CHAIN), repeated={"u"}) == [("duckdb", "", "u")]
-    assert plan(CHAIN, {"t": "b a"}, wanted={"c"}, done={"a", "b", "d"}, repeated={"t"}) == [
+def test_a_test_runs_though_a_part_of_what_it_reads_is_not_built() -> None:
+    assert plan(CHAIN, {"t": "a b"}, wanted={"b"}) == [("trino", "b", "t")]
+
+
+def test_a_test_that_withholds_nothing_that_is_built_is_left_out() -> None:
+    assert plan(CHAIN, {"t": "a d", "u": "a > c"}, wanted={"b"}) == [("trino", "b", "")]
+
+
+def test_a_test_alone_runs_where_its_engine_works_anyway() -> None:
+    assert plan(CHAIN, {"u": "a d"}, wanted={"c"}, alone={"u"}) == [("duckdb", "c", "u")]
+    assert plan(CHAIN, {"u": "a d"}, wanted=set(), alone={"u"}) == [("duckdb", "", "u")]
+    assert plan(CHAIN, {"t": "b a"}, wanted={"c"}, alone={"t"}) == [
         ("duckdb", "c", ""),
         ("trino", "", "t"),
     ]

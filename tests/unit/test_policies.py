@@ -78,6 +78,11 @@ def test_naming(rules: dict[str, Any], good: str, bad: str) -> None:
     assert finding.fix
 
 
+def test_custom_without_patterns_allows_no_name_and_says_why() -> None:
+    (finding,) = found(evaluate(model("a"), naming=NamingRules(pattern="custom")), "naming")
+    assert finding.fix and "custom_patterns" in finding.fix
+
+
 def test_no_naming_rules_ask_for_nothing() -> None:
     assert evaluate(model("anything"), naming=NamingRules()).results["naming"].status == "passed"
 

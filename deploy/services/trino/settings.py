@@ -15,6 +15,8 @@ from typing import Any
 
 from deploy.services import control
 from deploy.services.trino.server import find_java
+from floe_dagster.credentials import environment_name
+from floe_dagster.schemas.plugins import oauth2_scope
 
 USER = "floe"
 
@@ -211,14 +213,7 @@ class Settings:
         catalog = manifest["plugins"]["catalog"]["config"]
         storage = manifest["plugins"]["storage"]["config"]
         return {
-            "connector.name": "iceberg",
-            "iceberg.catalog.type": "rest",
-            "iceberg.rest-catalog.uri": services["catalog"],
-            "iceberg.rest-catalog.warehouse": catalog["warehouse"],
-            "iceberg.rest-catalog.security": "OAUTH2",
-            "iceberg.rest-catalog.oauth2.credential": (
-                f"{catalog['oauth2']['client_id']}:${{ENV:POLARIS_CLIENT_SECRET}}"
-            ),
+            **rest_catalog({**catalog, "uri": services["catalog"]}),
             "iceberg.register-table-procedure.enabled": "true",
             "iceberg.allowed-extra-properties": "*",
             "fs.native-s3.enabled": "true",
@@ -228,6 +223,37 @@ class Settings:
             "s3.aws-access-key": storage["access_key_id"],
             "s3.aws-secret-key": "${ENV:MINIO_SECRET_ACCESS_KEY}",
         }
+
+
+def rest_catalog(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the settings with which Trino opens the catalog of a manifest, as the principal of the manifest.
+
+    Args:
+        config: `plugins.catalog.config` of the manifest. Secrets stay references, to variables of Trino's environment.
+    """
+    settings = {
+        "connector.name": "iceberg",
+        "iceberg.catalog.type": "rest",
+        "iceberg.rest-catalog.uri": str(config["uri"]),
+        "iceberg.rest-catalog.warehouse": str(config["warehouse"]),
+    }
+    if oauth2 := config.get("oauth2"):
+        secret = environment_name(oauth2["client_secret"])
+        settings |= {
+            "iceberg.rest-catalog.security": "OAUTH2",
+            "iceberg.rest-catalog.oauth2.credential": f"{oauth2['client_id']}:${{ENV:{secret}}}",
+            # Without it Trino asks for the scope `catalog`, which Polaris refuses.
+            "iceberg.rest-catalog.oauth2.scope": oauth2_scope(oauth2),
+        }
+        if oauth2.get("token_url"):
+            settings["iceberg.rest-catalog.oauth2.server-uri"] = str(oauth2["token_url"])
+    elif token := config.get("token"):
+        # Trino takes no scope beside a token.
+        settings["iceberg.rest-catalog.security"] = "OAUTH2"
+        settings["iceberg.rest-catalog.oauth2.token"] = f"${{ENV:{environment_name(token)}}}"
+    if config.get("credential_vending") is not False:
+        settings["iceberg.rest-catalog.vended-credentials-enabled"] = "true"
+    return settings
 
 
 def _properties(path: Path, settings: Mapping[str, str]) -> None:

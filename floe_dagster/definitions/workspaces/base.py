@@ -6,7 +6,7 @@ run's. The run asks the same of each: bring it to where dbt can begin, publish w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -162,6 +162,13 @@ class Workspace(Protocol):
             Unique ids of what dbt has to build: `wanted`, and what is read, is this engine's, and is missing.
         """
 
+    def forget(self, keys: Collection[str]) -> None:
+        """Take note that dbt has changed relations which `prepare` did not prepare: they equal nothing that is published.
+
+        Args:
+            keys: Unique ids of assets.
+        """
+
     def built(self, catalog: Any) -> AbstractContextManager[BuiltRelations]:
         """Open what dbt has built, to publish it."""
 
@@ -173,6 +180,9 @@ class Workspace(Protocol):
 
     def is_transient(self, message: str) -> bool:
         """Tell whether trying again may help against what dbt or the engine said."""
+
+    def said(self, error: Exception) -> str | None:
+        """Return what the engine says of one relation, in one line; None where the error is not the engine's."""
 
     def failure(self, error: Exception) -> dg.Failure | None:
         """Return how a run ends with an error of the engine; None where it is none."""

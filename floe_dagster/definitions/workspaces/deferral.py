@@ -14,7 +14,7 @@ from floe_dagster.compilation.atomic import write_atomically
 def write_state(
     manifest: dict[str, Any], assets: Iterable[Mapping[str, Any]], schema: str, folder: Path
 ) -> Path:
-    """Write the manifest that dbt defers to, and return its folder for `--state`.
+    """Write the manifest that dbt defers to, and return its folder for `--defer-state`.
 
     Args:
         manifest: dbt's, of the same sources; it is changed.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -16,9 +17,9 @@ from floe_dagster.definitions.run_metadata import RelationColumns, RelationMetad
 from floe_dagster.definitions.workspaces.base import PublicationRequest, WorkspaceRequest, place
 from floe_dagster.definitions.workspaces.duckdb_cache import Before, DuckDBCache
 from floe_dagster.definitions.workspaces.locks import only_writer
-from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.publication import PublicationOptions, PublicationResult, publish_relation
 from floe_dagster.iceberg.relation import RelationName, relation_columns
+from floe_dagster.iceberg.storage import local_folder
 from floe_dagster.iceberg.types import quoted
 from floe_dagster.memory import duckdb_memory_limit
 from floe_dagster.schemas.compute.engine import STATEFUL
@@ -52,6 +53,7 @@ class DuckDBWorkspace:
         if limit is not None:
             self.profiles = with_memory_limit(profiles, slug, limit)
         self.cache = DuckDBCache(self.file, request.engine.name, limit)
+        self.scratch = home.path / "scratch"
         self.before: dict[str, Before] = {}
 
     @contextmanager
@@ -68,7 +70,8 @@ class DuckDBWorkspace:
 
     def arguments(self) -> Sequence[str]:
         """See `Workspace`."""
-        return ()
+        # What is not selected stands in the file, whatever the project's flags say of other places.
+        return ("--no-defer",)
 
     def testable(self, keys: set[str]) -> set[str]:
         """See `Workspace`: without its relation in the file a test cannot run alone."""
@@ -103,6 +106,10 @@ class DuckDBWorkspace:
         self.cache.forget([self.assets[key] for key in to_build])
         return to_build
 
+    def forget(self, keys: Collection[str]) -> None:
+        """See `Workspace`: the next run restores them from Iceberg."""
+        self.cache.forget([self.assets[key] for key in keys if key in self.assets])
+
     def _make_folder(self) -> None:
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -118,7 +125,9 @@ class DuckDBWorkspace:
     @contextmanager
     def built(self, catalog: Any) -> Iterator[BuiltInDuckDB]:
         """See `Workspace`."""
-        with self.cache.open(read_only=True) as con:
+        warehouse = local_folder(str(catalog.properties.get("warehouse") or ""))
+        folders = [self.scratch, *([warehouse] if warehouse else [])]
+        with self.cache.open(read_only=True, folders=folders) as con:
             yield BuiltInDuckDB(con, self, catalog)
 
     def explain(self, message: str) -> str:
@@ -132,6 +141,12 @@ class DuckDBWorkspace:
     def is_transient(self, message: str) -> bool:
         """See `Workspace`: the file is busy, the disk is full."""
         return bool(_TRANSIENT.search(message))
+
+    def said(self, error: Exception) -> str | None:
+        """See `Workspace`."""
+        import duckdb
+
+        return self.explain(str(error)) if isinstance(error, duckdb.Error) else None
 
     def failure(self, error: Exception) -> dg.Failure | None:
         """See `Workspace`: another process holds the file."""
@@ -170,7 +185,7 @@ class BuiltInDuckDB:
     def publisher(self) -> CursorPublisher:
         """See `BuiltRelations`: each has a cursor of its own."""
         return CursorPublisher(
-            self._con.cursor(), self._catalog, self._workspace.before, self._workspace.home
+            self._con.cursor(), self._catalog, self._workspace.before, self._workspace.scratch
         )
 
     def stage(self, requests: Sequence[PublicationRequest]) -> None:
@@ -189,14 +204,14 @@ class CursorPublisher:
         cursor: Nobody else's.
         catalog: From `open_catalog`.
         before: What stateful models held before dbt extended them, by unique id.
-        home: Takes files on their way.
+        scratch: Takes files on their way.
     """
 
-    def __init__(self, cursor: Any, catalog: Any, before: Mapping[str, Before], home: FloeHome) -> None:
+    def __init__(self, cursor: Any, catalog: Any, before: Mapping[str, Before], scratch: Path) -> None:
         self._cursor = cursor
         self._catalog = catalog
         self._before = before
-        self._home = home
+        self._scratch = scratch
 
     def publish(self, request: PublicationRequest) -> PublicationResult:
         """See `Publisher`."""
@@ -229,7 +244,7 @@ class CursorPublisher:
             mode=mode,
             key=key,
             before=before.relation if before is not None and mode == "increment" else None,
-            scratch=self._home.path / "scratch",
+            scratch=self._scratch,
         )
 
     def interrupt(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,13 +46,25 @@ class DuckDBCache:
         self.memory_limit = memory_limit
         self._record = file.with_suffix(".snapshots.json")
 
-    def open(self, *, read_only: bool = False) -> Any:
-        """Return a connection to the file, within the limit of memory."""
+    def open(self, *, read_only: bool = False, folders: Sequence[Path] = ()) -> Any:
+        """Return a connection to the file, within the limit of memory.
+
+        A relation may be a view, and this process has the platform's credentials: what DuckDB executes here reads and
+        writes nothing outside of the file.
+
+        Args:
+            read_only: Whether nothing is written to the file.
+            folders: What may be read and written besides.
+        """
         import duckdb
 
         con = duckdb.connect(str(self.file), read_only=read_only)
         if self.memory_limit is not None:
             con.execute(f"set memory_limit = '{self.memory_limit}'")
+        # Connections of one process to one file share its settings, and this one cannot be taken back.
+        if con.execute("select current_setting('enable_external_access')").fetchall() == [(True,)]:
+            con.execute("set allowed_directories = ?", [[str(folder) for folder in folders]])
+            con.execute("set enable_external_access = false")
         return con
 
     def relations(self) -> set[tuple[str, str]]:
@@ -105,7 +117,8 @@ class DuckDBCache:
         """Bring stateful models that dbt is about to extend, and tables of other engines, to what Iceberg holds.
 
         A relation that is missing, that another machine's run has overtaken, or whose last increment was
-        withheld, is replaced by the table's current snapshot.
+        withheld, is replaced by the table's current snapshot. Where no table was ever published, a stateful model begins
+        anew: what stands in the file is what failed its tests, or the part of a build that did not end.
 
         Args:
             assets: Those that dbt is about to build, or to read.
@@ -120,6 +133,10 @@ class DuckDBCache:
                 continue
             identifier = (namespace, asset["name"])
             if not catalog.table_exists(identifier):
+                if place(asset) in present and not is_foreign(asset, self.engine):
+                    with self.open() as con:
+                        _drop(con, RelationName(*asset["relation"]))
+                    log.info(f"{asset['name']} begins anew: what the last run built was never published")
                 continue
             table = catalog.load_table(identifier)
             snapshot = table.current_snapshot()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -139,7 +139,7 @@ class TrinoWorkspace:
         """See `Workspace`: what is not built is read as it is published."""
         folder = self.home.dbt_target_dir(self.slug).with_name("state")
         write_state(self.bundle.dbt_manifest(), self.assets.values(), self.slug, folder)
-        return "--defer", "--favor-state", "--state", str(folder)
+        return "--defer", "--favor-state", "--defer-state", str(folder)
 
     def testable(self, keys: set[str]) -> set[str]:
         """See `Workspace`: tests read the published tables."""
@@ -231,6 +231,9 @@ class TrinoWorkspace:
                 pending += asset["deps"]
         return build
 
+    def forget(self, keys: Collection[str]) -> None:
+        """See `Workspace`: what was written stands in the run's own schema, which the next run clears before it builds."""
+
     def written(self, asset: Mapping[str, Any]) -> tuple[str, str, str]:
         """Return the relation that becomes the published table."""
         database, schema, name = asset["relation"]
@@ -267,6 +270,10 @@ class TrinoWorkspace:
     def is_transient(self, message: str) -> bool:
         """See `Workspace`: nodes that went away, a full queue."""
         return bool(_TRANSIENT.search(message))
+
+    def said(self, error: Exception) -> str | None:
+        """See `Workspace`: what Trino says ends the run, see `failure`."""
+        return None
 
     def failure(self, error: Exception) -> dg.Failure | None:
         """See `Workspace`."""

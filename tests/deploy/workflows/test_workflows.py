@@ -336,7 +336,14 @@ def test_the_specifications_are_those_of_the_locked_versions() -> None:
     assert refs["apache/polaris"] == "apache-polaris-1.4.1"
 
 
-@pytest.mark.parametrize("there", [(), ("openapi/polaris-management-service-1.4.1.yml",)])
+SPECIFICATIONS = (
+    "openapi/polaris-management-service-1.4.1.yml",
+    "openapi/iceberg-rest-catalog-1.4.1.yaml",
+    "openlineage/OpenLineage.json",
+)
+
+
+@pytest.mark.parametrize("there", [SPECIFICATIONS[:count] for count in range(len(SPECIFICATIONS))])
 @pytest.mark.parametrize("is_named", [True, False])
 def test_ci_run_says_at_once_which_specifications_it_lacks(
     tmp_path: Path, there: tuple[str, ...], is_named: bool
@@ -347,12 +354,11 @@ def test_ci_run_says_at_once_which_specifications_it_lacks(
     shutil.copy(ROOT / ".ci" / "run", script)
     folder = tmp_path / "specs" if is_named else tmp_path / "shared" / "data"
     for name in there:
-        (folder / name).parent.mkdir(parents=True)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
     environment = {"PATH": os.environ["PATH"], **({"FLOE_SPECS": str(folder)} if is_named else {})}
     done = subprocess.run(["bash", str(script)], env=environment, capture_output=True, text=True, timeout=20)
     assert done.returncode == 1 and done.stdout == ""
-    missing = "openlineage/OpenLineage.json" if there else "openapi/polaris-management-service-1.4.1.yml"
-    assert f"there is no {folder}/{missing}" in done.stderr
+    assert f"there is no {folder}/{SPECIFICATIONS[len(there)]}" in done.stderr
     for source in ("github.com/apache/polaris at 1.4.1", "github.com/OpenLineage/OpenLineage"):
         assert source in done.stderr

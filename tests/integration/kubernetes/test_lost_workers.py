@@ -38,6 +38,7 @@ platform: {manifest: ../manifest.yaml}
 resources: medium
 """
 SECRET = "marker-of-a-secret-4be0643f1d"
+TABLES = ("orders", "gated")
 MESSAGES = """query ($id: ID!) { logsForRun(runId: $id) { ... on EventConnection { events {
     ... on RunFailureEvent { message error { message } } ... on EngineEvent { message } } } } }"""
 
@@ -200,41 +201,47 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
             cluster.stop()
 
 
+@dataclass
+class Lost:
+    """A run whose pod was killed, and the retry in its place, which has ended as well."""
+
+    run_id: str
+    pod: Pod
+    retry: str
+    published: dict[str, int]
+    """How many snapshots each table got in both runs together."""
+
+
 @pytest.fixture(scope="module")
-def oom_killed(shop: Shop) -> tuple[str, Pod]:
+def oom_killed(shop: Shop) -> Lost:
+    before = {name: shop.snapshots(name) for name in TABLES}
     shop.shut()
     run_id, pod = shop.run_until_it_publishes()
     pod.kill()
     shop.open()
     assert ended(shop.dev, run_id) == "FAILURE"
-    return run_id, pod
+    retry = shop.retry_of(run_id)
+    assert ended(shop.dev, retry) == "SUCCESS", shop.dev.error_of(retry)
+    return Lost(run_id, pod, retry, {name: shop.snapshots(name) - before[name] for name in TABLES})
 
 
-def test_a_run_whose_pod_runs_out_of_memory_fails_and_says_so(
-    shop: Shop, oom_killed: tuple[str, Pod]
-) -> None:
-    run_id, _pod = oom_killed
-    said = shop.messages(run_id)
+def test_a_run_whose_pod_runs_out_of_memory_fails_and_says_so(shop: Shop, oom_killed: Lost) -> None:
+    said = shop.messages(oom_killed.run_id)
     assert "Detected run worker status" in said and "Marking run" in said
     assert "OOMKilled" in said and "137" in said
 
 
-def test_its_retry_publishes_what_is_missing_and_nothing_twice(
-    shop: Shop, oom_killed: tuple[str, Pod]
-) -> None:
-    run_id, lost = oom_killed
-    retry = shop.retry_of(run_id)
-    assert ended(shop.dev, retry) == "SUCCESS", shop.dev.error_of(retry)
-    assert shop.snapshots("orders") == 1 and shop.snapshots("gated") == 1
-    pod = shop.cluster.pod_of(retry)
-    assert pod is not None and pod.name != lost.name
+def test_its_retry_publishes_what_is_missing_and_nothing_twice(shop: Shop, oom_killed: Lost) -> None:
+    assert oom_killed.published == {"orders": 1, "gated": 1}
+    pod = shop.cluster.pod_of(oom_killed.retry)
+    assert pod is not None and pod.name != oom_killed.pod.name
     # The DuckDB file of the lost pod went with it; the new one has its own.
     assert (pod.volume / "duckdb" / "shop.duckdb").exists()
-    assert pod.volume != lost.volume
+    assert pod.volume != oom_killed.pod.volume
 
 
-def test_each_run_is_one_pod_with_the_presets_resources(shop: Shop, oom_killed: tuple[str, Pod]) -> None:
-    run_id, pod = oom_killed
+def test_each_run_is_one_pod_with_the_presets_resources(shop: Shop, oom_killed: Lost) -> None:
+    run_id, pod = oom_killed.run_id, oom_killed.pod
     assert [other.name for other in shop.cluster.pods].count(pod.name) == 1
     assert pod.name == f"dagster-run-{run_id}"
     assert pod.container["resources"] == {
@@ -249,8 +256,7 @@ def test_each_run_is_one_pod_with_the_presets_resources(shop: Shop, oom_killed: 
     assert SECRET not in str(pod.job)
 
 
-def test_an_evicted_run_says_why_and_is_started_again(shop: Shop, oom_killed: tuple[str, Pod]) -> None:
-    ended(shop.dev, shop.retry_of(oom_killed[0]))
+def test_an_evicted_run_says_why_and_is_started_again(shop: Shop) -> None:
     before = shop.snapshots("gated")
     shop.shut()
     run_id, pod = shop.run_until_it_publishes()

@@ -234,7 +234,7 @@ def test_a_run_of_several_steps_is_one_tree(developed: Developed, several_steps:
     assert states["shop.mart_slow"] == ["START", "COMPLETE"]
 
 
-def test_every_run_has_one_end(developed: Developed, several_steps: str) -> None:
+def test_every_run_has_one_end(developed: Developed, several_steps: str, canceled_early: str) -> None:
     ids = [span.span_id for span in developed.otlp.spans()]
     assert len(ids) == len(set(ids))
     for run_id, events in developed.lineage.runs().items():

@@ -21,7 +21,7 @@ from tests.integration.observing.observed import (
     tracing,
     tree_of,
 )
-from tests.jobs import reconstructable_shop_job
+from tests.jobs import execute_job, reconstructable_shop_job
 from tests.receivers import LineageReceiver, OtlpReceiver
 
 IN_PROCESS: dict[str, Any] = {"execution": {"config": {"in_process": {}}}}
@@ -100,11 +100,11 @@ def test_a_re_execution_goes_on_in_the_trace_of_the_run_that_failed(
     place = seen.block()
     job = reconstructable_shop_job(seen.product, seen.project.home)
     instance = seen.project.instance
-    with dg.execute_job(job, instance=instance, run_config=IN_PROCESS) as first:
+    with execute_job(job, instance=instance, run_config=IN_PROCESS) as first:
         assert not first.success
     place.unlink()
     options = dg.ReexecutionOptions.from_failure(first.run_id, instance)
-    with dg.execute_job(job, instance=instance, run_config=IN_PROCESS, reexecution_options=options) as second:
+    with execute_job(job, instance=instance, run_config=IN_PROCESS, reexecution_options=options) as second:
         assert second.success
     tree = tree_of(seen.otlp, second.run_id)
     assert tree.root.attributes["floe.dagster.run_id"] == first.run_id

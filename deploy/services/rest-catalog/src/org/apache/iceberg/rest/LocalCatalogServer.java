@@ -31,10 +31,14 @@ import org.eclipse.jetty.server.Server;
  * The Iceberg project's REST catalog on the loopback address, with client credentials that expire and principals that
  * may only write their own namespaces.
  *
+ * <p>Like Polaris 1.4.1 (its TokenRequestValidator) it asks for a scope, each word of it PRINCIPAL_ROLE:NAME; what Iceberg's
+ * clients ask for when nobody tells them, {@code catalog}, is refused.
+ *
  * <p>Environment: CATALOG_* as for RESTCatalogServer; FLOE_PORT; FLOE_TOKEN_SECONDS, the life of a token; and
  * FLOE_PRINCIPALS, entries separated by spaces: {@code id:secret:namespace,namespace}, {@code *} for all.
  */
 public final class LocalCatalogServer {
+  private static final Pattern SCOPE = Pattern.compile("PRINCIPAL_ROLE:\\S+( PRINCIPAL_ROLE:\\S+)*");
   private static final Pattern NAMESPACE = Pattern.compile("/v1/(?:[^/]+/)?namespaces/([^/]+).*");
 
   private record Principal(String id, String secret, Set<String> namespaces) {
@@ -114,7 +118,13 @@ public final class LocalCatalogServer {
         secret = parts.length > 1 ? parts[1] : "";
       }
       Principal principal = id == null ? null : principals.get(id);
+      String scope = request.getParameter("scope");
       response.setContentType("application/json");
+      if (scope == null || !SCOPE.matcher(scope).matches()) {
+        response.setStatus(400);
+        response.getWriter().write("{\"error\":\"invalid_scope\",\"error_description\":\"The scope is invalid\"}");
+        return;
+      }
       if (principal == null || !principal.secret().equals(secret)) {
         response.setStatus(401);
         response.getWriter().write(

@@ -1,0 +1,148 @@
+"""What dbt's results say of the tables: published only with the result of every error test."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from floe_dagster.definitions.audit import Audit, audit
+
+ASSETS = {"a": [], "b": ["a"], "c": ["b"], "d": []}
+STATUSES = ("success", "error", "skipped", "partial success", "no-op", None)
+TEST_STATUSES = ("pass", "warn", "fail", "error", "runtime error", "skipped", "no-op", None)
+
+
+def check(key: str, reads: str, withholds: str = "", severity: str = "error", kind: str = "data_test") -> Any:
+    judged = withholds.split() or reads.split()
+    return {
+        "id": key,
+        "name": key,
+        "asset": judged[0],
+        "reads": reads.split(),
+        "withholds": judged,
+        "severity": severity,
+        "type": kind,
+    }
+
+
+def judge(
+    checks: list[Any],
+    planned: str = "a b c d",
+    needed: str | None = None,
+    before: str = "",
+    **statuses: str | None,
+) -> Audit:
+    """Audit results by id; everything that is not named passed, what is None has no result."""
+    index = {
+        "assets": [{"id": key, "name": key.upper(), "deps": deps} for key, deps in ASSETS.items()],
+        "checks": checks,
+    }
+    asked = [each["id"] for each in checks] if needed is None else needed.split()
+    passed = dict.fromkeys(planned.split(), "success") | dict.fromkeys(asked, "pass")
+    results = [
+        {"unique_id": key, "status": status, "message": f"{key} {status}"}
+        for key, status in {**passed, **statuses}.items()
+        if status is not None
+    ]
+    return audit(
+        index,
+        {"results": results},
+        {*planned.split(), *asked},
+        lambda message: message,
+        needed=asked,
+        before=before.split(),
+    )
+
+
+def test_all_is_clean_where_all_passed() -> None:
+    outcome = judge([check("t", "a"), check("w", "d", severity="warn")], w="warn")
+    assert outcome.clean == set(ASSETS) and not outcome.withheld and not outcome.unplanned
+
+
+@pytest.mark.parametrize("status", ["skipped", "no-op", None])
+def test_an_error_test_without_a_result_withholds_its_table(status: str | None) -> None:
+    outcome = judge([check("t", "a")], t=status)
+    assert outcome.withheld["a"].startswith("test t has no result: dbt ")
+    assert outcome.withheld["b"] == "it reads A, which was withheld"
+    assert outcome.clean == {"d"}
+
+
+def test_a_warning_without_a_result_withholds_nothing() -> None:
+    assert judge([check("t", "a", severity="warn")], t=None).clean == set(ASSETS)
+
+
+@pytest.mark.parametrize(
+    ("severity", "may_warn", "stands"), [("error", False, False), ("error", True, True), ("warn", True, True)]
+)
+def test_an_error_test_that_turns_into_a_warning_in_the_run_withholds(
+    severity: str, may_warn: bool, stands: bool
+) -> None:
+    """As where the severity depends on the command of dbt, or on a variable of the run."""
+    outcome = judge([check("t", "a", severity=severity) | {"may_warn": may_warn}], t="warn")
+    assert ("a" in outcome.clean) == stands
+
+
+def test_a_test_that_another_phase_runs_is_not_waited_for() -> None:
+    assert judge([check("t", "a")], needed="").clean == set(ASSETS)
+
+
+def test_the_cause_is_named_before_its_consequences() -> None:
+    tests = [check("u", "a", kind="unit_test"), check("t", "a"), check("s", "", "b"), check("r", "b d")]
+    failed = judge(tests, u="fail", a="skipped", t="skipped", s="pass", b="skipped", c="skipped", r="skipped")
+    assert failed.withheld == {
+        "a": "unit test u failed",
+        "b": "it reads A, which was withheld",
+        "c": "it reads B, which was withheld",
+        "d": "test r has no result: dbt skipped it",
+    }
+    # Of a source: its readers are skipped, and the test says why.
+    assert judge(tests, s="fail", b="skipped", c="skipped").withheld["b"] == "test s failed"
+
+
+def test_what_the_run_did_not_build_is_not_judged() -> None:
+    tests = [check("t", "a b")]
+    assert judge(tests, planned="b", t="fail").withheld.keys() == {"b", "c"}
+    assert judge(tests, planned="b", before="a", t="fail").withheld.keys() == {"a", "b", "c"}
+
+
+def test_what_dbt_executed_and_was_not_asked_for_is_named() -> None:
+    hook = {"operation.shop.shop-on-run-start-0": "success"}
+    outcome = judge([], planned="a b", d="success", **hook, **{"model.other.x": "error", "c": "skipped"})
+    assert outcome.unplanned == ["d", "model.other.x"]
+
+
+def test_a_state_of_an_older_version_withholds_what_its_tests_read() -> None:
+    older = check("t", "a")
+    del older["withholds"]
+    assert judge([older], t="fail").withheld["a"] == "test t failed"
+
+
+@given(st.data())
+def test_no_table_is_clean_without_all_that_it_stands_on(data: st.DataObject) -> None:
+    """Whatever dbt reports: an oracle that knows the rule alone agrees on what is clean."""
+    judged = st.lists(st.sampled_from(sorted(ASSETS)), min_size=1, max_size=3, unique=True)
+    checks = [
+        check(
+            f"t{number}", " ".join(data.draw(judged)), severity=data.draw(st.sampled_from(["error", "warn"]))
+        )
+        for number in range(data.draw(st.integers(0, 4)))
+    ]
+    statuses = {key: data.draw(st.sampled_from(STATUSES)) for key in ASSETS}
+    results = {each["id"]: data.draw(st.sampled_from(TEST_STATUSES)) for each in checks}
+    outcome = judge(checks, **statuses, **results)
+
+    def stands(key: str) -> bool:
+        good = {"error": {"pass", "warn"}, "warn": {"pass", "warn", "skipped", "no-op", None}}
+        return (
+            statuses[key] == "success"
+            and all(
+                results[each["id"]] in good[each["severity"]] for each in checks if key in each["withholds"]
+            )
+            and all(stands(upstream) for upstream in ASSETS[key])
+        )
+
+    assert outcome.clean == {key for key in ASSETS if stands(key)}
+    assert outcome.withheld.keys() == ASSETS.keys() - outcome.clean
