@@ -17,7 +17,9 @@ SPEC_FILE = "floe.yaml"
 MAX_DOCUMENT_BYTES = 1 << 20
 MAX_CHAIN = 100
 MAX_NODES = 10_000
-_MANIFEST = re.compile(r"""^\s*(?:platform:\s*\{\s*)?manifest:\s*(?:"([^"\n]+)"|'([^'\n]+)'|([^\s"'{}\[\],#]+))""", re.M)
+_MANIFEST = re.compile(
+    r"""^\s*(?:platform:\s*\{\s*)?manifest:\s*(?:"([^"\n]+)"|'([^'\n]+)'|([^\s"'{}\[\],#]+))""", re.M
+)
 
 
 def named_manifest(product_dir: Path) -> str | None:

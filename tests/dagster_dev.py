@@ -36,7 +36,7 @@ class DagsterDev:
     def __init__(self, project: Path, home: Path) -> None:
         self.project = project
         self.output_file = home / "dagster-dev.log"
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         dagster_home = home / "dagster"
         dagster_home.mkdir(parents=True)
@@ -159,7 +159,7 @@ class DagsterDev:
         self._process.wait(STOP_SECONDS)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])

@@ -82,7 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
 examples:
   floe-dagster compile                                   every product below products/
   floe-dagster compile products/customer_360
-  floe-dagster compile products/* --manifest manifests/demo.yaml --output build
+  floe-dagster compile --manifest manifests/demo.yaml --output build
 """,
     )
     _products(compile_)
@@ -123,7 +123,7 @@ examples:
         """\
 examples:
   floe-dagster diff products/customer_360
-  floe-dagster diff --manifest trino.yaml      what becomes of tables, views and state on another platform
+  floe-dagster diff --manifest manifests/demo.yaml   what becomes of tables, views and state on another platform
 """,
     )
     _products(diff)
@@ -160,7 +160,7 @@ examples:
     run = _command(
         commands,
         "run",
-        "compile products, run them in Dagster, print what was published",
+        "compile products, run them in Dagster, print what was published, or why nothing was",
         "examples:\n  floe-dagster run\n  floe-dagster run products/customer_360 --full-refresh\n",
     )
     _products(run)
@@ -171,7 +171,7 @@ examples:
     show = _command(
         commands,
         "show",
-        "print rows and snapshots of a published table",
+        "print rows and snapshots of a published table; where there is none, why",
         "examples:\n  floe-dagster show customer_360.mart_customer_360\n",
     )
     show.add_argument("table", metavar="PRODUCT.MODEL", help="for example customer_360.mart_customer_360")
@@ -192,7 +192,7 @@ def _waiting(commands: argparse._SubParsersAction[argparse.ArgumentParser], name
         commands,
         name,
         f"show or deliver {records} that wait because their receiver was away",
-        f"examples:\n  floe-dagster {name} status\n  floe-dagster {name} replay products/customer-360\n",
+        f"examples:\n  floe-dagster {name} status\n  floe-dagster {name} replay products/customer_360\n",
     )
     actions = command.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
     status = actions.add_parser(

@@ -17,10 +17,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
+from floe_dagster.cli.run_report import next_steps, nothing_published
 from floe_dagster.cli.terminal import colour, print_findings, print_json, product_dirs, table
 from floe_dagster.compilation.outputs import outputs_current, write_outputs
 from floe_dagster.compilation.stages import compile_product
-from floe_dagster.home import FloeHome, display_path, find_project_root
+from floe_dagster.compilation.unpublished import NOTHING_PUBLISHED
+from floe_dagster.home import FloeHome, find_project_root
 
 _PROGRESS = ("building on", "published", "restored", "not in the", "waiting", "withheld")
 _COLUMNS = ("product", "assets", "passed", "warned", "failed", "tables", "rows", "seconds")
@@ -31,19 +33,26 @@ def run(options: argparse.Namespace) -> int:
     exit_code = 0
     rows: list[dict[str, Any]] = []
     tables: list[dict[str, Any]] = []
-    product_dir = Path()
+    published_dir = Path()
+    has_dagster_home = "DAGSTER_HOME" in os.environ
+
+    def report() -> None:
+        dagster_home = None if has_dagster_home else os.environ.get("DAGSTER_HOME")
+        _report(options, rows, tables, published_dir, dagster_home)
+
     try:
         for name in product_dirs(options.products):
             product_dir = Path(os.path.abspath(name))
             summary, published, code = _compile_and_run(product_dir, options)
             rows.append(summary)
-            tables += published
+            if published:
+                tables, published_dir = tables + published, product_dir
             exit_code = max(exit_code, code)
     except BaseException:
         if rows:
-            _report(options, rows, tables, product_dir)
+            report()
         raise
-    _report(options, rows, tables, product_dir)
+    report()
     return exit_code
 
 
@@ -54,9 +63,11 @@ def _compile_and_run(
     home = FloeHome.locate(product_dir)
     _say(f"{product_dir.name}: compiling")
     result = compile_product(product_dir, manifest=options.manifest, home=home)
-    print_findings(result.findings)
+    # That there is no table, the report says at its end, where it is looked for.
+    print_findings(finding for finding in result.findings if finding.code != NOTHING_PUBLISHED)
     if result.bundle is None or result.bundle_path is None:
-        return {"product": result.name, "success": False, "failed": "not compiled"}, [], result.exit_code
+        why = nothing_published(result, home)
+        return _without_run(result, "not compiled", nothing_published=why), [], result.exit_code
     if not outputs_current(product_dir / "target", result.digest, home):
         _write_outputs(result.bundle_path, product_dir / "target", home)
     try:
@@ -69,15 +80,21 @@ def _compile_and_run(
             traceback.print_exc(file=file)
         said = f"{type(error).__name__}: {error}"
         _say(f"{result.name}: {colour(said, 'error', sys.stderr)}; the traceback is in {log}")
-        return {"product": result.name, "success": False, "failed": "not run", "error": said}, [], 1
+        # What came of it before that, nobody knows here.
+        return _without_run(result, "not run", error=said, nothing_published=None), [], 1
     return summary, published, 0 if summary["success"] else 1
+
+
+def _without_run(result: Any, failed: str, **said: Any) -> dict[str, Any]:
+    return {"product": result.name, "success": False, "failed": failed, **said}
 
 
 def _report(
     options: argparse.Namespace,
     rows: list[dict[str, Any]],
     tables: list[dict[str, Any]],
-    product_dir: Path,
+    published_dir: Path,
+    dagster_home: str | None,
 ) -> None:
     if options.format == "json":
         print_json({"products": rows, "tables": tables})
@@ -89,10 +106,9 @@ def _report(
         several = len({entry["engine"] for entry in tables}) > 1
         names = ("table", "rows", "snapshot", *(("engine",) if several else ()))
         print(table(names, [[entry[name] for name in names] for entry in tables], right=(1,)))
-        example = tables[-1]["table"]
-        where = "" if product_dir.parent.name == "products" else f" --product-dir {product_dir}"
-        print(f"\nlook at the rows:   {_program()} show {example}{where}")
-        print("look at the graph:  make dev, then open http://127.0.0.1:3000")
+        print("\n" + "\n".join(next_steps(tables[-1]["table"], published_dir, dagster_home)))
+    for why in (row["nothing_published"] for row in rows if row["nothing_published"]):
+        print(f"\n{colour(why['reason'], 'warning')}\n    fix:     {why['fix']}")
 
 
 def _write_outputs(bundle_path: Path, output_dir: Path, home: FloeHome) -> None:
@@ -105,15 +121,6 @@ def _write_outputs(bundle_path: Path, output_dir: Path, home: FloeHome) -> None:
         _say(f"{output_dir} cannot be written, so it stays as it is")
 
 
-def _program() -> str:
-    """Return how this command is called here: it may lie in an environment that is not on PATH."""
-    called = Path(sys.argv[0])
-    on_path = shutil.which("floe-dagster")
-    if called.name != "floe-dagster" or (on_path and os.path.samefile(on_path, called)):
-        return "floe-dagster"
-    return display_path(called, Path.cwd())
-
-
 def _run_product(
     result: Any, product_dir: Path, home: FloeHome, full_refresh: bool
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -123,8 +130,10 @@ def _run_product(
     from floe_dagster.definitions.command_runs import (
         command_tags,
         end_lost_runs,
+        failure_reasons,
         turn,
         was_interrupted,
+        withheld_tables,
     )
     from floe_dagster.definitions.factory import build_product_definitions
     from floe_dagster.definitions.observing.process import is_observed, observe
@@ -163,7 +172,12 @@ def _run_product(
     if was_interrupted(outcome):
         raise KeyboardInterrupt
     seconds = time.monotonic() - begun
-    return _summary(result, outcome, seconds)
+    summary, tables = _summary(result, outcome, seconds)
+    if not tables:
+        summary["nothing_published"] = nothing_published(
+            result, home, failure_reasons(outcome), withheld_tables(outcome)
+        )
+    return summary, tables
 
 
 def _set_dagster_home(home: FloeHome, product_dir: Path) -> None:
@@ -172,8 +186,12 @@ def _set_dagster_home(home: FloeHome, product_dir: Path) -> None:
         folder = home.path / "dagster"
         folder.mkdir(parents=True, exist_ok=True)
         settings = find_project_root(product_dir) / "deploy" / "local" / "dagster.yaml"
-        if settings.is_file() and not (folder / "dagster.yaml").exists():
-            shutil.copyfile(settings, folder / "dagster.yaml")
+        if not (folder / "dagster.yaml").exists():
+            if settings.is_file():
+                shutil.copyfile(settings, folder / "dagster.yaml")
+            else:
+                # Without a file Dagster warns each time that it takes its defaults.
+                (folder / "dagster.yaml").touch()
         os.environ["DAGSTER_HOME"] = str(folder)
     Path(os.environ["DAGSTER_HOME"]).mkdir(parents=True, exist_ok=True)
 
@@ -209,6 +227,7 @@ def _summary(result: Any, outcome: Any, seconds: float) -> tuple[dict[str, Any],
         "failed": len(failed),
         "tables": len(tables),
         "rows": sum(entry["rows"] or 0 for entry in tables),
+        "nothing_published": None,
         "seconds": round(seconds, 1),
     }
     return summary, tables

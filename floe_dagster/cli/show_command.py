@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from floe_dagster.cli.terminal import print_json, product_dirs, table
+from floe_dagster.cli.terminal import print_findings, print_json, product_dirs, table
 from floe_dagster.compilation.bundle import BAKED_BUNDLE, Bundle, BundleError
 from floe_dagster.compilation.sources import product_slug
+from floe_dagster.compilation.stages import missing_product
 from floe_dagster.home import FloeHome
 
 
@@ -21,6 +23,9 @@ def run(options: argparse.Namespace) -> int:
             f"error: {options.table!r} is no PRODUCT.MODEL, for example customer_360.mart_customer_360",
             file=sys.stderr,
         )
+        return 2
+    if options.product_dir and (finding := missing_product(options.product_dir)):
+        print_findings([finding])
         return 2
     folders = [options.product_dir] if options.product_dir else product_dirs([])
     slug = slug.replace("-", "_")
@@ -37,8 +42,8 @@ def run(options: argparse.Namespace) -> int:
     from floe_dagster.iceberg.show import show_table
 
     try:
-        artifact = Bundle.open(product_dir / "target" / BAKED_BUNDLE).artifact()
-        plugins = artifact.plugins
+        bundle = Bundle.open(product_dir / "target" / BAKED_BUNDLE)
+        plugins = bundle.artifact().plugins
         catalog = open_catalog(
             plugins.catalog if plugins else None, plugins.storage if plugins else None, home=home
         )
@@ -50,21 +55,26 @@ def run(options: argparse.Namespace) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except (NoSuchTableError, NoSuchNamespaceError):
+        from floe_dagster.cli.missing_table import why_missing
+
         names = (
             sorted(name for _namespace, name in catalog.list_tables(slug))
             if catalog.namespace_exists(slug)
             else []
         )
-        there = (
-            f"there are: {', '.join(names)}" if names else "nothing is published yet; run `floe-dagster run`"
-        )
-        print(f"error: there is no table {slug}.{model}; {there}", file=sys.stderr)
+        why = why_missing(model, bundle, product_dir, home, published=names)
+        print(f"error: there is no table {slug}.{model}: {why}{_published(names)}", file=sys.stderr)
         return 2
     except Exception as error:
         if not is_remote_failure(error):
             raise
         print(f"error: {catalog_error(error, f'{slug}.{model} cannot be read')}", file=sys.stderr)
         return 2
+    if not any(asset["name"] == model and asset["published"] for asset in bundle.index()["assets"]):
+        print(
+            f"note: {model} is not published any more, as {slug} was compiled last: this table is of an earlier run",
+            file=sys.stderr,
+        )
     if options.format == "json":
         rows = [dict(zip(view.columns, row, strict=True)) for row in view.rows]
         print_json(
@@ -76,6 +86,10 @@ def run(options: argparse.Namespace) -> int:
     fields = ("snapshot", "committed", "operation", "rows", "engine", "run")
     print(table(fields, [[entry[name] for name in fields] for entry in view.snapshots], right=(3,)))
     return 0
+
+
+def _published(names: Sequence[str]) -> str:
+    return f"\n    there are: {', '.join(names)}" if names else ""
 
 
 def _cell(value: object) -> object:

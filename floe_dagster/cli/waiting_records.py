@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from floe_dagster.cli.terminal import print_json, product_dirs, table
+from floe_dagster.cli.terminal import print_findings, print_json, product_dirs, table
 from floe_dagster.compilation.bundle import BAKED_BUNDLE, Bundle, BundleError
+from floe_dagster.compilation.stages import missing_product
 from floe_dagster.home import FloeHome
 from floe_dagster.observability.answers import Send
 from floe_dagster.observability.outbox import Outbox
@@ -54,11 +55,15 @@ def run_action(options: argparse.Namespace, fill: Callable[[Waiting], None]) -> 
     """
     products, unknown = [], False
     for folder in product_dirs(options.products):
+        if finding := missing_product(Path(folder)):
+            print_findings([finding])
+            unknown = True
+            continue
         try:
             bundle = Bundle.open(Path(folder) / "target" / BAKED_BUNDLE)
         except BundleError:
             print(
-                f"error: {folder} is not compiled, so nobody knows its receiver; run `floe-dagster compile {folder}`",
+                f"error: {folder} is not compiled, so its receiver is not known; run `floe-dagster compile {folder}`",
                 file=sys.stderr,
             )
             unknown = True

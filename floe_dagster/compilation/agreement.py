@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from floe_dagster.compilation.documents import Document
-from floe_dagster.compilation.suggestions import did_you_mean
+from floe_dagster.compilation.suggestions import did_you_mean, some
 from floe_dagster.findings import Finding
 from floe_dagster.schemas.product import ProductSpec, Transform
 
@@ -116,7 +116,7 @@ def check_preset(spec: ProductSpec, document: Document, presets: Mapping[str, An
             code="unknown-preset",
             message=f"resources names {spec.resources!r}, which is no preset of the platform",
             found=spec.resources,
-            allowed=_some(presets) or "nothing: the platform has no resource_presets",
+            allowed=some(presets) or "nothing: the platform has no resource_presets",
             fix=did_you_mean(spec.resources, presets)
             or "Name a preset of the platform, or remove resources.",
         )
@@ -185,7 +185,7 @@ def check_agreement(spec: ProductSpec, document: Document, manifest: Mapping[str
                     code="transform-without-model",
                     message=f"transform {transform.name!r} names no model of the dbt project",
                     found=transform.name,
-                    allowed=_some(known),
+                    allowed=some(known),
                     fix=near or f"Add {prefix}/models/**/{transform.name}.sql, or remove the transform.",
                     model=transform.name,
                 )
@@ -231,7 +231,7 @@ def _check_depends_on(
                     code="unknown-depends-on",
                     message=f"{transform.name!r} depends on {upstream!r}, which is no model of the dbt project",
                     found=upstream,
-                    allowed=_some(models),
+                    allowed=some(models),
                     fix=did_you_mean(upstream, models) or "Remove the entry.",
                     model=transform.name,
                 )
@@ -245,7 +245,7 @@ def _check_depends_on(
                     code="contradicted-depends-on",
                     message=f"{transform.name!r} depends on {upstream!r} here, but {sql} does not read it",
                     found=upstream,
-                    allowed=_some(reads[transform.name]) or "nothing: the model reads no other model",
+                    allowed=some(reads[transform.name]) or "nothing: the model reads no other model",
                     fix=f"Use {{{{ ref('{upstream}') }}}} in {sql}, or remove the entry.",
                     model=transform.name,
                 )
@@ -285,12 +285,6 @@ def _cycles(graph: Mapping[str, list[str]]) -> list[list[str]]:
                 on_path.add(step)
                 iterators.append(iter(graph[step]))
     return cycles
-
-
-def _some(names: Any, limit: int = 8) -> str:
-    listed = sorted(names)
-    more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
-    return ", ".join(listed[:limit]) + more
 
 
 def _join(prefix: str, path: str) -> str:

@@ -69,6 +69,7 @@ class Pipeline:
         self._result: CompileResult | None = None
         self._documents: dict[str, bytes] = {}
         self._layout: SourceLayout | None = None
+        self._project_document: Document | None = None
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -193,6 +194,7 @@ class Pipeline:
             document = read_document(path, root=self.root)
         except InputError as error:
             return error.findings
+        self._project_document = document
         found = document.data.get("name") if isinstance(document.data, dict) else None
         if found == self.slug:
             return []
@@ -253,7 +255,18 @@ class Pipeline:
         self.profiles, self.engines = parsed.profiles, parsed.parts
         self._agreement = check_agreement(product, spec.document, parsed.manifest)
         self.findings += [finding for finding in self._agreement if finding.kind == "input"]
+        self.findings += self._check_published(state, spec, product, parsed.manifest)
         return parsed.manifest
+
+    def _check_published(
+        self, state: SourceState, spec: Parsed[ProductSpec], product: ProductSpec, manifest: dict[str, Any]
+    ) -> list[Finding]:
+        from floe_dagster.compilation.unpublished import DbtProject, check_published
+
+        document = self._project_document
+        project = DbtProject(self.slug, self.shown, document.data if document else {})
+        files = [file.name for file in state.files]
+        return check_published(product, spec.document, manifest, files, project, document)
 
     def _snapshot(self, state: SourceState, staging: Path, layout: SourceLayout) -> Finding | None:
         import hashlib

@@ -28,6 +28,7 @@ from pathlib import Path
 from floe_dagster.compilation.bundle import Bundle, BundleError
 from floe_dagster.compilation.result import CompileResult
 from floe_dagster.compilation.sources import SPEC_FILE, SourceState, source_state
+from floe_dagster.compilation.suggestions import did_you_mean
 from floe_dagster.findings import Finding
 from floe_dagster.home import FloeHome, display_path, find_project_root
 
@@ -64,9 +65,9 @@ def compile_product(
     product_dir = Path(os.path.abspath(product_dir))
     environ = os.environ if environ is None else environ
     home = home or FloeHome.locate(product_dir, environ)
-    missing = _missing_folder(product_dir)
+    missing = missing_product(product_dir)
     if missing:
-        return missing
+        return _without_product(product_dir, missing)
     state = source_state(product_dir, manifest=manifest, home=home, environ=environ)
     unchanged = _finished(product_dir, state, home)
     if unchanged is not None:
@@ -116,9 +117,9 @@ def validate_product(
     from floe_dagster.compilation.pipeline import Pipeline
 
     product_dir = Path(os.path.abspath(product_dir))
-    missing = _missing_folder(product_dir)
+    missing = missing_product(product_dir)
     if missing:
-        return missing
+        return _without_product(product_dir, missing)
     with tempfile.TemporaryDirectory(prefix="floe-validate-") as folder:
         home = FloeHome(Path(folder) / "home")
         pipeline = Pipeline(
@@ -133,18 +134,31 @@ def _silent(_stage: str) -> None:
     return
 
 
-def _missing_folder(product_dir: Path) -> CompileResult | None:
-    if (product_dir / SPEC_FILE).exists() or os.path.islink(product_dir / SPEC_FILE):
+def missing_product(product_dir: Path) -> Finding | None:
+    """Return a finding where a folder is no product: it is not there, or has no `floe.yaml`.
+
+    Args:
+        product_dir: As somebody named it.
+    """
+    if os.path.lexists(product_dir / SPEC_FILE):
         return None
-    root = find_project_root(product_dir)
-    shown = display_path(product_dir, root)
+    product_dir = Path(os.path.abspath(product_dir))
+    shown = display_path(product_dir, find_project_root(product_dir))
+    if shown == ".":
+        shown = str(product_dir)
+    near = did_you_mean(
+        product_dir.name, sorted(spec.parent.name for spec in product_dir.parent.glob(f"*/{SPEC_FILE}"))
+    )
     if not product_dir.is_dir():
         message = f"there is no folder {shown}"
-        fix = "Name the folder of a product: the one that holds floe.yaml."
+        fix = near or f"Name the folder of a product: the one that holds {SPEC_FILE}."
     else:
         message = f"{shown} has no {SPEC_FILE}, so it is no product"
         fix = f"Name a product's folder, or write {shown}/{SPEC_FILE} (`floe-dagster schema product`)."
-    finding = Finding(code="no-product", severity="error", message=message, file=shown, fix=fix)
+    return Finding(code="no-product", severity="error", message=message, file=shown, fix=fix)
+
+
+def _without_product(product_dir: Path, finding: Finding) -> CompileResult:
     return CompileResult(product_dir, product_dir.name, product_dir.name, "", findings=[finding])
 
 

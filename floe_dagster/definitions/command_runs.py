@@ -20,6 +20,7 @@ from dagster._core.execution.plan.utils import RetryRequestedFromPolicy
 
 from floe_dagster.definitions.observing.process import Observed
 from floe_dagster.definitions.observing.run_sensors import close_run
+from floe_dagster.definitions.withheld import WITHHELD
 from floe_dagster.home import FloeHome
 
 INTERRUPTED = "floe/interrupted"
@@ -107,6 +108,31 @@ def failure_reasons(outcome: dg.ExecuteInProcessResult) -> list[str]:
     """
     reasons = (failure_reason(event) for event in outcome.all_events)
     return list(dict.fromkeys(reason for reason in reasons if reason is not None))
+
+
+def withheld_tables(outcome: dg.ExecuteInProcessResult) -> dict[str, str]:
+    """Return why single tables of a run were not published, by name.
+
+    Args:
+        outcome: Of the run.
+    """
+    found: dict[str, str] = {}
+    for event in outcome.all_events:
+        found |= withheld_in(event)
+    return found
+
+
+def withheld_in(event: dg.DagsterEvent) -> dict[str, str]:
+    """Return why tables were not published, by name, where the event is the failure of such a run's step.
+
+    Args:
+        event: Of a run.
+    """
+    if event.event_type != dg.DagsterEventType.STEP_FAILURE:
+        return {}
+    said = event.step_failure_data.user_failure_data
+    reasons = getattr(said.metadata.get(WITHHELD), "value", None) if said is not None else None
+    return {str(name): str(reason) for name, reason in (reasons or {}).items()}
 
 
 def command_tags(home: FloeHome) -> dict[str, str]:

@@ -7,6 +7,9 @@ from typing import Any
 
 import dagster as dg
 
+WITHHELD = "withheld"
+"""Metadata of the failure of a step: why a table is not published, by name."""
+
 
 class Withheld:
     """Collects reasons while the engines of a run work one after the other.
@@ -60,6 +63,6 @@ class Withheld:
         lines = [f"- {name}: {reason}" for name, reason in reasons.items()]
         return dg.Failure(
             "not published, their last snapshots stand:\n" + "\n".join(lines),
-            metadata={"withheld": dg.MetadataValue.json(reasons)},
+            metadata={WITHHELD: dg.MetadataValue.json(reasons)},
             allow_retries=self.try_again,
         )

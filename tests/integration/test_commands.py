@@ -97,6 +97,12 @@ def published(shop: Path, floe: Command) -> Path:
     view.write_text(
         "{{ config(materialized='view') }}\nselect * from {{ ref('orders') }} where status = 'paid'\n"
     )
+    (shop / "models" / "inlined.sql").write_text("{{ config(materialized='ephemeral') }}\nselect 1 as id\n")
+    (shop / "models" / "off.sql").write_text("{{ config(enabled=false) }}\nselect 1 as id\n")
+    kept = "{{ config(meta={'floe': {'publish': false}}) }}\nselect 1 as id\n"
+    (shop / "models" / "kept.sql").write_text(kept)
+    (shop / "seeds").mkdir()
+    (shop / "seeds" / "raw.csv").write_text("id\n1\n")
     code, text = floe("run", shop, "--format", "json")
     assert code == 0 and {row["table"] for row in json.loads(text)["tables"]} == {"shop.orders", "shop.daily"}
     return shop
@@ -131,8 +137,11 @@ def test_run_says_why_where_the_catalog_is_away(shop: Path, floe: Command) -> No
         away = "{type: rest, config: {uri: 'http://127.0.0.1:9', warehouse: w, credential_vending: false}}"
         file.write(f"plugins:\n  catalog: {away}\n")
     code, text = floe("run", shop)
-    assert code == 1 and text.count("nothing listens there") == text.count("http://127.0.0.1:9") == 2
-    assert text.index("waiting 0 s before another try") > text.index("nothing listens there")
+    # Each of the two tries says it, and the report.
+    assert code == 1 and text.count("nothing listens there") == text.count("http://127.0.0.1:9") == 3
+    assert "shop published no table: the run failed: " in text
+    log = text[text.index("shop: compiling") :]
+    assert log.index("waiting 0 s before another try") > log.index("nothing listens there")
     assert "Traceback" not in text and "Exceeded" not in text
 
 
@@ -146,8 +155,8 @@ def test_run_says_what_an_error_that_nobody_foresaw_was(
     monkeypatch.setattr("floe_dagster.definitions.run.plan_phases", fail)
     code, text = floe("run", shop)
     assert code == 1 and "shop: ValueError: seven is no even number\nshop: caused by KeyError: 'even'" in text
-    # Each of the two tries says it.
-    assert text.count("seven") == 2 and "Traceback" not in text
+    # Each of the two tries says it, and the report.
+    assert text.count("seven") == 3 and "Traceback" not in text
 
 
 @pytest.mark.usefixtures("retried_at_once")
@@ -193,9 +202,21 @@ def test_one_product_that_cannot_be_run_does_not_stop_the_others(
     assert "not run" in text and "store.orders" in text and "Traceback" not in text
 
 
-def test_show_of_what_is_not_there_says_what_is(published: Path, floe: Command) -> None:
+def test_show_of_what_is_not_there_says_why_and_what_is(published: Path, floe: Command) -> None:
+    (published / "models" / "new.sql").write_text("select 1 as id\n")
     for name, told in (
+        ("shop.nothing", "shop has no model of that name"),
         ("shop.nothing", "there are: daily, orders"),
+        ("shop.order", "Did you mean 'orders'?"),
+        ("shop.paidd", "Did you mean 'paid'?"),
+        ("shop.paid", "model 'paid' is a view, and only tables are published"),
+        ("shop.paid", "there are: daily, orders"),
+        ("shop.inlined", "model 'inlined' is ephemeral"),
+        ("shop.kept", "it says `meta.floe.publish: false`"),
+        ("shop.raw", "'raw' is a seed, and seeds are not published by themselves"),
+        # Since `new` came, nobody knows whether it is disabled or new.
+        ("shop.off", "shop/models/off.sql is no part of what was compiled last"),
+        ("shop.new", "shop/models/new.sql is no part of what was compiled last"),
         ("shop", "is no PRODUCT.MODEL"),
         ("shop.", "is no PRODUCT.MODEL"),
         ("shop.orders.id", "there are: daily, orders"),
@@ -203,7 +224,32 @@ def test_show_of_what_is_not_there_says_what_is(published: Path, floe: Command) 
         ("../x.y", "is no PRODUCT.MODEL"),
     ):
         code, text = floe("show", name, "--product-dir", published)
-        assert code == 2 and text.startswith("error: ") and told in text, name
+        assert code == 2 and text.startswith("error: ") and told in text, (name, text)
+        # A run has happened, and published.
+        assert "nothing is published yet" not in text
+    (published / "models" / "new.sql").unlink()
+    code, text = floe("show", "shop.off", "--product-dir", published)
+    assert (
+        code == 2 and "model 'off' is disabled (`enabled: false`)" in text and "shop/models/off.sql" in text
+    )
+    code, text = floe("show", "shop.orders", "--product-dir", published.with_name("shopp"))
+    assert code == 2 and "[no-product]" in text and "Did you mean 'shop'?" in text
+
+
+def test_show_of_a_table_that_nothing_writes_any_more_says_so(published: Path, floe: Command) -> None:
+    orders = published / "models" / "orders.sql"
+    orders.write_text("{{ config(materialized='view') }}\n" + orders.read_text())
+    assert floe("compile", published)[0] == 0
+    code, text = floe("show", "shop.orders", "--product-dir", published)
+    assert code == 0 and "paid" in text and "note: orders is not published any more" in text
+
+
+def test_show_before_the_first_run_says_to_run(shop: Path, floe: Command) -> None:
+    code, text = floe("show", "shop.orders", "--product-dir", shop)
+    assert code == 2 and "shop is not compiled" in text
+    assert floe("compile", shop)[0] == 0
+    code, text = floe("show", "shop.orders", "--product-dir", shop)
+    assert code == 2 and "nothing is published yet; run `floe-dagster run`" in text
 
 
 @pytest.mark.parametrize("document", ["manifest", "product", "compiled_artifacts"])

@@ -137,8 +137,9 @@ def test_without_a_marker_the_root_holds_the_product_and_its_manifests(work: Pat
         lambda text: text + "schedule: {cron: [\n",
         lambda text: text + "\tx: 1\n",
         lambda text: text.replace("kind: FloeSpec", "kind: FloeSpec: oops"),
-        lambda text: text.replace("platform: {manifest: ", "platform:\n  manifest: '").replace("}\n", "'\n", 2)
-        + "]\n",
+        lambda text: (
+            text.replace("platform: {manifest: ", "platform:\n  manifest: '").replace("}\n", "'\n", 2) + "]\n"
+        ),
     ],
 )
 def test_the_root_stays_while_somebody_breaks_floe_yaml(
@@ -174,7 +175,7 @@ def test_a_mistake_in_floe_yaml_puts_no_folder_elsewhere(
     assert find_project_root(work / folder) == work
     result = compile_product(work / folder, environ={})
     assert result.exit_code == 2
-    assert {path for path in work.parent.rglob(".floe")} <= {work / ".floe"}
+    assert set(work.parent.rglob(".floe")) <= {work / ".floe"}
 
 
 def test_a_root_that_is_guessed_wrongly_is_named_with_what_to_do(work: Path) -> None:
@@ -221,7 +222,9 @@ def test_floe_home_is_taken_as_it_is(work: Path) -> None:
 def test_the_root_is_the_same_from_every_working_directory(
     work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write(work, {"products/shop/floe.yaml": spec("../../m.yaml"), "m.yaml": MANIFEST, "products/shop/x/y": ""})
+    write(
+        work, {"products/shop/floe.yaml": spec("../../m.yaml"), "m.yaml": MANIFEST, "products/shop/x/y": ""}
+    )
     for folder in (work.parent, work, work / "products", work / "products" / "shop", Path("/")):
         monkeypatch.chdir(folder)
         assert find_project_root(Path(os.path.relpath(work / "products" / "shop"))) == work
@@ -243,7 +246,8 @@ def test_a_product_that_is_a_link_belongs_where_the_link_stands(work: Path) -> N
 
 def test_a_link_to_a_product_outside_reads_nothing_there(work: Path) -> None:
     write(
-        work.parent, {"shop/floe.yaml": spec("../../manifests/local.yaml"), "shop/dbt_project.yml": "name: shop\n"}
+        work.parent,
+        {"shop/floe.yaml": spec("../../manifests/local.yaml"), "shop/dbt_project.yml": "name: shop\n"},
     )
     write(work, {"manifests/local.yaml": MANIFEST})
     (work / "products").mkdir()
@@ -296,9 +300,7 @@ def test_wherever_both_lie_the_manifest_is_inside_and_home_is_no_deeper(
     folder, file = work.joinpath(*product), work.joinpath(*manifest, "m.yaml")
     folder.mkdir(parents=True)
     write(file.parent, {"m.yaml": MANIFEST})
-    write(
-        folder, {"floe.yaml": spec(os.path.relpath(file, folder)), "dbt_project.yml": "name: shop\n"}
-    )
+    write(folder, {"floe.yaml": spec(os.path.relpath(file, folder)), "dbt_project.yml": "name: shop\n"})
     root = find_project_root(folder)
     assert root.is_relative_to(work) and folder.is_relative_to(root) and file.is_relative_to(root)
     assert validate_product(folder, documents_only=True, environ={}).findings == []
