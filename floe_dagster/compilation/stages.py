@@ -7,7 +7,7 @@
 | RESOLVE | merges governance, stricter wins; picks plugins and resources |
 | ENFORCE | runs the policies on dbt's manifest |
 | COMPILE | builds the artifact and the asset index |
-| GENERATE | writes the bundle, unless something blocks |
+| GENERATE | writes the bundle, has it loaded as a code location would, lays it into its place unless something blocks |
 
 dbt reads a snapshot, never the working tree: what was checked is what the bundle holds, even where
 somebody saves a file in the middle.
@@ -26,6 +26,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from floe_dagster.compilation.bundle import Bundle, BundleError
+from floe_dagster.compilation.orchestrator import Orchestrator
 from floe_dagster.compilation.result import CompileResult
 from floe_dagster.compilation.sources import SPEC_FILE, SourceState, source_state
 from floe_dagster.findings import Finding
@@ -45,6 +46,7 @@ def compile_product(
     home: FloeHome | None = None,
     on_stage: OnStage | None = None,
     environ: Mapping[str, str] | None = None,
+    orchestrator: Orchestrator | None = None,
 ) -> CompileResult:
     """Compile one product and write its bundle, unless nothing changed or something blocks.
 
@@ -56,6 +58,8 @@ def compile_product(
         home: The writable folder; `FloeHome.locate(product_dir)` when left out.
         on_stage: Called with the name of each stage as it begins.
         environ: The process' environment when left out.
+        orchestrator: Is asked whether it can serve what was compiled; nobody is when None. Commands and compile assets
+            call this through `floe_dagster.definitions.compiling`, which asks Dagster.
 
     Raises:
         OSError: `home` cannot be written, or the disk is full; nothing half-written is left.
@@ -83,11 +87,10 @@ def compile_product(
         staging_parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix="stage-", dir=staging_parent))
         try:
-            pipeline = Pipeline(product_dir, manifest, home, environ, on_stage or _silent)
+            pipeline = Pipeline(product_dir, manifest, home, environ, on_stage or _silent, orchestrator)
             result = pipeline.run(staging)
+            pipeline.generate(staging)
             if not result.blocked:
-                with pipeline.stage("GENERATE"):
-                    result.bundle_path = pipeline.write_bundle(staging)
                 result.stages = pipeline.timings
                 _remember(home, product_dir, result)
                 _clean_up(home, result.slug, keep=result.digest.removeprefix("sha256:"))
@@ -103,6 +106,7 @@ def validate_product(
     documents_only: bool = False,
     on_stage: OnStage | None = None,
     environ: Mapping[str, str] | None = None,
+    orchestrator: Orchestrator | None = None,
 ) -> CompileResult:
     """Find everything that `compile_product` would find, and write nothing.
 
@@ -112,6 +116,8 @@ def validate_product(
         documents_only: Look at the YAML documents alone; dbt is neither imported nor started.
         on_stage: Called with the name of each stage as it begins.
         environ: The process' environment when left out.
+        orchestrator: Is asked whether it can serve what was compiled; nobody is when None. Commands and compile assets
+            call this through `floe_dagster.definitions.compiling`, which asks Dagster.
     """
     from floe_dagster.compilation.pipeline import Pipeline
 
@@ -121,12 +127,14 @@ def validate_product(
         return missing
     with tempfile.TemporaryDirectory(prefix="floe-validate-") as folder:
         home = FloeHome(Path(folder) / "home")
-        pipeline = Pipeline(
-            product_dir, manifest, home, os.environ if environ is None else environ, on_stage or _silent
-        )
+        environ = os.environ if environ is None else environ
+        pipeline = Pipeline(product_dir, manifest, home, environ, on_stage or _silent, orchestrator)
         staging = Path(folder) / "stage"
         staging.mkdir()
-        return pipeline.run(staging, documents_only=documents_only)
+        result = pipeline.run(staging, documents_only=documents_only)
+        if orchestrator is not None:
+            pipeline.generate(staging, keep=False)
+        return result
 
 
 def _silent(_stage: str) -> None:
