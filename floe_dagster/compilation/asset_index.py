@@ -192,9 +192,15 @@ def _freshness(spec: ProductSpec) -> dict[str, int | None] | None:
     }
 
 
+def dagster_identifier(name: str) -> str:
+    """Return what Dagster makes of a name where it needs one of letters, digits and `_`."""
+    return name.replace("-", "_").replace(".", "_")
+
+
 def _checks(manifest: Mapping[str, Any], nodes: Mapping[str, Any]) -> list[dict[str, Any]]:
     checks = []
-    taken: dict[tuple[str, str], int] = {}
+    # Assets and checks are outputs of one step, a check under the name of its asset and its own.
+    taken = {dagster_identifier(node["name"]) for node in nodes.values()}
     tests = {**manifest["nodes"], **manifest.get("unit_tests", {})}
     for unique_id, node in sorted(tests.items()):
         if node["resource_type"] not in ("test", "unit_test"):
@@ -205,13 +211,11 @@ def _checks(manifest: Mapping[str, Any], nodes: Mapping[str, Any]) -> list[dict[
         if asset is None:
             continue
         severity = str(node["config"].get("severity") or "error").lower()
-        name = re.sub(r"[^A-Za-z0-9_]", "_", node["name"])
-        count = taken.get((asset, name), 0)
-        taken[(asset, name)] = count + 1
+        name = _free_name(re.sub(r"[^A-Za-z0-9_]", "_", node["name"]), nodes[asset]["name"], taken)
         checks.append(
             {
                 "id": unique_id,
-                "name": f"{name}_{count}" if count else name,
+                "name": name,
                 "asset": asset,
                 "reads": reads,
                 "type": "unit_test" if node["resource_type"] == "unit_test" else "data_test",
@@ -223,6 +227,16 @@ def _checks(manifest: Mapping[str, Any], nodes: Mapping[str, Any]) -> list[dict[
             }
         )
     return checks
+
+
+def _free_name(wanted: str, asset: str, taken: set[str]) -> str:
+    """Return the name of a check, numbered where its output would be called like another one; adds it to `taken`."""
+    name, number = wanted, 0
+    while (output := f"{dagster_identifier(asset)}_{name}") in taken:
+        number += 1
+        name = f"{wanted}_{number}"
+    taken.add(output)
+    return name
 
 
 def _describe(node: Mapping[str, Any]) -> str:

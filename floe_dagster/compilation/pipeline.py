@@ -239,6 +239,7 @@ class Pipeline:
         from floe_dagster.compilation.agreement import check_agreement
         from floe_dagster.compilation.builder import named_engines, resolved_plugins
         from floe_dagster.compilation.projects import StagedProject
+        from floe_dagster.compilation.servable import check_servable
 
         layout = SourceLayout(self.slug, [file.name for file in state.files])
         self._layout = layout
@@ -257,6 +258,7 @@ class Pipeline:
         self.profiles, self.engines = parsed.profiles, parsed.parts
         self._agreement = check_agreement(product, spec.document, parsed.manifest)
         self.findings += [finding for finding in self._agreement if finding.kind == "input"]
+        self.findings += check_servable(parsed.manifest, self.shown, self._read_source)
         return parsed.manifest
 
     def _snapshot(self, state: SourceState, staging: Path, layout: SourceLayout) -> Finding | None:
