@@ -10,7 +10,7 @@ from pathlib import Path
 from floe_dagster.cli.terminal import colour, counted, print_findings, print_json, product_dirs
 from floe_dagster.compilation.outputs import outputs_current, write_outputs
 from floe_dagster.compilation.result import CompileResult
-from floe_dagster.compilation.stages import compile_product
+from floe_dagster.definitions.compiling import compile_product
 from floe_dagster.home import FloeHome
 
 

@@ -12,7 +12,7 @@ from floe_dagster.cli.terminal import colour, counted, print_findings, print_jso
 from floe_dagster.compilation.bundle import BAKED_BUNDLE, Bundle, BundleError
 from floe_dagster.compilation.changes import Change, ProductView, product_changes
 from floe_dagster.compilation.engine_change import Consequence, engine_consequences
-from floe_dagster.compilation.stages import validate_product
+from floe_dagster.definitions.compiling import validate_product
 from floe_dagster.home import FloeHome
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from floe_dagster.cli.terminal import colour, print_findings, print_json, product_dirs, table
-from floe_dagster.compilation.stages import validate_product
+from floe_dagster.definitions.compiling import validate_product
 
 
 def run(options: argparse.Namespace) -> int:

@@ -20,8 +20,8 @@ from typing import Any, TextIO
 from floe_dagster.cli.run_report import next_steps, nothing_published
 from floe_dagster.cli.terminal import colour, print_findings, print_json, product_dirs, table
 from floe_dagster.compilation.outputs import outputs_current, write_outputs
-from floe_dagster.compilation.stages import compile_product
 from floe_dagster.compilation.unpublished import NOTHING_PUBLISHED
+from floe_dagster.definitions.compiling import compile_product
 from floe_dagster.home import FloeHome, find_project_root
 
 _PROGRESS = ("building on", "published", "restored", "not in the", "waiting", "withheld")

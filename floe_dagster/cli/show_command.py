@@ -10,8 +10,8 @@ from pathlib import Path
 
 from floe_dagster.cli.terminal import print_findings, print_json, product_dirs, table
 from floe_dagster.compilation.bundle import BAKED_BUNDLE, Bundle, BundleError
+from floe_dagster.compilation.product_folder import missing_product
 from floe_dagster.compilation.sources import product_slug
-from floe_dagster.compilation.stages import missing_product
 from floe_dagster.home import FloeHome
 
 

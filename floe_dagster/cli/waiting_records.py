@@ -11,7 +11,7 @@ from typing import Any
 
 from floe_dagster.cli.terminal import print_findings, print_json, product_dirs, table
 from floe_dagster.compilation.bundle import BAKED_BUNDLE, Bundle, BundleError
-from floe_dagster.compilation.stages import missing_product
+from floe_dagster.compilation.product_folder import missing_product
 from floe_dagster.home import FloeHome
 from floe_dagster.observability.answers import Send
 from floe_dagster.observability.outbox import Outbox

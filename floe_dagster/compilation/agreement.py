@@ -84,7 +84,7 @@ def check_transforms(spec: ProductSpec, document: Document) -> list[Finding]:
                     model=transform.name,
                 )
             )
-    for cycle in _cycles({t.name: list(t.depends_on or ()) for t in spec.transforms}):
+    for cycle in cycles({t.name: list(t.depends_on or ()) for t in spec.transforms}):
         position = names.index(cycle[0])
         findings.append(
             _at(
@@ -159,18 +159,7 @@ def check_agreement(spec: ProductSpec, document: Document, manifest: Mapping[str
     """
     models = project_models(manifest)
     prefix = document.display.rpartition("/")[0]
-    findings = [
-        Finding(
-            code="reserved-model-name",
-            severity="error",
-            message=f"model {name!r} has the name of a compile asset",
-            file=_join(prefix, models[name]["original_file_path"]),
-            line=1,
-            fix="Give the model another name.",
-            model=name,
-        )
-        for name in sorted(RESERVED_MODEL_NAMES & models.keys())
-    ]
+    findings: list[Finding] = []
     if spec.transforms is None:
         return findings
     reads = model_dependencies(manifest)
@@ -261,8 +250,12 @@ def _depends_key(document: Document, position: int) -> str:
     return "depends_on" if isinstance(entry, dict) and "depends_on" in entry else "dependsOn"
 
 
-def _cycles(graph: Mapping[str, list[str]]) -> list[list[str]]:
-    """Return each cycle once, as the names along it."""
+def cycles(graph: Mapping[str, list[str]]) -> list[list[str]]:
+    """Return each cycle once, as the names along it.
+
+    Args:
+        graph: What each name reads.
+    """
     done: set[str] = set()
     cycles: list[list[str]] = []
     for root in graph:

@@ -195,11 +195,17 @@ def _freshness(spec: ProductSpec) -> dict[str, int | None] | None:
     }
 
 
+def dagster_identifier(name: str) -> str:
+    """Return what Dagster makes of a name where it needs one of letters, digits and `_`."""
+    return name.replace("-", "_").replace(".", "_")
+
+
 def _checks(manifest: Mapping[str, Any], nodes: Mapping[str, Any]) -> list[dict[str, Any]]:
     checks = []
-    taken: dict[tuple[str, str], int] = {}
     all_nodes = manifest["nodes"]
     readers = _readers(nodes, all_nodes)
+    # Assets and checks are outputs of one step, a check under the name of its asset and its own.
+    taken = {dagster_identifier(node["name"]) for node in nodes.values()}
     tests = {**all_nodes, **manifest.get("unit_tests", {})}
     for unique_id, node in sorted(tests.items()):
         if node["resource_type"] not in ("test", "unit_test"):
@@ -212,13 +218,11 @@ def _checks(manifest: Mapping[str, Any], nodes: Mapping[str, Any]) -> list[dict[
             continue
         asset = attached if attached in nodes else withheld[0]
         severity = str(node["config"].get("severity") or "error").lower()
-        name = re.sub(r"[^A-Za-z0-9_]", "_", node["name"])
-        count = taken.get((asset, name), 0)
-        taken[(asset, name)] = count + 1
+        name = _free_name(re.sub(r"[^A-Za-z0-9_]", "_", node["name"]), nodes[asset]["name"], taken)
         checks.append(
             {
                 "id": unique_id,
-                "name": f"{name}_{count}" if count else name,
+                "name": name,
                 "asset": asset,
                 "reads": [*read, *sorted(upstream_assets(node, nodes, all_nodes) - set(read))],
                 "withholds": withheld,
@@ -263,6 +267,16 @@ def _withheld_by(node: Mapping[str, Any], read: list[str], readers: Mapping[str,
     concerned = [attached] if attached in readers else node["depends_on"]["nodes"]
     further = {reader for upstream in concerned for reader in readers.get(upstream, ())}
     return [*read, *sorted(further - set(read))]
+
+
+def _free_name(wanted: str, asset: str, taken: set[str]) -> str:
+    """Return the name of a check, numbered where its output would be called like another one; adds it to `taken`."""
+    name, number = wanted, 0
+    while (output := f"{dagster_identifier(asset)}_{name}") in taken:
+        number += 1
+        name = f"{wanted}_{number}"
+    taken.add(output)
+    return name
 
 
 def _describe(node: Mapping[str, Any]) -> str:

@@ -17,12 +17,14 @@ from floe_dagster.compilation.bundle import (
     ASSET_INDEX,
     DBT_MANIFEST,
     REPORT,
+    Bundle,
     SourceLayout,
     write_bundle,
 )
 from floe_dagster.compilation.documents import Document, DocumentPath, read_document
 from floe_dagster.compilation.governance import GovernanceResolution, resolve_governance
 from floe_dagster.compilation.inheritance import ManifestChain, load_manifest_chain, resolve_manifest_path
+from floe_dagster.compilation.orchestrator import Orchestrator, cannot_be_served, check_schedules
 from floe_dagster.compilation.result import CompileResult, StageTiming
 from floe_dagster.compilation.sources import PROJECT_FILE, SPEC_FILE, SourceState, source_state
 from floe_dagster.compilation.validation import Parsed, parse_product
@@ -36,7 +38,7 @@ BLOCKING_AT_STRICT = (SECRET_CODE,)
 
 
 class Pipeline:
-    """One compilation; create, `run`, then `write_bundle`.
+    """One compilation; create, `run`, then `generate`.
 
     Args:
         product_dir: The product's folder.
@@ -44,6 +46,7 @@ class Pipeline:
         home: The writable folder.
         environ: For `FLOE_MANIFEST` and for dbt.
         on_stage: Called with the name of each stage as it begins.
+        orchestrator: Is asked whether it can serve what was compiled; nobody is when None.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class Pipeline:
         home: FloeHome,
         environ: Mapping[str, str],
         on_stage: Any,
+        orchestrator: Orchestrator | None = None,
     ) -> None:
         self.product_dir = product_dir
         self.root = find_project_root(product_dir)
@@ -60,6 +64,7 @@ class Pipeline:
         self.home = home
         self.environ = environ
         self.on_stage = on_stage
+        self.orchestrator = orchestrator
         self.timings: list[StageTiming] = []
         self.findings: list[Finding] = []
         self.slug = product_dir.name
@@ -104,6 +109,8 @@ class Pipeline:
         with self.stage("VALIDATE"):
             if spec and spec.value:
                 self._validate_spec(spec, chain)
+            if spec and self.orchestrator is not None:
+                self.findings += check_schedules(spec, chain, self.orchestrator)
         resolution: GovernanceResolution | None = None
         with self.stage("RESOLVE"):
             if chain is not None and spec is not None:
@@ -237,6 +244,7 @@ class Pipeline:
         from floe_dagster.compilation.agreement import check_agreement
         from floe_dagster.compilation.builder import named_engines, resolved_plugins
         from floe_dagster.compilation.projects import StagedProject
+        from floe_dagster.compilation.servable import check_servable
 
         layout = SourceLayout(self.slug, [file.name for file in state.files])
         self._layout = layout
@@ -256,6 +264,7 @@ class Pipeline:
         self._agreement = check_agreement(product, spec.document, parsed.manifest)
         self.findings += [finding for finding in self._agreement if finding.kind == "input"]
         self.findings += self._check_published(state, spec, product, parsed.manifest)
+        self.findings += check_servable(parsed.manifest, self.shown, self._read_source)
         return parsed.manifest
 
     def _check_published(
@@ -399,24 +408,57 @@ class Pipeline:
             report["policies"] = self.policy_report.to_dict()
         return report
 
-    def write_bundle(self, staging: Path) -> Path:
-        """Write the bundle of a compilation that was not blocked; returns its path.
+    def generate(self, staging: Path, *, keep: bool = True) -> None:
+        """Write the bundle, have it checked by who will serve it, and lay it into its place unless something blocks.
+
+        Args:
+            staging: The folder that `run` had; the bundle is written beside it before it has its place.
+            keep: Only look when False.
 
         Raises:
             OSError: `home` cannot be written; the last good bundle stays.
         """
+        result = self._result
+        if result is None or not self._documents or self._input_errors():
+            return
+        if result.blocked and self.orchestrator is None:
+            return
+        draft = staging.with_name(f"{staging.name}.zip")
+        with self.stage("GENERATE"):
+            try:
+                self._write_bundle(staging, draft)
+                if self.orchestrator is not None:
+                    self._check_loading(Bundle.open(draft), self.orchestrator)
+                if keep and not result.blocked:
+                    path = self.home.state_dir(self.slug) / f"{result.digest.removeprefix('sha256:')}.zip"
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    os.replace(draft, path)
+                    result.bundle_path = path
+                    shutil.rmtree(self.home.path / "compile" / self.slug, ignore_errors=True)
+            finally:
+                draft.unlink(missing_ok=True)
+
+    def _check_loading(self, bundle: Bundle, orchestrator: Orchestrator) -> None:
+        problem = orchestrator.loading_problem(bundle, self.product_dir, self.manifest, self.home)
+        if problem is None:
+            return
+        assert self._result is not None and self._result.report is not None
+        found = cannot_be_served(problem, f"{self.shown}/{SPEC_FILE}")
+        self.findings = sort_findings([*self.findings, found])
+        self._result.findings = self.findings
+        self._result.report["findings"] = [each.to_dict() for each in self.findings]
+
+    def _write_bundle(self, staging: Path, path: Path) -> None:
         import orjson
 
         assert self._result is not None and self._layout is not None
-        digest = self._result.digest
-        path = self.home.state_dir(self.slug) / f"{digest.removeprefix('sha256:')}.zip"
         sources = []
         for folder, folders, names in _walk(staging):
             folders[:] = [name for name in folders if name not in ("target", "logs")]
             sources += [(folder / name).relative_to(staging).as_posix() for name in names]
         write_bundle(
             path,
-            digest=digest,
+            digest=self._result.digest,
             slug=self.slug,
             product_name=self.name,
             documents={**self._documents, REPORT: orjson.dumps(self._result.report, default=str)},
@@ -424,8 +466,6 @@ class Pipeline:
             sources=sources,
             project=self._layout.project,
         )
-        shutil.rmtree(self.home.path / "compile" / self.slug, ignore_errors=True)
-        return path
 
 
 def _walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:

@@ -7,7 +7,7 @@
 | RESOLVE | merges governance, stricter wins; picks plugins and resources |
 | ENFORCE | runs the policies on dbt's manifest |
 | COMPILE | builds the artifact and the asset index |
-| GENERATE | writes the bundle, unless something blocks |
+| GENERATE | writes the bundle, has it loaded as a code location would, lays it into its place unless something blocks |
 
 dbt reads a snapshot, never the working tree: what was checked is what the bundle holds, even where
 somebody saves a file in the middle.
@@ -26,11 +26,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from floe_dagster.compilation.bundle import Bundle, BundleError
+from floe_dagster.compilation.orchestrator import Orchestrator
+from floe_dagster.compilation.product_folder import missing_product
 from floe_dagster.compilation.result import CompileResult
-from floe_dagster.compilation.sources import SPEC_FILE, SourceState, source_state
-from floe_dagster.compilation.suggestions import did_you_mean
+from floe_dagster.compilation.sources import SourceState, source_state
 from floe_dagster.findings import Finding
-from floe_dagster.home import FloeHome, display_path, find_project_root
+from floe_dagster.home import FloeHome
 
 KEPT_BUNDLES = 5
 """How many bundles of a product stay in `FLOE_HOME`; a run may still execute an older one."""
@@ -46,6 +47,7 @@ def compile_product(
     home: FloeHome | None = None,
     on_stage: OnStage | None = None,
     environ: Mapping[str, str] | None = None,
+    orchestrator: Orchestrator | None = None,
 ) -> CompileResult:
     """Compile one product and write its bundle, unless nothing changed or something blocks.
 
@@ -57,6 +59,8 @@ def compile_product(
         home: The writable folder; `FloeHome.locate(product_dir)` when left out.
         on_stage: Called with the name of each stage as it begins.
         environ: The process' environment when left out.
+        orchestrator: Is asked whether it can serve what was compiled; nobody is when None. Commands and compile assets
+            call this through `floe_dagster.definitions.compiling`, which asks Dagster.
 
     Raises:
         OSError: `home` cannot be written, or the disk is full; nothing half-written is left.
@@ -84,11 +88,10 @@ def compile_product(
         staging_parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix="stage-", dir=staging_parent))
         try:
-            pipeline = Pipeline(product_dir, manifest, home, environ, on_stage or _silent)
+            pipeline = Pipeline(product_dir, manifest, home, environ, on_stage or _silent, orchestrator)
             result = pipeline.run(staging)
+            pipeline.generate(staging)
             if not result.blocked:
-                with pipeline.stage("GENERATE"):
-                    result.bundle_path = pipeline.write_bundle(staging)
                 result.stages = pipeline.timings
                 _remember(home, product_dir, result)
                 _clean_up(home, result.slug, keep=result.digest.removeprefix("sha256:"))
@@ -104,6 +107,7 @@ def validate_product(
     documents_only: bool = False,
     on_stage: OnStage | None = None,
     environ: Mapping[str, str] | None = None,
+    orchestrator: Orchestrator | None = None,
 ) -> CompileResult:
     """Find everything that `compile_product` would find, and write nothing.
 
@@ -113,6 +117,8 @@ def validate_product(
         documents_only: Look at the YAML documents alone; dbt is neither imported nor started.
         on_stage: Called with the name of each stage as it begins.
         environ: The process' environment when left out.
+        orchestrator: Is asked whether it can serve what was compiled; nobody is when None. Commands and compile assets
+            call this through `floe_dagster.definitions.compiling`, which asks Dagster.
     """
     from floe_dagster.compilation.pipeline import Pipeline
 
@@ -122,40 +128,18 @@ def validate_product(
         return _without_product(product_dir, missing)
     with tempfile.TemporaryDirectory(prefix="floe-validate-") as folder:
         home = FloeHome(Path(folder) / "home")
-        pipeline = Pipeline(
-            product_dir, manifest, home, os.environ if environ is None else environ, on_stage or _silent
-        )
+        environ = os.environ if environ is None else environ
+        pipeline = Pipeline(product_dir, manifest, home, environ, on_stage or _silent, orchestrator)
         staging = Path(folder) / "stage"
         staging.mkdir()
-        return pipeline.run(staging, documents_only=documents_only)
+        result = pipeline.run(staging, documents_only=documents_only)
+        if orchestrator is not None:
+            pipeline.generate(staging, keep=False)
+        return result
 
 
 def _silent(_stage: str) -> None:
     return
-
-
-def missing_product(product_dir: Path) -> Finding | None:
-    """Return a finding where a folder is no product: it is not there, or has no `floe.yaml`.
-
-    Args:
-        product_dir: As somebody named it.
-    """
-    if os.path.lexists(product_dir / SPEC_FILE):
-        return None
-    product_dir = Path(os.path.abspath(product_dir))
-    shown = display_path(product_dir, find_project_root(product_dir))
-    if shown == ".":
-        shown = str(product_dir)
-    near = did_you_mean(
-        product_dir.name, sorted(spec.parent.name for spec in product_dir.parent.glob(f"*/{SPEC_FILE}"))
-    )
-    if not product_dir.is_dir():
-        message = f"there is no folder {shown}"
-        fix = near or f"Name the folder of a product: the one that holds {SPEC_FILE}."
-    else:
-        message = f"{shown} has no {SPEC_FILE}, so it is no product"
-        fix = f"Name a product's folder, or write {shown}/{SPEC_FILE} (`floe-dagster schema product`)."
-    return Finding(code="no-product", severity="error", message=message, file=shown, fix=fix)
 
 
 def _without_product(product_dir: Path, finding: Finding) -> CompileResult:

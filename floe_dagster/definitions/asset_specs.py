@@ -77,10 +77,11 @@ def _metadata(asset: Mapping[str, Any], product_dir: Path, links: SourceLinks) -
             columns=[
                 dg.TableColumn(
                     name=column["name"],
-                    type=column["type"] or "?",
+                    type=str(column["type"] or "?"),
                     description=column["description"] or None,
                     tags={_tag(tag): "" for tag in column["tags"]}
-                    | ({"classification": column["classification"]} if column["classification"] else {}),
+                    # YAML may hold anything there, a list or a number too.
+                    | ({"classification": str(column["classification"])} if column["classification"] else {}),
                 )
                 for column in asset["columns"]
             ]

@@ -13,8 +13,8 @@ from floe_dagster.compilation.bundle import Bundle
 from floe_dagster.compilation.changes import ProductView, product_changes
 from floe_dagster.compilation.engine_change import engine_consequences
 from floe_dagster.compilation.result import CompileResult
-from floe_dagster.compilation.stages import compile_product
 from floe_dagster.definitions.asset_specs import asset_key
+from floe_dagster.definitions.compiling import compile_product
 from floe_dagster.definitions.observing.compilation import tell_compilation
 from floe_dagster.definitions.observing.process import Observed, observe
 from floe_dagster.definitions.observing.step import ObservedStep

@@ -11,11 +11,8 @@ from dagster.components import DefsStateConfig, DefsStateConfigArgs
 from dagster_shared.serdes.objects.models.defs_state_info import DefsStateManagementType
 
 from floe_dagster.compilation.sources import source_state
-from floe_dagster.definitions.compile_assets import build_compile_definitions
-from floe_dagster.definitions.factory import build_product_definitions
-from floe_dagster.definitions.kubernetes import kubernetes_tags
-from floe_dagster.definitions.observing.process import observe
-from floe_dagster.definitions.sensors import INTERVAL_SECONDS, build_sources_sensor
+from floe_dagster.definitions.location import build_location_definitions
+from floe_dagster.definitions.sensors import INTERVAL_SECONDS
 from floe_dagster.definitions.state import bundles_to_serve, pin_newest, pin_none, state_key
 from floe_dagster.home import FloeHome
 
@@ -55,7 +52,7 @@ class FloeProduct(dg.StateBackedComponent, dg.Resolvable):
         """Compile the product into `state_path` (`dg utils refresh-defs-state`)."""
         import shutil
 
-        from floe_dagster.compilation.stages import compile_product
+        from floe_dagster.definitions.compiling import compile_product
         from floe_dagster.findings import InputError
 
         result = compile_product(Path(self.product_dir), manifest=self._manifest())
@@ -84,50 +81,34 @@ class FloeProduct(dg.StateBackedComponent, dg.Resolvable):
         slug = self.slug
         digest = source_state(product_dir, manifest=manifest, home=home).digest
         problems: list[str] = []
-        served = product = None
+        location = partial(
+            build_location_definitions,
+            slug,
+            product_dir,
+            manifest,
+            home,
+            sensor_interval_seconds=self.sensor_interval_seconds,
+        )
+        definitions: dg.Definitions | None = None
         for bundle in bundles_to_serve(state_path, product_dir, slug, digest, home, problems):
             try:
-                product = build_product_definitions(bundle, product_dir=product_dir, home=home)
+                definitions = location(bundle)
             except Exception as error:  # a broken state must not take the location down
                 problems.append(f"the state {bundle.digest[7:19]} cannot be served: {error}")
             else:
-                served = bundle
+                if problems:
+                    problems.append(f"{slug} serves the state {bundle.digest[7:19]} instead")
                 break
-        if served is not None and problems:
-            problems.append(f"{slug} serves the state {served.digest[7:19]} instead")
-        note = None
-        if product is None:
+        if definitions is None:
             note = (
                 f"**{slug} has no compiled state yet.** Its sensor `{slug}_sources` compiles it; or materialize this "
                 "group, or run `floe-dagster compile`."
             )
             problems.append(note.replace("*", ""))
+            definitions = location(None, note=note)
         for problem in problems:
             _log.warning(problem)
-        digest_served = observed = None
-        pod = kubernetes_tags({"name": slug}, None, "compile")
-        if served is not None:
-            artifact, index = served.artifact(), served.index()
-            digest_served = served.digest
-            observed = partial(observe, artifact, index, product_dir, home)
-            pod = kubernetes_tags(index["product"], artifact, "compile")
-        parts = [
-            build_compile_definitions(slug, product_dir, manifest, home, note, digest_served, observed, pod),
-            dg.Definitions(
-                sensors=[
-                    build_sources_sensor(
-                        slug,
-                        product_dir,
-                        manifest,
-                        home,
-                        digest_served,
-                        self.sensor_interval_seconds,
-                        observed,
-                    )
-                ]
-            ),
-        ]
-        return dg.Definitions.merge(*parts, *([product] if product else []))
+        return definitions
 
     def _manifest(self) -> Path | None:
         return Path(self.manifest) if self.manifest else None

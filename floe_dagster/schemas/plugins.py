@@ -11,13 +11,14 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from floe_dagster.schemas.addresses import Url, is_loopback
 from floe_dagster.schemas.base import NotAllowedError, Section
 from floe_dagster.schemas.compute import DEFAULT_ENGINE, Compute
+from floe_dagster.schemas.cron import Cron
 from floe_dagster.schemas.secrets import Secret
 
 Seconds = Annotated[float, Field(gt=0, le=3600, strict=False)]
 
 
 class DagsterConfig(Section):
-    default_schedule: str | None = Field(
+    default_schedule: Cron | None = Field(
         None, description="Cron expression for products without a schedule; no schedule when absent."
     )
 

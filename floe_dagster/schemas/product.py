@@ -8,27 +8,14 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AfterValidator, AliasChoices, Field, model_validator
 
-from floe_dagster.schemas.base import EnvironmentName, Name, Section, SemVer, slug_of
+from floe_dagster.schemas.base import EnvironmentName, Name, NotAllowedError, Section, SemVer, slug_of
+from floe_dagster.schemas.cron import Cron
 from floe_dagster.schemas.manifest import GovernanceFields
 from floe_dagster.schemas.table_layout import PartitionField, SortField
 
 Tier = Literal["bronze", "silver", "gold"]
-_DURATION = re.compile(r"^([1-9]\d*)([mhd])$")
-_CRON_FIELD = re.compile(r"^[\d*/,\-A-Za-z?L#]+$")
-_CRON_RANGES = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
-
-
-def _check_cron(text: str) -> str:
-    fields = text.split()
-    if len(fields) != 5:
-        raise ValueError("must have five fields (minute hour day month weekday), for example 0 6 * * *")
-    for field, (low, high) in zip(fields, _CRON_RANGES, strict=True):
-        if not _CRON_FIELD.match(field):
-            raise ValueError(f"field {field!r} is no cron field")
-        for number in re.findall(r"(?<![/\d])\d+", field):
-            if not low <= int(number) <= high:
-                raise ValueError(f"{number} is outside {low}-{high} in {field!r}")
-    return text
+_DURATION = re.compile(r"([1-9][0-9]{0,9})([mhd])")
+LONGEST_DURATION_DAYS = 36_500
 
 
 def _check_timezone(name: str) -> str:
@@ -37,21 +24,26 @@ def _check_timezone(name: str) -> str:
     except (KeyError, ValueError, OSError):
         import difflib
 
-        near = difflib.get_close_matches(name, available_timezones(), 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        by_lower = {zone.lower(): zone for zone in available_timezones()}
+        near = difflib.get_close_matches(name.lower(), by_lower, 1)
+        hint = f"; did you mean {by_lower[near[0]]}?" if near else ""
         raise ValueError(f"is no IANA time zone{hint}") from None
     return name
 
 
 def _check_duration(text: str) -> str:
-    if not _DURATION.match(text):
+    if not _DURATION.fullmatch(text):
         raise ValueError("must be a whole number and m, h or d, for example 25h")
+    if duration_seconds(text) > LONGEST_DURATION_DAYS * 86_400:
+        raise NotAllowedError(
+            "is too long", allowed=f"at most {LONGEST_DURATION_DAYS}d", fix="State a shorter time."
+        )
     return text
 
 
 def duration_seconds(text: str) -> int:
     """Return the seconds of a duration such as `90m`, `25h` or `2d`."""
-    found = _DURATION.match(text)
+    found = _DURATION.fullmatch(text)
     if not found:
         raise ValueError(f"{text!r} is no duration")
     return int(found.group(1)) * {"m": 60, "h": 3600, "d": 86_400}[found.group(2)]
@@ -69,7 +61,6 @@ def _check_sort(text: str) -> str:
 
 PartitionExpression = Annotated[str, AfterValidator(_check_partition)]
 SortExpression = Annotated[str, AfterValidator(_check_sort)]
-Cron = Annotated[str, AfterValidator(_check_cron)]
 TimeZone = Annotated[str, AfterValidator(_check_timezone)]
 Duration = Annotated[str, AfterValidator(_check_duration)]
 
@@ -140,7 +131,9 @@ class Transform(Section):
 
 
 class Schedule(Section):
-    cron: Cron = Field(description="When it runs: minute hour day month weekday.")
+    cron: Cron = Field(
+        description="When it runs: minute hour day month weekday; whatever Dagster takes, @daily and the like too."
+    )
     timezone: TimeZone = Field("UTC", description="IANA time zone of the cron expression.")
     enabled: bool = Field(True, description="Whether the schedule is started.")
 
