@@ -96,7 +96,9 @@ def _kept_by_the_test(
 @pytest.fixture(autouse=True)
 def _clean_environment(_kept_by_the_test: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("FLOE_HOME", "FLOE_MANIFEST", "DAGSTER_HOME"):
-        monkeypatch.delenv(name, raising=False)
+        # Set first, so that it is taken away again where a command sets it for its process, as `run` does.
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
     monkeypatch.setenv("DAGSTER_DISABLE_TELEMETRY", "1")
 
 

@@ -86,28 +86,38 @@ def _restore_modules(folder: Path, before: Mapping[str, Any]) -> None:
     sys.modules.update(before)
 
 
-_AS_MADE: tuple[Any, ...] = (logging.NOTSET, (), True, False)
-
-
-def _loggers(of_products: bool) -> dict[str, tuple[Any, ...]]:
-    found = {
-        name: (logger.level, tuple(logger.handlers), logger.propagate, logger.disabled)
+def _logger_states(of_products: bool) -> dict[str, tuple[Any, ...]]:
+    loggers = {"root": logging.getLogger()} if not of_products else {}
+    loggers |= {
+        name: logger
         for name, logger in logging.root.manager.loggerDict.items()
-        # Other libraries set theirs as they are imported, which happens once.
-        if isinstance(logger, logging.Logger) and name.split(".")[0] in ("dagster", "dbt", "floe_dagster")
-        if name.startswith(OF_PRODUCTS) == of_products
+        if isinstance(logger, logging.Logger) and name.startswith(OF_PRODUCTS) == of_products
     }
-    if not of_products:
-        root = logging.getLogger()
-        found["root"] = (root.level, tuple(root.handlers), root.propagate, root.disabled)
-    return {name: state for name, state in found.items() if state != _AS_MADE}
+    states = {name: _state(name, logger) for name, logger in loggers.items()}
+    return {name: state for name, state in states.items() if state != _AS_MADE}
+
+
+def _is_ours(name: str) -> bool:
+    # Other libraries, Dagster and dbt among them, set levels and handlers of their own as they are first used.
+    return name == "root" or name.split(".")[0] == "floe_dagster"
+
+
+def _state(name: str, logger: logging.Logger) -> tuple[Any, ...]:
+    if _is_ours(name):
+        return logger.disabled, tuple(logger.handlers), logger.level, logger.propagate
+    return logger.disabled, *_AS_MADE[1:]
+
+
+_AS_MADE: tuple[Any, ...] = (False, (), logging.NOTSET, True)
 
 
 def _restore_loggers(of_products: bool, before: Mapping[str, tuple[Any, ...]]) -> None:
-    for name in _loggers(of_products).keys() | before.keys():
+    for name in _logger_states(of_products).keys() | before.keys():
         logger = logging.getLogger(None if name == "root" else name)
-        level, logger.handlers[:], logger.propagate, logger.disabled = before.get(name, _AS_MADE)
-        logger.setLevel(level)
+        logger.disabled, handlers, level, propagate = before.get(name, _AS_MADE)
+        if _is_ours(name):
+            logger.handlers[:], logger.propagate = handlers, propagate
+            logger.setLevel(level)
 
 
 def _providers() -> tuple[Any, ...]:
@@ -158,10 +168,15 @@ def _shared(temporary: Path) -> tuple[Shared, ...]:
             lambda before: _restore_modules(temporary, before),
             _changed,
         ),
-        Shared("loggers", lambda: _loggers(False), lambda before: _restore_loggers(False, before), _changed),
+        Shared(
+            "loggers",
+            lambda: _logger_states(False),
+            lambda before: _restore_loggers(False, before),
+            _changed,
+        ),
         Shared(
             "loggers of products",
-            lambda: _loggers(True),
+            lambda: _logger_states(True),
             lambda before: _restore_loggers(True, before),
             is_a_fault=False,
         ),

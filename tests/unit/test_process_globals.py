@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import logging.config
 import os
 import signal
 import socket
@@ -34,6 +35,7 @@ READ: dict[str, Callable[[], Any]] = {
     "path": lambda: [*sys.path],
     "modules": lambda: "left_behind" in sys.modules,
     "logging": lambda: [*logging.getLogger().handlers, logging.getLogger("floe_dagster").level],
+    "of libraries": lambda: logging.getLogger("urllib3").disabled,
     "disabled": lambda: logging.root.manager.disable,
     "product": lambda: logging.getLogger("floe_dagster.products.shop").level,
     "traces": trace.get_tracer_provider,
@@ -72,6 +74,12 @@ def change_loggers(_folder: Path) -> None:
     logging.getLogger("floe_dagster").setLevel(logging.DEBUG)
 
 
+def disable_loggers(_folder: Path) -> None:
+    logging.getLogger("floe_dagster.other")
+    # Whatever else it says, it disables the loggers that are there unless it is told not to.
+    logging.config.dictConfig({"version": 1})
+
+
 def change_providers(_folder: Path) -> None:
     trace._TRACER_PROVIDER = TracerProvider(shutdown_on_exit=False)
     metrics._internal._METER_PROVIDER = MeterProvider(shutdown_on_exit=False)
@@ -85,6 +93,7 @@ LEAVING: dict[str, tuple[Callable[[Path], object], str]] = {
     "a path": (lambda folder: sys.path.insert(0, str(folder)), "sys.path"),
     "a module": (load_a_module, r"modules from temporary folders \(new: left_behind\)"),
     "loggers": (change_loggers, r"loggers \(new: floe_dagster; changed: root\)"),
+    "disabled loggers": (disable_loggers, r"loggers \(.*floe_dagster\.other.*urllib3"),
     "no logging": (lambda _folder: logging.disable(logging.ERROR), "logging.disable"),
     "providers": (change_providers, "OpenTelemetry's providers"),
     "a span": (lambda _folder: context.attach(context.set_value("a", 1)), "OpenTelemetry's current context"),
