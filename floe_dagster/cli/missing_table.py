@@ -6,6 +6,7 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
+from floe_dagster.cli.dagster_home import dagster_home, named_dagster_home
 from floe_dagster.compilation.asset_index import ASSET_TYPES
 from floe_dagster.compilation.bundle import Bundle
 from floe_dagster.compilation.sources import PROJECT_FILE, source_state
@@ -65,20 +66,19 @@ def _unknown(
 
 
 def _not_yet(slug: str, model: str, home: FloeHome, published: Collection[str]) -> str:
-    folder = os.environ.get("DAGSTER_HOME") or str(home.path / "dagster")
+    folder = dagster_home(home)
     never = NEVER_RUN if not published else "no run has published it yet; run `floe-dagster run`"
-    if not os.path.isdir(folder):
+    if not folder.is_dir():
         return never
     import dagster as dg
 
     from floe_dagster.definitions.last_runs import last_run
 
-    os.environ["DAGSTER_HOME"] = folder
     try:
-        with dg.DagsterInstance.get() as instance:
+        with named_dagster_home(home), dg.DagsterInstance.get() as instance:
             found = last_run(instance, slug, model)
     except (
         Exception
     ) as error:  # whatever the storage of the runs raises: what is known of the table is said all the same
-        return f"no table of it is there, and what the last run came to cannot be read from {folder}: {error}"
+        return f"it is not published, and what its last run came to cannot be read from {folder}: {error}"
     return found.told() if found is not None else never

@@ -8,7 +8,6 @@ import errno
 import logging
 import os
 import re
-import shutil
 import sys
 import time
 import traceback
@@ -17,12 +16,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
+from floe_dagster.cli.dagster_home import make_dagster_home, named_dagster_home
 from floe_dagster.cli.run_report import next_steps, nothing_published
 from floe_dagster.cli.terminal import colour, print_findings, print_json, product_dirs, table
 from floe_dagster.compilation.outputs import outputs_current, write_outputs
 from floe_dagster.compilation.unpublished import NOTHING_PUBLISHED
 from floe_dagster.definitions.compiling import compile_product
-from floe_dagster.home import FloeHome, find_project_root
+from floe_dagster.home import FloeHome
 
 _PROGRESS = ("building on", "published", "restored", "not in the", "waiting", "withheld")
 _COLUMNS = ("product", "assets", "passed", "warned", "failed", "tables", "rows", "seconds")
@@ -34,12 +34,6 @@ def run(options: argparse.Namespace) -> int:
     rows: list[dict[str, Any]] = []
     tables: list[dict[str, Any]] = []
     published_dir = Path()
-    has_dagster_home = "DAGSTER_HOME" in os.environ
-
-    def report() -> None:
-        dagster_home = None if has_dagster_home else os.environ.get("DAGSTER_HOME")
-        _report(options, rows, tables, published_dir, dagster_home)
-
     try:
         for name in product_dirs(options.products):
             product_dir = Path(os.path.abspath(name))
@@ -50,9 +44,9 @@ def run(options: argparse.Namespace) -> int:
             exit_code = max(exit_code, code)
     except BaseException:
         if rows:
-            report()
+            _report(options, rows, tables, published_dir)
         raise
-    report()
+    _report(options, rows, tables, published_dir)
     return exit_code
 
 
@@ -94,7 +88,6 @@ def _report(
     rows: list[dict[str, Any]],
     tables: list[dict[str, Any]],
     published_dir: Path,
-    dagster_home: str | None,
 ) -> None:
     if options.format == "json":
         print_json({"products": rows, "tables": tables})
@@ -106,7 +99,7 @@ def _report(
         several = len({entry["engine"] for entry in tables}) > 1
         names = ("table", "rows", "snapshot", *(("engine",) if several else ()))
         print(table(names, [[entry[name] for name in names] for entry in tables], right=(1,)))
-        print("\n" + "\n".join(next_steps(tables[-1]["table"], published_dir, dagster_home)))
+        print("\n" + "\n".join(next_steps(tables[-1]["table"], published_dir)))
     for why in (row["nothing_published"] for row in rows if row["nothing_published"]):
         print(f"\n{colour(why['reason'], 'warning')}\n    fix:     {why['fix']}")
 
@@ -124,7 +117,7 @@ def _write_outputs(bundle_path: Path, output_dir: Path, home: FloeHome) -> None:
 def _run_product(
     result: Any, product_dir: Path, home: FloeHome, full_refresh: bool
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    _set_dagster_home(home, product_dir)
+    make_dagster_home(home, product_dir)
     import dagster as dg
 
     from floe_dagster.definitions.command_runs import (
@@ -148,6 +141,7 @@ def _run_product(
     artifact, index = result.bundle.artifact(), result.bundle.index()
     observed = partial(observe, artifact, index, product_dir, home)
     with (
+        named_dagster_home(home),
         turn(result.slug, home, lambda text: _say(f"{result.name}: {text}")),
         dg.DagsterInstance.get() as instance,
         open(logs / "run.log", "w", encoding="utf-8") as file,
@@ -178,22 +172,6 @@ def _run_product(
             result, home, failure_reasons(outcome), withheld_tables(outcome)
         )
     return summary, tables
-
-
-def _set_dagster_home(home: FloeHome, product_dir: Path) -> None:
-    """Keep runs under FLOE_HOME, with the project's own instance settings, where nobody says otherwise."""
-    if "DAGSTER_HOME" not in os.environ:
-        folder = home.path / "dagster"
-        folder.mkdir(parents=True, exist_ok=True)
-        settings = find_project_root(product_dir) / "deploy" / "local" / "dagster.yaml"
-        if not (folder / "dagster.yaml").exists():
-            if settings.is_file():
-                shutil.copyfile(settings, folder / "dagster.yaml")
-            else:
-                # Without a file Dagster warns each time that it takes its defaults.
-                (folder / "dagster.yaml").touch()
-        os.environ["DAGSTER_HOME"] = str(folder)
-    Path(os.environ["DAGSTER_HOME"]).mkdir(parents=True, exist_ok=True)
 
 
 def _summary(result: Any, outcome: Any, seconds: float) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from floe_dagster.cli.dagster_home import VARIABLE, dagster_home
 from floe_dagster.compilation.result import CompileResult
 from floe_dagster.compilation.unpublished import NOTHING_PUBLISHED
 from floe_dagster.home import FloeHome, display_path, find_project_root
@@ -50,20 +51,19 @@ def nothing_published(
     return {"reason": f"{result.name} published no table: {reason}", "fix": fix}
 
 
-def next_steps(table: str, product_dir: Path, dagster_home: str | None) -> list[str]:
+def next_steps(table: str, product_dir: Path) -> list[str]:
     """Return the commands that show what was published.
 
     Args:
         table: `product.model`.
         product_dir: Absolute.
-        dagster_home: What the environment has to say, where it did not.
     """
     shown = f"{_program('floe-dagster')} show {table}"
     if product_dir not in _found_from(Path.cwd()):
         shown += f" --product-dir {_argument(product_dir)}"
     return [
         f"look at the rows:   {shown}",
-        f"look at the graph:  {_graph(product_dir, dagster_home)}, then open http://127.0.0.1:3000",
+        f"look at the graph:  {_graph(product_dir)}, then open http://127.0.0.1:3000",
     ]
 
 
@@ -76,13 +76,14 @@ def _found_from(folder: Path) -> list[Path]:
     ]
 
 
-def _graph(product_dir: Path, dagster_home: str | None) -> str:
+def _graph(product_dir: Path) -> str:
     root = find_project_root(product_dir)
     if root == Path.cwd() and Path(sys.prefix) == root / ".venv" and "\ndev:" in _text(root / "Makefile"):
         return "make dev"
-    # Without it, `dagster dev` keeps its runs in a folder that it removes, and knows none of ours.
-    serve = f"DAGSTER_HOME={shlex.quote(dagster_home)} " if dagster_home else ""
-    serve += f"{_program('dagster')} dev"
+    serve = f"{_program('dagster')} dev"
+    if not os.environ.get(VARIABLE):
+        # Without it, `dagster dev` keeps its runs in a folder that it removes, and knows none of ours.
+        serve = f"{VARIABLE}={shlex.quote(str(dagster_home(FloeHome.locate(product_dir))))} {serve}"
     definitions = product_dir / "definitions.py"
     if f"{product_dir.name}.definitions" in _text(root / "workspace.yaml"):
         return f"{serve} -w {_argument(root / 'workspace.yaml')}"

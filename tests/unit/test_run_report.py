@@ -22,8 +22,8 @@ def product(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def commands(product: Path, dagster_home: str | None = None) -> list[str]:
-    return [line.partition(":")[2].strip() for line in next_steps("shop.orders", product, dagster_home)]
+def commands(product: Path) -> list[str]:
+    return [line.partition(":")[2].strip() for line in next_steps("shop.orders", product)]
 
 
 @pytest.mark.parametrize("where", ["../..", ".", "..", "models", "../../.."])
@@ -41,6 +41,7 @@ def test_the_table_is_found_from_where_the_command_was_typed(
 def test_the_graph_is_served_by_what_is_there(product: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = product.parents[1]
     monkeypatch.chdir(root)
+    monkeypatch.setenv("DAGSTER_HOME", str(root / "dagster"))
     serve = "dagster dev"
     assert commands(product)[1].startswith(
         f"floe-dagster compile products/shop --generate-definitions && {serve} -f products/shop/definitions.py"
@@ -51,8 +52,10 @@ def test_the_graph_is_served_by_what_is_there(product: Path, monkeypatch: pytest
     assert commands(product)[1].startswith(f"{serve} -f products/shop/definitions.py, then")
     (root / "workspace.yaml").write_text("load_from: [{python_module: {module_name: shop.definitions}}]\n")
     assert commands(product)[1].startswith(f"{serve} -w workspace.yaml, then")
-    # Of a run that was kept in a folder which nobody named, `dagster dev` has to be told.
-    assert commands(product, "/a b/dagster")[1].startswith(f"DAGSTER_HOME='/a b/dagster' {serve} -w")
+    # Of runs that are kept in a folder which nobody named, `dagster dev` has to be told.
+    monkeypatch.delenv("DAGSTER_HOME")
+    assert commands(product)[1].startswith(f"DAGSTER_HOME='{root}/.floe/dagster' {serve} -w")
+    monkeypatch.setenv("DAGSTER_HOME", str(root / "dagster"))
     # `make dev` serves the environment that `make` made, and no other.
     (root / "Makefile").write_text("all:\ndev:\n\tdagster dev\n")
     assert commands(product)[1].startswith(f"{serve} -w workspace.yaml")
