@@ -56,6 +56,7 @@ class _Graph:
                 yield self._finding(
                     node,
                     code="unsupported-name",
+                    field="name",
                     message=f"{node['resource_type']} {name!r} has a name that Dagster does not take",
                     found=", ".join(
                         sorted({repr(letter) for letter in name if not NAME.fullmatch(f"x{letter}")})
@@ -68,6 +69,7 @@ class _Graph:
                 yield self._finding(
                     node,
                     code="unsupported-name",
+                    field="name",
                     message=f"{node['resource_type']} {name[:40]!r}… has a name that is too long for a file",
                     found=f"{len(name)} characters",
                     allowed=f"at most {LONGEST_NAME}",
@@ -77,7 +79,10 @@ class _Graph:
                 yield self._finding(
                     node,
                     code="reserved-model-name",
+                    field="name",
                     message=f"{node['resource_type']} {name!r} has the name of a compile asset",
+                    found=name,
+                    allowed=f"any name but {', '.join(sorted(RESERVED_MODEL_NAMES))}",
                     fix="Give it another name.",
                 )
 
@@ -93,6 +98,7 @@ class _Graph:
                 nodes[0],
                 described=True,
                 code="model-versions",
+                field="versions",
                 message=f"model {name!r} has versions, which are not supported: they would all be the table {name}",
                 found=found,
                 allowed="one model of each name",
@@ -141,6 +147,7 @@ class _Graph:
                     yield self._finding(
                         own,
                         code="duplicate-name",
+                        field="name" if key is not _relation else "alias",
                         message=f"{_shown(own)} and {_shown(foreign)} ({self._file(foreign)}) {what}",
                         found=own["name"] if key is not _relation else _relation(own),
                         allowed=allowed,
@@ -158,8 +165,10 @@ class _Graph:
                         described=True,
                         column=column["name"],
                         code="unsupported-name",
+                        field=f"columns.{column['name']}",
                         message=f"column {column['name']!r} of {_shown(node)} has a name that DuckDB keeps for itself",
                         found=column["name"],
+                        allowed="any other name",
                         fix="Give the column another name.",
                     )
 

@@ -42,3 +42,15 @@ Endpoint = Annotated[
     AfterValidator(_check_address),
 ]
 """An OTLP endpoint: a URL, or host and port."""
+
+
+def _check_repository(value: str) -> str:
+    try:
+        urlsplit(value)
+    except ValueError as error:
+        raise ValueError(f"is no address: {error}") from None
+    return value
+
+
+Repository = Annotated[str, AfterValidator(_check_repository)]
+"""The address of a repository in any form, as long as one can tell whether it is a URL."""

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AfterValidator, AliasChoices, Field, model_validator
 
+from floe_dagster.schemas.addresses import Repository
 from floe_dagster.schemas.base import EnvironmentName, Name, NotAllowedError, Section, SemVer, slug_of
 from floe_dagster.schemas.cron import Cron
 from floe_dagster.schemas.manifest import GovernanceFields
@@ -171,7 +172,7 @@ class ProductSpec(Section):
     kind: Literal["FloeSpec"] = Field(description="Always FloeSpec.")
     metadata: ProductMetadata = Field(description="Name, version, owner.")
     platform: PlatformReference | None = Field(None, description="The platform it runs on.")
-    repository: str | None = Field(
+    repository: Repository | None = Field(
         None,
         description="Address of its source repository; where it is http or https, findings and assets link there.",
     )

@@ -13,7 +13,7 @@ from floe_dagster.compilation.stages import validate_product
 from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.catalogs import open_catalog
 
-SECRET = "MARKER-of-a-credential"
+MARK = "MARKER-of-a-credential"
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def agreed(shop: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     manifest.write_text(manifest.read_text() + "governance: {environment: [REGION]}\n")
     (shop / "floe.yaml").write_text((shop / "floe.yaml").read_text() + "environment: [REGION]\n")
     monkeypatch.setenv("REGION", "eu-north")
-    monkeypatch.setenv("POLARIS_CLIENT_SECRET", SECRET)
+    monkeypatch.setenv("POLARIS_CLIENT_SECRET", MARK)
     return shop
 
 
@@ -49,7 +49,7 @@ def test_a_variable_that_is_not_listed_is_a_finding_where_it_is_read(
     assert finding.found == "POLARIS_CLIENT_SECRET" and "environment: [POLARIS_CLIENT_SECRET]" in (
         finding.fix or ""
     )
-    assert SECRET not in finding.to_text()
+    assert MARK not in finding.to_text()
 
 
 def test_a_default_that_takes_the_place_of_a_variable_is_a_warning(agreed: Path) -> None:
@@ -111,8 +111,8 @@ def test_a_hostile_product_publishes_no_credential(
     (own,) = catalog.load_table("shop.own").scan().to_arrow().to_pylist()
     assert "REGION=eu-north" in own["content"]
     for name in tables:
-        assert SECRET not in str(catalog.load_table(f"shop.{name}").scan().to_arrow().to_pylist()), name
-    assert SECRET not in printed.out + printed.err
+        assert MARK not in str(catalog.load_table(f"shop.{name}").scan().to_arrow().to_pylist()), name
+    assert MARK not in printed.out + printed.err
     for path in agreed.parent.rglob("*"):
         if path.is_file():
-            assert SECRET.encode() not in path.read_bytes(), path
+            assert MARK.encode() not in path.read_bytes(), path

@@ -5,7 +5,10 @@ dbt parses them here, so that what `tests/contract/test_servable.py` assumes of 
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -187,6 +190,15 @@ def test_what_no_check_foresees_is_a_finding_and_never_stored(
 ) -> None:
     good = compile_product(shop, home=home)
     assert good.bundle_path is not None and good.findings == []
+    # Where nothing changed, nobody is asked, and Dagster is not imported.
+    code = f"import sys; from floe_dagster.cli import main; main(['compile', {str(shop)!r}]); print('dagster' in sys.modules)"
+    again = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "FLOE_HOME": str(home.path)},
+        capture_output=True,
+        text=True,
+    )
+    assert "unchanged" in again.stdout and again.stdout.endswith("False\n")
     # A fault of a kind that nobody thought of: here one that somebody did, with that check away.
     monkeypatch.setattr(servable, "check_servable", lambda *_arguments: [])
     manifest = shop.parent / "manifest.yaml"

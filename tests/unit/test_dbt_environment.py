@@ -25,23 +25,20 @@ from floe_dagster.schemas.manifest import ManifestGovernance
 from tests.conftest import MANIFEST
 
 HOME = FloeHome(Path("/home/floe"))
-SECRETS = {
-    "POLARIS_CLIENT_SECRET": "s1",
-    "MINIO_ROOT_PASSWORD": "s2",
-    "DAGSTER_PG_PASSWORD": "s3",
-    "AWS_SECRET_ACCESS_KEY": "s4",
-    "AWS_PROFILE": "s5",
-    "DBT_ENV_SECRET_TOKEN": "s6",
-    "DBT_SELECT": "s7",
-    "DBT_PROFILES_DIR": "s8",
-    "DAGSTER_HOME": "s9",
-    "path": "s10",
-    "PATH_OF_SECRETS": "s11",
-    "PYTHONSTARTUP": "s12",
-    "LD_PRELOAD": "s13",
-    "http_proxy": "http://user:s14@proxy:3128",
-    "HTTPS_PROXY": "http://user:s15@proxy:3128",
-}
+USER_OF_PROXY = "somebody"
+NOT_PASSED = (
+    *(
+        "POLARIS_CLIENT_SECRET",
+        "MINIO_ROOT_PASSWORD",
+        "DAGSTER_PG_PASSWORD",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_PROFILE",
+    ),
+    *("DBT_ENV_SECRET_TOKEN", "DBT_SELECT", "DBT_PROFILES_DIR", "DAGSTER_HOME", "path", "PATH_OF_SECRETS"),
+    *("PYTHONSTARTUP", "LD_PRELOAD"),
+)
+SECRETS = {name: f"value-of-{name}" for name in NOT_PASSED}
+SECRETS |= dict.fromkeys(("http_proxy", "HTTPS_PROXY"), f"http://{USER_OF_PROXY}@proxy:3128")
 
 
 def test_dbt_gets_what_a_program_needs_and_no_secret() -> None:

@@ -55,6 +55,20 @@ def test_all_errors_come_at_once(tmp_path: Path) -> None:
     assert findings[2].allowed == "text" and findings[2].found == "3"
 
 
+def test_a_repository_whose_address_cannot_be_read_is_found(tmp_path: Path) -> None:
+    (finding,) = product_findings(tmp_path, SPEC + "repository: 'http://['\n")
+    assert (finding.field, finding.line) == ("repository", 5) and "is no address" in finding.message
+    assert product_findings(tmp_path, SPEC + "repository: 'git@github.com:a/b.git'\n") == []
+
+
+def test_a_duration_that_no_clock_can_count_is_found(tmp_path: Path) -> None:
+    (finding,) = product_findings(tmp_path, SPEC + "freshness: {fail_after: 99999999999d}\n")
+    assert finding.field == "freshness.fail_after"
+    (finding,) = product_findings(tmp_path, SPEC + "freshness: {fail_after: 36501d}\n")
+    assert finding.allowed == "at most 36500d"
+    assert product_findings(tmp_path, SPEC + "freshness: {fail_after: 36500d}\n") == []
+
+
 def test_a_value_outside_the_choice_names_the_choice(tmp_path: Path) -> None:
     (finding,) = manifest_findings(tmp_path, MANIFEST + "governance: {policy_enforcement_level: strikt}\n")
     assert finding.allowed == "off, warn, strict"
