@@ -149,6 +149,27 @@ def check_compute(spec: ProductSpec, document: Document, engines: Sequence[str])
     ]
 
 
+def check_tests(manifest: Mapping[str, Any], prefix: str) -> list[Finding]:
+    """Return a warning for each singular test that reads no model and no source: no table waits for it, and it does not run.
+
+    Args:
+        manifest: dbt's.
+        prefix: Display path of the product's folder.
+    """
+    return [
+        Finding(
+            code="test-without-model",
+            severity="warning",
+            message=f"test {node['name']!r} reads no model and no source, so it judges no table and does not run",
+            file=_join(prefix, node["original_file_path"]),
+            line=1,
+            fix="Name what it reads with ref() or source(), not by the name of the relation.",
+        )
+        for node in manifest["nodes"].values()
+        if node["resource_type"] == "test" and not node["depends_on"]["nodes"]
+    ]
+
+
 def check_agreement(spec: ProductSpec, document: Document, manifest: Mapping[str, Any]) -> list[Finding]:
     """Return where `transforms` and dbt's graph differ, with both places named.
 

@@ -257,15 +257,15 @@ def _readers(nodes: Mapping[str, Any], all_nodes: Mapping[str, Any]) -> dict[str
 
 
 def _withheld_by(node: Mapping[str, Any], read: list[str], readers: Mapping[str, list[str]]) -> list[str]:
-    """Return the assets that a test withholds: those that it reads itself, else those that read what it reads.
+    """Return the assets that a test withholds: those that it reads, and the readers of the others that it reads.
 
-    A source and an ephemeral model are no tables of the product, so a test of one is a test of its readers.
+    A source and an ephemeral model are no tables of the product, so a test of one is a test of its readers. A test that is
+    attached to a model or a seed may compare it with a source, and judges no other reader of that.
     """
-    attached = str(node.get("attached_node"))
-    if read and attached not in readers:
+    attached = node.get("attached_node")
+    if attached is not None and attached not in readers and read:
         return read
-    concerned = [attached] if attached in readers else node["depends_on"]["nodes"]
-    further = {reader for upstream in concerned for reader in readers.get(upstream, ())}
+    further = {reader for upstream in node["depends_on"]["nodes"] for reader in readers.get(upstream, ())}
     return [*read, *sorted(further - set(read))]
 
 

@@ -25,10 +25,11 @@ CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
 """Numbers of Landlock's system calls, the same on every architecture."""
 CREATE_RULESET_VERSION, RULE_PATH_BENEATH = 1, 1
 MAKE_CHAR, REFER = 1 << 6, 1 << 13
+SCOPE_SIGNAL = 1 << 1
 
 
 class _Ruleset(ctypes.Structure):
-    _fields_ = [("handled_access_fs", ctypes.c_uint64)]
+    _fields_ = [(name, ctypes.c_uint64) for name in ("handled_access_fs", "handled_access_net", "scoped")]
 
 
 class _PathBeneath(ctypes.Structure):
@@ -51,8 +52,10 @@ def see_no_other_process() -> bool:
     libc = ctypes.CDLL(None)
     # From version 2 on, moving files between folders is forbidden where no rule allows it.
     rights = MAKE_CHAR | (REFER if version > 1 else 0)
-    ruleset = _Ruleset(rights)
-    domain = libc.syscall(CREATE_RULESET, ctypes.byref(ruleset), ctypes.sizeof(ruleset), 0)
+    # From version 6 on it signals no process outside either: one that is aborted may leave its memory in a file.
+    ruleset = _Ruleset(rights, 0, SCOPE_SIGNAL if version > 5 else 0)
+    size = ctypes.sizeof(ruleset) if version > 5 else ctypes.sizeof(ctypes.c_uint64)
+    domain = libc.syscall(CREATE_RULESET, ctypes.byref(ruleset), size, 0)
     if domain < 0:
         return False
     root = os.open("/", os.O_PATH | os.O_CLOEXEC)

@@ -43,7 +43,7 @@ GIT = frozenset({"SSH_AUTH_SOCK", "GIT_SSH_COMMAND", "GIT_SSL_CAINFO"})
 """What git needs besides where `dbt deps` fetches packages with it."""
 NOT_PROVIDED = re.compile(r"Env var required but not provided: '([^']+)'")
 """What dbt says of a variable that it did not get (`EnvVarMissingError` in `dbt/exceptions.py`)."""
-_READING = re.compile(r"\benv_var\s*\(\s*['\"](\w+)['\"]")
+_READING = re.compile(r"\benv_var\s*\(\s*['\"](\w+)['\"]\s*(,?)")
 _WITH_JINJA = frozenset({".sql", ".yml", ".yaml", ".md", ".py"})
 SETTINGS = {
     "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
@@ -95,8 +95,8 @@ def not_passed(name: str) -> str:
         name: Of the variable.
     """
     return (
-        f"dbt gets only variables that are listed: write `environment: [{name}]` in floe.yaml, let the platform's manifest "
-        f"allow it (`governance.environment: [{name}]`), and set {name} where floe-dagster runs."
+        f"dbt gets only variables that are listed: write `environment: [{name}]` in floe.yaml, let the platform allow it in "
+        f"its manifest with `governance: {{environment: [{name}]}}`, and set {name} where floe-dagster runs."
     )
 
 
@@ -162,7 +162,9 @@ def check_environment(
     return findings
 
 
-def place_missing(findings: Sequence[Finding], folder: Path, shown: str) -> list[Finding]:
+def place_missing(
+    findings: Sequence[Finding], folder: Path, shown: str, listed: Collection[str], environ: Mapping[str, str]
+) -> list[Finding]:
     """Return dbt's findings, those about a variable that it did not get with the place that reads it.
 
     dbt names no file for them.
@@ -171,6 +173,8 @@ def place_missing(findings: Sequence[Finding], folder: Path, shown: str) -> list
         findings: Of dbt.
         folder: With the sources of the project.
         shown: Display path of the product's folder.
+        listed: Names of the variables that product and platform agree on.
+        environ: Of this process.
     """
     placed = []
     for finding in findings:
@@ -178,9 +182,18 @@ def place_missing(findings: Sequence[Finding], folder: Path, shown: str) -> list
             name = missing.group(1)
             changes: dict[str, Any] = {
                 "code": "environment-not-allowed",
+                "message": f"dbt does not get the environment variable {name}",
                 "found": name,
                 "fix": not_passed(name),
             }
+            if name in listed:
+                changes |= {
+                    "code": "environment-not-set",
+                    "message": f"the environment variable {name} is listed and allowed, but it is not set here",
+                    "fix": f"Set it where floe-dagster runs (`export {name}=…`), or give a default: env_var('{name}', '…').",
+                }
+            elif name not in environ:
+                changes["message"] += ", and it is not set here"
             place = next((each for each in _readings(folder) if each[2] == name), None)
             if place:
                 changes |= {"file": f"{shown}/{place[0]}", "line": place[1]}
@@ -212,19 +225,20 @@ def check_ignored(
             found=name,
             fix=not_passed(name),
         )
-        for file, line, name in _readings(folder)
-        if name in environ and name not in passed
+        for file, line, name, has_default in _readings(folder)
+        if has_default and name in environ and name not in passed
     ]
 
 
-def _readings(folder: Path) -> Iterator[tuple[str, int, str]]:
-    """Yield file, line and name of each variable that the project itself reads, packages apart."""
+def _readings(folder: Path) -> Iterator[tuple[str, int, str, bool]]:
+    """Yield file, line and name of each variable that the project itself reads, and whether it has a default."""
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
         if path.suffix not in _WITH_JINJA or "dbt_packages" in name.parts or not path.is_file():
             continue
         for number, line in enumerate(path.read_text("utf-8", "replace").splitlines(), 1):
-            yield from ((name.as_posix(), number, found) for found in _READING.findall(line))
+            for found, comma in _READING.findall(line):
+                yield name.as_posix(), number, found, bool(comma)
 
 
 def _references(value: Any) -> Iterator[str]:

@@ -79,6 +79,7 @@ def parse_project(
         "--log-level-file",
         "none",
         "parse",
+        "--write-json",
         "--project-dir",
         str(project_dir),
         "--profile",

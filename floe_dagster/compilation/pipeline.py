@@ -241,7 +241,7 @@ class Pipeline:
         product: ProductSpec,
         chain: ManifestChain,
     ) -> dict[str, Any] | None:
-        from floe_dagster.compilation.agreement import check_agreement
+        from floe_dagster.compilation.agreement import check_agreement, check_tests
         from floe_dagster.compilation.builder import named_engines, resolved_plugins
         from floe_dagster.compilation.projects import StagedProject
         from floe_dagster.compilation.servable import check_servable
@@ -260,9 +260,11 @@ class Pipeline:
         self.findings += parsed.findings
         if parsed.manifest is None:
             return None
+        self.findings += _leaving_links(staging, self.shown)
         self.profiles, self.engines = parsed.profiles, parsed.parts
         self._agreement = check_agreement(product, spec.document, parsed.manifest)
         self.findings += [finding for finding in self._agreement if finding.kind == "input"]
+        self.findings += check_tests(parsed.manifest, self.shown)
         self.findings += self._check_published(state, spec, product, parsed.manifest)
         self.findings += check_servable(parsed.manifest, self.shown, self._read_source)
         return parsed.manifest
@@ -466,6 +468,28 @@ class Pipeline:
             sources=sources,
             project=self._layout.project,
         )
+
+
+def _leaving_links(staging: Path, shown: str) -> list[Finding]:
+    """Return the links, as packages may bring them, that lead out of the sources: what they name would be stored and run."""
+    real, findings = staging.resolve(), []
+    for folder, folders, names in os.walk(staging):
+        for name in (*folders, *names):
+            path = Path(folder, name)
+            if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(real):
+                place = path.relative_to(staging).as_posix()
+                findings.append(
+                    Finding(
+                        code="path-outside-project",
+                        severity="error",
+                        message=f"the link {place} leads out of the project",
+                        file=f"{shown}/packages.yml",
+                        found=place,
+                        allowed="files, and links to files of the same project or package",
+                        fix="Take another version of the package, or remove the link.",
+                    )
+                )
+    return findings
 
 
 def _walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:

@@ -87,7 +87,7 @@ class StagedProject:
         """
         default, *others = engines
         found = ParsedProject(profiles=self._profiles(engines[default]))
-        found.findings = place_missing(self._vendored(found.profiles), self.folder, self.shown)
+        found.findings = self._placed(self._vendored(found.profiles))
         if found.findings:
             return found
         found.findings = check_ignored(self.folder, self.shown, self.environ, self._environment().keys())
@@ -151,8 +151,11 @@ class StagedProject:
             environ=self._environment(),
             path_prefix=self.shown,
         )
-        findings += place_missing(parsed.findings, self.folder, self.shown)
+        findings += self._placed(parsed.findings)
         return parsed.manifest
+
+    def _placed(self, findings: list[Finding]) -> list[Finding]:
+        return place_missing(findings, self.folder, self.shown, self.spec.environment or (), self.environ)
 
     def _environment(self, further: Iterable[str] = ()) -> dict[str, str]:
         return dbt_environment(self.home, self.environ, names={*(self.spec.environment or ()), *further})

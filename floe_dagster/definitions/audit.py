@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from floe_dagster.definitions.phases import withheld_by
 
+_PART = re.compile(r'"((?:[^"]|"")*)"(\.|$)')
 BUILT = frozenset({"success", "pass"})
 TEST_FAILED = frozenset({"fail", "error", "runtime error"})
 TESTED = TEST_FAILED | {"pass", "warn"}
@@ -28,6 +30,7 @@ class Audit:
         built: dbt's result by id of each asset that was built.
         results: dbt's result of every node, by its id.
         unplanned: Ids of what dbt executed and was not asked for.
+        hooks: What dbt said of each hook that failed, by id.
     """
 
     clean: set[str] = field(default_factory=set)
@@ -36,6 +39,7 @@ class Audit:
     built: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     results: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     unplanned: list[str] = field(default_factory=list)
+    hooks: dict[str, str] = field(default_factory=dict)
 
 
 def audit(
@@ -71,6 +75,11 @@ def audit(
         if key not in planned and not key.startswith(_HOOK) and result["status"] != SKIPPED
     )
 
+    outcome.hooks = {
+        key: explain(str(result.get("message") or "")) or str(result["status"])
+        for key, result in by_id.items()
+        if key.startswith(_HOOK) and result["status"] in TEST_FAILED
+    }
     skipped = set()
     for key in wanted:
         result = by_id.get(key)
@@ -81,6 +90,8 @@ def audit(
         elif result["status"] not in BUILT:
             message = explain(str(result.get("message") or ""))
             outcome.withheld[key] = f"dbt: {result['status']}" + (f": {message}" if message else "")
+        elif elsewhere := _built_elsewhere(assets[key], result):
+            outcome.withheld[key] = elsewhere
         else:
             outcome.built[key] = result
     for key, result in outcome.tests.items():
@@ -118,6 +129,18 @@ def _problem(check: Mapping[str, Any], result: Mapping[str, Any]) -> str | None:
 def _without_result(check: Mapping[str, Any], result: Mapping[str, Any] | None) -> str:
     why = "dbt skipped it" if result else "dbt did not run it, though it was compiled"
     return f"{_kind(check)} {check['name']} has no result: {why}"
+
+
+def _built_elsewhere(asset: Mapping[str, Any], result: Mapping[str, Any]) -> str | None:
+    """Return why an asset is withheld that dbt built under another name than was compiled; None where it did not.
+
+    The relation of the compiled name would be published, which nobody has tested.
+    """
+    named = [part.replace('""', '"') for part, _ in _PART.findall(str(result.get("relation_name") or ""))]
+    compiled = [str(part) for part in asset.get("relation") or ()]
+    if len(named) != 3 or not compiled or [p.lower() for p in named[1:]] == [p.lower() for p in compiled[1:]]:
+        return None
+    return f"dbt built {'.'.join(named[1:])}, though {'.'.join(compiled[1:])} was compiled"
 
 
 def _kind(check: Mapping[str, Any]) -> str:

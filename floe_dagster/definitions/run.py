@@ -113,6 +113,7 @@ class ProductRun:
             engine: self._engine(engine) for engine in sorted({self.assets[key]["engine"] for key in touched})
         }
         self.built: set[str] = set()
+        self.failed_hooks: list[str] = []
         self.withheld = Withheld(self.assets)
         self.mark = run_mark(context, bundle.digest)
         self.progress = ProgressLog(context.log)
@@ -173,6 +174,8 @@ class ProductRun:
                     yield from self._run_phase(catalog, phase)
                 if failure := self.withheld.failure():
                     raise failure
+                if self.failed_hooks:
+                    raise dg.Failure("hooks failed:\n" + "\n".join(self.failed_hooks), allow_retries=False)
         except CatalogError as error:
             # The message says all; a traceback of a library would hide it.
             raise dg.Failure(str(error), allow_retries=not isinstance(error, NotUsableError)) from error
@@ -215,7 +218,9 @@ class ProductRun:
                 "run begins from what Iceberg holds",
                 allow_retries=False,
             )
+        self.failed_hooks += [f"- {key.split('.')[-1]}: {said}" for key, said in outcome.hooks.items()]
         self.built |= outcome.built.keys()
+        engine.workspace.judged(to_build, outcome.clean)
         yield from self._publish(catalog, engine.workspace, outcome, wanted)
 
     def _runnable(self, catalog: Any, phase: Phase) -> tuple[set[str], set[str]]:

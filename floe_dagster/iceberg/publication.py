@@ -78,6 +78,7 @@ class PublicationOptions:
         before: Relation with the hashes of what stood (`row_hash`), for increments.
         product: Name of the product, kept as a table property.
         scratch: Local folder for files on their way; the system's own when None.
+        folders: Local folders that DuckDB may write, with all below them; any folder when None.
     """
 
     layout: TableLayout = field(default_factory=TableLayout)
@@ -88,6 +89,7 @@ class PublicationOptions:
     before: RelationName | None = None
     product: str | None = None
     scratch: Path | None = None
+    folders: tuple[Path, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,8 +346,15 @@ class _Publication:
     ) -> tuple[list[DataFile], list[DataFile]]:
         """Write files, where those of an earlier attempt cannot be taken; returns those that go and those that come."""
         metadata = transaction.table_metadata
+        options = self.options
         staging = Staging(
-            self.con, transaction._table.io, metadata, self.options.layout, self.id, self.options.scratch
+            self.con,
+            transaction._table.io,
+            metadata,
+            options.layout,
+            self.id,
+            options.scratch,
+            options.folders,
         )
         mode = self.options.mode if existing is not None else "overwrite"
         names = [name for name, _kind in self.columns]

@@ -46,10 +46,21 @@ def test_a_variable_that_is_not_listed_is_a_finding_where_it_is_read(
     (agreed / file).write_text(text)
     (finding,) = [each for each in validate_product(agreed).findings if each.severity == "error"]
     assert (finding.code, finding.file, finding.line) == ("environment-not-allowed", f"shop/{file}", line)
+    assert finding.message == "dbt does not get the environment variable POLARIS_CLIENT_SECRET"
     assert finding.found == "POLARIS_CLIENT_SECRET" and "environment: [POLARIS_CLIENT_SECRET]" in (
         finding.fix or ""
     )
     assert MARK not in finding.to_text()
+
+
+def test_a_variable_that_is_listed_and_not_set_is_told_as_that(
+    agreed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REGION")
+    (agreed / "models" / "orders.sql").write_text("select '{{ env_var('REGION') }}' as region\n")
+    (finding,) = validate_product(agreed).findings
+    assert (finding.code, finding.file, finding.line) == ("environment-not-set", "shop/models/orders.sql", 1)
+    assert "export REGION=" in (finding.fix or "")
 
 
 def test_a_default_that_takes_the_place_of_a_variable_is_a_warning(agreed: Path) -> None:
@@ -65,7 +76,7 @@ def test_a_default_that_takes_the_place_of_a_variable_is_a_warning(agreed: Path)
 
 PYTHON_MODEL = """\
 def model(dbt, session):
-    import glob, os
+    import glob, os, signal
     import pyarrow as pa
 
     found = [" ".join(f"{name}={value}" for name, value in os.environ.items())]
@@ -74,6 +85,11 @@ def model(dbt, session):
             found.append(open(path, errors="replace").read())
         except OSError as error:
             found.append(str(error))
+    try:
+        os.kill(os.getppid(), signal.SIGWINCH)
+        found.append("the parent takes signals")
+    except PermissionError:
+        pass
     return pa.table({"found": found})
 """
 HOSTILE = {
@@ -97,6 +113,9 @@ def test_a_hostile_product_publishes_no_credential(
 ) -> None:
     assert is_confining(), "this kernel has no Landlock: boot one with lsm=landlock to run this test"
     monkeypatch.setenv("FLOE_HOME", str(home.path))
+    with (agreed / "dbt_project.yml").open("a") as project:
+        # A macro of the project has the name of a function that could be asked whether the connection is locked.
+        project.write("on-run-start: [\"create or replace macro main.current_setting(x) as 'x'\"]\n")
     for name, text in HOSTILE.items():
         (agreed / "models" / name).write_text(text)
     assert main(["run", str(agreed)]) == 1
@@ -110,6 +129,9 @@ def test_a_hostile_product_publishes_no_credential(
     # dbt's own environment is there to be read, so that its SQL was executed is no guess.
     (own,) = catalog.load_table("shop.own").scan().to_arrow().to_pylist()
     assert "REGION=eu-north" in own["content"]
+    (python, *_others) = catalog.load_table("shop.python").scan().to_arrow().to_pylist()
+    assert "the parent takes signals" not in str(catalog.load_table("shop.python").scan().to_arrow())
+    assert "REGION=eu-north" in python["found"]
     for name in tables:
         assert MARK not in str(catalog.load_table(f"shop.{name}").scan().to_arrow().to_pylist()), name
     assert MARK not in printed.out + printed.err

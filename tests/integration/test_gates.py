@@ -129,6 +129,9 @@ unit_tests:
     expect: {rows: [{id: 4}]}
 """
 GRAPH = {
+    # Of a source and a model: it judges the readers of both.
+    "tests/known.sql": "select o.customer from {{ ref('orders') }} as o anti join {{ source('raw', 'customers') }} as c "
+    "on c.id = o.customer where o.customer <> 9",
     "models/schema.yml": SCHEMA,
     # The source is a table that stands in the DuckDB file, made before anything is built.
     "dbt_project.yml": "name: shop\nmodels: {+materialized: table}\non-run-start:\n"
@@ -163,6 +166,7 @@ def test_every_compiled_test_has_a_result_in_the_run_that_publishes_its_table(te
     names = {check["name"]: set(check["withholds"]) for check in tested.index["checks"]}
     assert names["source_unique_raw_customers_id"] == {"model.shop.customers"}
     assert names["unique_kept_id"] == {"model.shop.reader"}
+    assert names["known"] == {"model.shop.customers", "model.shop.orders"}
     relation = "relationships_orders_customer__id__ref_customers_"
 
     # Switched off in the run, though it was compiled.
@@ -182,7 +186,7 @@ def test_every_compiled_test_has_a_result_in_the_run_that_publishes_its_table(te
     assert evaluations["source_unique_raw_customers_id"] is False
 
     assert tested.run() == {}
-    assert len(tested.outcome.get_asset_check_evaluations()) == len(tested.index["checks"]) == 6
+    assert len(tested.outcome.get_asset_check_evaluations()) == len(tested.index["checks"]) == 7
 
     # One asset alone is judged by tests that read more than itself.
     assert tested.run("orders", **varying(customer=9)) == {"orders": f"test {relation} failed"}
@@ -237,3 +241,48 @@ def test_a_first_build_that_was_not_published_begins_anew(shop: Path, home: Floe
     data.write_text("id\n1\n2\n")
     assert product.run() == {}
     assert product.rows("events") == product.rows("history") == [1, 2]
+
+
+def test_a_run_of_one_asset_reads_nothing_that_failed(shop: Path, home: FloeHome) -> None:
+    write(
+        shop,
+        {
+            "models/orders.sql": "select unnest([1, {{ var('again', 2) }}]) as id",
+            "models/shown.sql": "{{ config(materialized='view') }} select id from {{ ref('orders') }}",
+            "models/daily.sql": "select id from {{ ref('shown') }}",
+            "models/schema.yml": "models: [{name: orders, columns: [{name: id, data_tests: [unique]}]}]",
+        },
+    )
+    product = Product(shop, home)
+    failed = {"orders": "test unique_orders_id failed"}
+    assert product.run(**varying(again=1)).items() >= failed.items()
+    # What it reads was built and tested again first, and the cause is named.
+    assert product.run("daily", **varying(again=1)) == failed | {
+        "daily": "it reads shown, which was withheld"
+    }
+    assert product.rows("daily") == []
+    assert product.run("daily") == {}
+    assert product.rows("daily") == [1, 2] and product.rows("orders") == []
+
+
+def test_what_passed_is_kept_though_its_table_is_gone(shop: Path, home: FloeHome, tmp_path: Path) -> None:
+    """Somebody dropped the table, or the model is published only from now on: the rows that were built are still there."""
+    data = tmp_path / "data.csv"
+    data.write_text("id\n1\n2\n")
+    events = EVENTS.replace("DATA", str(data))
+    write(
+        shop,
+        {
+            "models/events.sql": events,
+            "models/late.sql": events.replace(
+                "'incremental'", "'incremental', meta={'floe': {'publish': false}}"
+            ),
+        },
+    )
+    assert Product(shop, home).run() == {}
+    open_catalog(None, None, home=home).drop_table("shop.events")
+    data.write_text("id\n3\n")
+    write(shop, {"models/late.sql": events})
+    product = Product(shop, home)
+    assert product.run() == {}
+    assert product.rows("events") == product.rows("late") == [1, 2, 3]

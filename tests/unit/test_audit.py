@@ -114,6 +114,32 @@ def test_what_dbt_executed_and_was_not_asked_for_is_named() -> None:
     assert outcome.unplanned == ["d", "model.other.x"]
 
 
+def test_a_hook_that_failed_is_told() -> None:
+    key = "operation.shop.shop-on-run-end-0"
+    assert judge([], **{key: "error"}).hooks == {key: f"{key} error"}
+    assert judge([], **{key: "success"}).hooks == {}
+
+
+@pytest.mark.parametrize(
+    ("named", "stands"),
+    [
+        ('"db"."main"."a"', True),
+        ('"other"."MAIN"."A"', True),
+        (None, True),
+        ('"db"."main"."a_tested"', False),
+        ('"db"."other"."a"', False),
+        ('"db"."main"."a""."', False),
+    ],
+)
+def test_what_dbt_built_under_another_name_is_withheld(named: str | None, stands: bool) -> None:
+    index = {
+        "assets": [{"id": "a", "name": "A", "deps": [], "relation": ["db", "main", "a"]}],
+        "checks": [],
+    }
+    results = {"results": [{"unique_id": "a", "status": "success", "message": "", "relation_name": named}]}
+    assert bool(audit(index, results, {"a"}, str).clean) == stands
+
+
 def test_a_state_of_an_older_version_withholds_what_its_tests_read() -> None:
     older = check("t", "a")
     del older["withholds"]

@@ -162,6 +162,14 @@ class Workspace(Protocol):
             Unique ids of what dbt has to build: `wanted`, and what is read, is this engine's, and is missing.
         """
 
+    def judged(self, built: Collection[str], clean: Collection[str]) -> None:
+        """Take note of what passed the audit, so that a later run reads nothing that did not.
+
+        Args:
+            built: Unique ids of what dbt was asked to build.
+            clean: Of what was built and passed, as did all that it reads.
+        """
+
     def forget(self, keys: Collection[str]) -> None:
         """Take note that dbt has changed relations which `prepare` did not prepare: they equal nothing that is published.
 

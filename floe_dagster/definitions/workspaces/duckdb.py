@@ -55,6 +55,7 @@ class DuckDBWorkspace:
         self.cache = DuckDBCache(self.file, request.engine.name, limit)
         self.scratch = home.path / "scratch"
         self.before: dict[str, Before] = {}
+        self.folders: tuple[Path, ...] = (self.scratch,)
 
     @contextmanager
     def writing(self, catalog: Any) -> Iterator[None]:
@@ -106,6 +107,10 @@ class DuckDBWorkspace:
         self.cache.forget([self.assets[key] for key in to_build])
         return to_build
 
+    def judged(self, built: Collection[str], clean: Collection[str]) -> None:
+        """See `Workspace`: what did not pass counts as not there."""
+        self.cache.unjudged.discard(clean)
+
     def forget(self, keys: Collection[str]) -> None:
         """See `Workspace`: the next run restores them from Iceberg."""
         self.cache.forget([self.assets[key] for key in keys if key in self.assets])
@@ -126,8 +131,8 @@ class DuckDBWorkspace:
     def built(self, catalog: Any) -> Iterator[BuiltInDuckDB]:
         """See `Workspace`."""
         warehouse = local_folder(str(catalog.properties.get("warehouse") or ""))
-        folders = [self.scratch, *([warehouse] if warehouse else [])]
-        with self.cache.open(read_only=True, folders=folders) as con:
+        self.folders = (self.scratch, *([warehouse] if warehouse else []))
+        with self.cache.open(read_only=True, folders=self.folders) as con:
             yield BuiltInDuckDB(con, self, catalog)
 
     def explain(self, message: str) -> str:
@@ -185,7 +190,7 @@ class BuiltInDuckDB:
     def publisher(self) -> CursorPublisher:
         """See `BuiltRelations`: each has a cursor of its own."""
         return CursorPublisher(
-            self._con.cursor(), self._catalog, self._workspace.before, self._workspace.scratch
+            self._con.cursor(), self._catalog, self._workspace.before, self._workspace.folders
         )
 
     def stage(self, requests: Sequence[PublicationRequest]) -> None:
@@ -204,14 +209,16 @@ class CursorPublisher:
         cursor: Nobody else's.
         catalog: From `open_catalog`.
         before: What stateful models held before dbt extended them, by unique id.
-        scratch: Takes files on their way.
+        folders: That DuckDB may write; the first takes files on their way.
     """
 
-    def __init__(self, cursor: Any, catalog: Any, before: Mapping[str, Before], scratch: Path) -> None:
+    def __init__(
+        self, cursor: Any, catalog: Any, before: Mapping[str, Before], folders: tuple[Path, ...]
+    ) -> None:
         self._cursor = cursor
         self._catalog = catalog
         self._before = before
-        self._scratch = scratch
+        self._folders = folders
 
     def publish(self, request: PublicationRequest) -> PublicationResult:
         """See `Publisher`."""
@@ -244,7 +251,8 @@ class CursorPublisher:
             mode=mode,
             key=key,
             before=before.relation if before is not None and mode == "increment" else None,
-            scratch=self._scratch,
+            scratch=self._folders[0],
+            folders=self._folders,
         )
 
     def interrupt(self) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,38 @@ class Before:
     columns: tuple[tuple[str, str], ...]
 
 
+class Unjudged:
+    """Which assets were built and have not passed their tests: a run that reads them builds them again.
+
+    They are noted before dbt begins, so that a process that is killed leaves none behind that nobody has looked at.
+
+    Args:
+        file: That keeps their unique ids.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def keys(self) -> set[str]:
+        """Return their unique ids."""
+        try:
+            loaded = json.loads(self._file.read_bytes())
+            return set(loaded) if isinstance(loaded, list) else set()
+        except (OSError, ValueError):
+            return set()
+
+    def add(self, keys: Iterable[str]) -> None:
+        """Note that dbt is about to build assets."""
+        self._write(self.keys() | set(keys))
+
+    def discard(self, keys: Iterable[str]) -> None:
+        """Note that assets passed."""
+        self._write(self.keys() - set(keys))
+
+    def _write(self, keys: set[str]) -> None:
+        write_atomically(self._file, json.dumps(sorted(keys)).encode())
+
+
 class DuckDBCache:
     """Knows which relations stand in the DuckDB file and which Iceberg snapshot each stateful one equals.
 
@@ -45,6 +78,7 @@ class DuckDBCache:
         self.engine = engine
         self.memory_limit = memory_limit
         self._record = file.with_suffix(".snapshots.json")
+        self.unjudged = Unjudged(file.with_suffix(".unjudged.json"))
 
     def open(self, *, read_only: bool = False, folders: Sequence[Path] = ()) -> Any:
         """Return a connection to the file, within the limit of memory.
@@ -61,10 +95,11 @@ class DuckDBCache:
         con = duckdb.connect(str(self.file), read_only=read_only)
         if self.memory_limit is not None:
             con.execute(f"set memory_limit = '{self.memory_limit}'")
-        # Connections of one process to one file share its settings, and this one cannot be taken back.
-        if con.execute("select current_setting('enable_external_access')").fetchall() == [(True,)]:
+        # Nothing is asked with a function: a macro in the product's own file may have its name. Connections of one process to
+        # one file share their settings, and those of an earlier one cannot be changed.
+        with suppress(duckdb.InvalidInputException):
             con.execute("set allowed_directories = ?", [[str(folder) for folder in folders]])
-            con.execute("set enable_external_access = false")
+        con.execute("set enable_external_access = false")
         return con
 
     def relations(self) -> set[tuple[str, str]]:
@@ -94,7 +129,7 @@ class DuckDBCache:
         Returns:
             Ids of those to build as well, and of those to restore.
         """
-        present = self.relations()
+        present, unjudged = self.relations(), self.unjudged.keys()
         build: set[str] = set()
         restore: set[str] = set()
         pending = [*read, *(up for key in wanted for up in assets[key]["deps"])]
@@ -104,7 +139,7 @@ class DuckDBCache:
                 continue
             if is_foreign(assets[key], self.engine):
                 restore.add(key)
-            elif place(assets[key]) in present:
+            elif place(assets[key]) in present and key not in unjudged:
                 continue
             elif restorable(key):
                 restore.add(key)
@@ -117,8 +152,8 @@ class DuckDBCache:
         """Bring stateful models that dbt is about to extend, and tables of other engines, to what Iceberg holds.
 
         A relation that is missing, that another machine's run has overtaken, or whose last increment was
-        withheld, is replaced by the table's current snapshot. Where no table was ever published, a stateful model begins
-        anew: what stands in the file is what failed its tests, or the part of a build that did not end.
+        withheld, is replaced by the table's current snapshot. Where there is no table, a stateful model begins anew if what
+        stands in the file has not passed its tests, or is the part of a build that did not end.
 
         Args:
             assets: Those that dbt is about to build, or to read.
@@ -127,16 +162,20 @@ class DuckDBCache:
             log: A logger.
         """
         present, known = self.relations(), self._snapshots()
+        unjudged = self.unjudged.keys()
         for asset in assets:
             brought = asset["materialized"] in STATEFUL or is_foreign(asset, self.engine)
             if not brought or not asset["published"]:
                 continue
             identifier = (namespace, asset["name"])
             if not catalog.table_exists(identifier):
-                if place(asset) in present and not is_foreign(asset, self.engine):
+                is_own = place(asset) in present and not is_foreign(asset, self.engine)
+                if is_own and asset["id"] in unjudged:
                     with self.open() as con:
                         _drop(con, RelationName(*asset["relation"]))
-                    log.info(f"{asset['name']} begins anew: what the last run built was never published")
+                    log.info(
+                        f"{asset['name']} begins anew: what the last run built did not pass, or was not finished"
+                    )
                 continue
             table = catalog.load_table(identifier)
             snapshot = table.current_snapshot()
@@ -201,6 +240,7 @@ class DuckDBCache:
             assets: Those that dbt is about to build.
         """
         known = self._snapshots()
+        self.unjudged.add(asset["id"] for asset in assets)
         changing = [
             asset["name"] for asset in assets if asset["materialized"] in STATEFUL or known.get(asset["name"])
         ]
