@@ -264,7 +264,7 @@ def _finding(
         file=document.display,
         line=line,
         column=column,
-        field=".".join(str(part) for part in path),
+        field=".".join(str(part) for part in path if isinstance(part, str)) + f"[{path[-1]}]",
         found=found,
         allowed=allowed,
         fix=fix,

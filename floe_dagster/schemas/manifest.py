@@ -154,8 +154,8 @@ class ManifestGovernance(GovernanceFields):
 
     environment: list[EnvironmentName] | None = Field(
         None,
-        description="Names of environment variables that products may read; none when absent. Over several layers, those that "
-        "each layer lists which has this field.",
+        description="Names of environment variables that products may read; none when absent. Over several layers, a name "
+        "has to be in the list of every layer that has one.",
     )
 
 
