@@ -232,7 +232,7 @@ class TrinoWorkspace:
         return build
 
     def judged(self, built: Collection[str], clean: Collection[str]) -> None:
-        """See `Workspace`: what is published is read as it is published, and what is not is built again each time."""
+        """See `Workspace`: what is published is read as it is published, and views are made again each time."""
 
     def forget(self, keys: Collection[str]) -> None:
         """See `Workspace`: what was written stands in the run's own schema, which the next run clears before it builds."""
