@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,13 +49,24 @@ def is_fault(error: BaseException) -> bool:
 
 
 def fault_message(error: BaseException, what: str) -> str:
-    """Return in words for people that something unexpected was raised, what it is and where.
+    """Return in one line that something unexpected was raised, what it is and where.
 
     Args:
         error: As it was raised.
         what: What was being done, for example `customer_360.orders could not be written`.
     """
-    return f"{what}: {_described(error)}{_place(error)}. {ADVICE}"
+    return f"{what}: {', caused by '.join(_described(found) for found in _causes(error))}{_place(error)}. {ADVICE}"
+
+
+def fault_report(error: BaseException, what: str) -> str:
+    """Return the same in several lines, what was raised first, and each cause in one of its own.
+
+    Args:
+        error: As it was raised.
+        what: What was being done.
+    """
+    raised = "\ncaused by ".join(_described(found) for found in _causes(error))
+    return f"{raised}\n{what}{_place(error)}. {ADVICE}"
 
 
 def presentable(error: BaseException) -> BaseException | None:
@@ -65,7 +77,10 @@ def presentable(error: BaseException) -> BaseException | None:
     Args:
         error: As it was raised.
     """
-    return None if _validation_error(error) is not None else error
+    from pydantic import ValidationError
+
+    found = _causes(error, with_context=True)
+    return None if any(isinstance(one, ValidationError) for one in found) else error
 
 
 def shown(error: BaseException) -> str:
@@ -94,8 +109,10 @@ def validation_problems(error: ValidationError) -> str:
 
 
 def _described(error: BaseException) -> str:
-    if (found := _validation_error(error)) is not None:
-        return _without_values(found)
+    from pydantic import ValidationError
+
+    if isinstance(error, ValidationError):
+        return _without_values(error)
     said = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     return f"{type(error).__name__}: {said[:600]}" if said else type(error).__name__
 
@@ -114,15 +131,12 @@ def _place(error: BaseException) -> str:
     return ""
 
 
-def _validation_error(error: BaseException) -> ValidationError | None:
-    """Return the error itself, or what led to it, where that is one of pydantic's."""
-    from pydantic import ValidationError
-
+def _causes(error: BaseException, *, with_context: bool = False) -> Iterator[BaseException]:
+    """Yield an error and what it names as its cause; with their context what was being handled when it was raised, too."""
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
-        if isinstance(current, ValidationError):
-            return current
+        yield current
         seen.add(id(current))
-        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
-    return None
+        context = current.__context__ if with_context and not current.__suppress_context__ else None
+        current = current.__cause__ or context

@@ -15,7 +15,7 @@ from floe_dagster.definitions.observing.process import Observed
 from floe_dagster.definitions.observing.step import ObservedStep
 from floe_dagster.definitions.resources import catalog_key, storage_key
 from floe_dagster.definitions.run_retries import run_retry_tags
-from floe_dagster.faults import fault_message, is_fault, presentable
+from floe_dagster.faults import fault_report, is_fault, presentable
 from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.errors import CatalogError, NotUsableError, PublicationError
 from floe_dagster.iceberg.maintenance import Rules, TableMaintenance, drop_retired, retired_tables
@@ -96,7 +96,7 @@ def build_maintenance_definitions(
         except Exception as error:
             if not is_fault(error):
                 raise
-            message = fault_message(error, f"the tables of {slug} could not be maintained")
+            message = fault_report(error, f"the tables of {slug} could not be maintained")
             raise dg.Failure(message, allow_retries=False) from presentable(error)
         if failed:
             raise dg.Failure(

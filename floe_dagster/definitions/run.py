@@ -32,7 +32,7 @@ from floe_dagster.definitions.run_metadata import (
 from floe_dagster.definitions.withheld import Withheld
 from floe_dagster.definitions.workspaces import open_workspace
 from floe_dagster.definitions.workspaces.base import BuiltRelations, PublicationRequest, Publisher, Workspace
-from floe_dagster.faults import fault_message, is_fault, presentable
+from floe_dagster.faults import fault_message, fault_report, is_fault, presentable
 from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.catalogs import request_counts
 from floe_dagster.iceberg.errors import (
@@ -187,7 +187,7 @@ class ProductRun:
                 told = catalog_error(error, f"the tables of {self.slug} cannot be looked at")
                 raise dg.Failure(str(told), allow_retries=not isinstance(told, NotUsableError)) from error
             if is_fault(error):
-                message = fault_message(error, f"the run of {self.slug} could not go on")
+                message = fault_report(error, f"the run of {self.slug} could not go on")
                 raise dg.Failure(message, allow_retries=False) from presentable(error)
             raise
         finally:
