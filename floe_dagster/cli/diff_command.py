@@ -107,7 +107,7 @@ def _types(result: CompileResult, home: FloeHome) -> list[TypeDifference]:
     assert result.artifact is not None and result.index is not None
     plugins: Any = result.artifact.plugins
     catalog = open_catalog(plugins.catalog, plugins.storage, home=home)
-    return type_differences(catalog, result.slug, result.index["assets"])
+    return type_differences(catalog, result.slug, result.index.assets)
 
 
 def _compiled(product_dir: Path) -> ProductView | None:

@@ -177,7 +177,7 @@ def _run_product(
 def _summary(result: Any, outcome: Any, seconds: float) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     from floe_dagster.definitions.command_runs import failure_reasons
 
-    engines = {asset["name"]: asset["engine"] for asset in result.index["assets"]}
+    engines = {asset.name: asset.engine for asset in result.index.assets}
     materializations = outcome.asset_materializations_for_node(f"{result.slug}_dbt")
     evaluations = outcome.get_asset_check_evaluations()
     tables = []

@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
 
     try:
         bundle = Bundle.open(product_dir / "target" / BAKED_BUNDLE)
-        plugins = bundle.artifact().plugins
+        index, plugins = bundle.index(), bundle.artifact().plugins
         catalog = open_catalog(
             plugins.catalog if plugins else None, plugins.storage if plugins else None, home=home
         )
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
             raise
         print(f"error: {catalog_error(error, f'{slug}.{model} cannot be read')}", file=sys.stderr)
         return 2
-    if not any(asset["name"] == model and asset["published"] for asset in bundle.index()["assets"]):
+    if not any(asset.name == model and asset.published for asset in index.assets):
         print(
             f"note: {model} is not published any more, as {slug} was compiled last: this table is of an earlier run",
             file=sys.stderr,

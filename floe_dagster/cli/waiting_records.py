@@ -68,8 +68,7 @@ def run_action(options: argparse.Namespace, fill: Callable[[Waiting], None]) -> 
             )
             unknown = True
             continue
-        slug = bundle.index()["product"]["slug"]
-        waiting = Waiting(slug, bundle.artifact().observability, FloeHome.locate(Path(folder)))
+        waiting = Waiting(bundle.slug, bundle.artifact().observability, FloeHome.locate(Path(folder)))
         fill(waiting)
         products.append(waiting)
     if unknown and not products:

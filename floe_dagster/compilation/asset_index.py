@@ -7,7 +7,7 @@ megabytes. The index holds just what asset specs, checks, jobs and runs are buil
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from floe_dagster.policies.model import meta_of, tags_of
@@ -15,7 +15,20 @@ from floe_dagster.policies.places import DescriptionPlaces
 from floe_dagster.policies.rules import tier_of
 from floe_dagster.schemas.artifacts import CompiledArtifacts
 from floe_dagster.schemas.manifest import PlatformManifest
-from floe_dagster.schemas.product import ProductSpec, duration_seconds
+from floe_dagster.schemas.product import ProductSpec, Transform, duration_seconds
+from floe_dagster.schemas.product_index import (
+    NO_SETTINGS,
+    Asset,
+    Check,
+    Column,
+    Freshness,
+    Lifecycle,
+    ProductFacts,
+    ProductIndex,
+    Relation,
+    Schedule,
+    TableSettings,
+)
 
 PUBLISHED_MATERIALIZATIONS = frozenset({"table", "incremental", "snapshot"})
 EVERY_ROW = "!= 0"
@@ -30,11 +43,11 @@ def build_asset_index(
     spec: ProductSpec,
     manifest: PlatformManifest,
     places: DescriptionPlaces,
-    lifecycle: Mapping[str, Any] | None = None,
+    lifecycle: Lifecycle | None = None,
     engines: Mapping[str, str] | None = None,
-    relations: Mapping[str, Mapping[str, list[str]]] | None = None,
-) -> dict[str, Any]:
-    """Return the index as JSON values.
+    relations: Mapping[str, Mapping[str, Relation]] | None = None,
+) -> ProductIndex:
+    """Return the index of a product.
 
     Args:
         artifact: The compiled artifact.
@@ -42,79 +55,97 @@ def build_asset_index(
         spec: The product spec: schedule, freshness, preset, labels.
         manifest: The merged platform manifest: presets, default schedule.
         places: Where models are described.
-        lifecycle: Governance of tables: schema evolution, recovery, retention, snapshots.
+        lifecycle: What governance says of tables; nothing when None.
         engines: Engine of each asset, by dbt's unique id; the default engine where nothing is said.
         relations: By engine and unique id, what the engine calls a relation; nothing where there is one engine.
-
-    Returns:
-        `product` (what concerns all of it), `assets` and `checks`, in the order of dbt's ids, and the ids of the
-        `functions` that dbt creates in the engine.
     """
     transforms = {transform.name: transform for transform in spec.transforms or ()}
     tiers = {transform.name: transform.tier for transform in transforms.values() if transform.tier}
     nodes = asset_nodes(dbt_manifest)
-    all_nodes = dbt_manifest["nodes"]
-    assets: list[dict[str, Any]] = []
-    for unique_id, node in nodes.items():
-        transform = transforms.get(node["name"])
-        tags = {*tags_of(node), *(transform.tags or () if transform else ())}
-        assets.append(
-            {
-                "id": unique_id,
-                "name": node["name"],
-                "type": node["resource_type"],
-                "materialized": node["config"].get("materialized") or node["resource_type"],
-                "published": is_published(node),
-                "engine": (engines or {}).get(unique_id, artifact.default_engine),
-                "relation": [node["database"], node["schema"], node["alias"]],
-                "deps": sorted(upstream_assets(node, nodes, all_nodes)),
-                "group": tier_of(node, tiers) or ("seeds" if node["resource_type"] == "seed" else "default"),
-                "description": node.get("description") or "",
-                "tags": sorted(tags),
-                "owners": asset_owners(str(meta_of(node).get("owner") or spec.metadata.owner)),
-                "file": node["original_file_path"],
-                "checksum": str((node.get("checksum") or {}).get("checksum") or "")[:12],
-                "described": places.of(node),
-                "table": transform.table.model_dump(exclude_none=True)
-                if transform and transform.table
-                else {},
-                "unique_key": _unique_key(node),
-                "columns": [
-                    {
-                        "name": column["name"],
-                        "type": column.get("data_type"),
-                        "description": column.get("description") or "",
-                        "tags": sorted(tags_of(column)),
-                        "classification": meta_of(column).get("classification"),
-                    }
-                    for column in node["columns"].values()
-                ],
-            }
+    assets = tuple(
+        Asset(
+            id=unique_id,
+            name=node["name"],
+            type=node["resource_type"],
+            materialized=node["config"].get("materialized") or node["resource_type"],
+            published=is_published(node),
+            engine=(engines or {}).get(unique_id, artifact.default_engine),
+            relation=(node["database"], node["schema"], node["alias"]),
+            deps=tuple(sorted(upstream_assets(node, nodes, dbt_manifest["nodes"]))),
+            group=tier_of(node, tiers) or ("seeds" if node["resource_type"] == "seed" else "default"),
+            description=node.get("description") or "",
+            tags=_tags(node, transforms.get(node["name"])),
+            owners=tuple(asset_owners(str(meta_of(node).get("owner") or spec.metadata.owner))),
+            file=node["original_file_path"],
+            checksum=str((node.get("checksum") or {}).get("checksum") or "")[:12],
+            described=places.of(node),
+            table=_table_settings(transforms.get(node["name"])),
+            unique_key=_unique_key(node),
+            columns=tuple(_column(column) for column in node["columns"].values()),
+            relations={
+                engine: known[unique_id] for engine, known in (relations or {}).items() if unique_id in known
+            },
         )
-        if relations:
-            assets[-1]["relations"] = {
-                engine: known[unique_id] for engine, known in relations.items() if unique_id in known
-            }
+        for unique_id, node in nodes.items()
+    )
+    return ProductIndex(
+        product=_product_facts(spec, manifest, lifecycle or Lifecycle()),
+        assets=assets,
+        checks=tuple(_checks(dbt_manifest, nodes)),
+        functions=tuple(sorted(dbt_manifest.get("functions") or ())),
+    )
+
+
+def _product_facts(spec: ProductSpec, manifest: PlatformManifest, lifecycle: Lifecycle) -> ProductFacts:
     preset = (manifest.resource_presets or {}).get(spec.resources or "")
-    return {
-        "product": {
-            "slug": spec.slug,
-            "name": spec.metadata.name,
-            "version": spec.metadata.version,
-            "description": spec.metadata.description,
-            "owner": spec.metadata.owner,
-            "labels": spec.metadata.labels or {},
-            "schedule": _schedule(spec, manifest),
-            "freshness": _freshness(spec),
-            "resources": preset.to_kubernetes() if preset else None,
-            "preset": spec.resources,
-            "repository": spec.repository,
-            "lifecycle": dict(lifecycle or {}),
-        },
-        "assets": assets,
-        "checks": _checks(dbt_manifest, nodes),
-        "functions": sorted(dbt_manifest.get("functions") or ()),
-    }
+    return ProductFacts(
+        slug=spec.slug,
+        name=spec.metadata.name,
+        version=spec.metadata.version,
+        owner=spec.metadata.owner,
+        description=spec.metadata.description,
+        labels=spec.metadata.labels or {},
+        schedule=_schedule(spec, manifest),
+        freshness=_freshness(spec),
+        resources=preset.to_kubernetes() if preset else None,
+        preset=spec.resources,
+        repository=spec.repository,
+        lifecycle=lifecycle,
+    )
+
+
+def _tags(node: Mapping[str, Any], transform: Transform | None) -> tuple[str, ...]:
+    return tuple(sorted({*tags_of(node), *((transform.tags if transform else None) or ())}))
+
+
+def _column(column: Mapping[str, Any]) -> Column:
+    classification = meta_of(column).get("classification")
+    return Column(
+        name=column["name"],
+        type=column.get("data_type"),
+        description=column.get("description") or "",
+        tags=tuple(sorted(tags_of(column))),
+        # YAML may hold anything there, a list or a number too.
+        classification=str(classification) if classification else None,
+    )
+
+
+def _table_settings(transform: Transform | None) -> TableSettings:
+    table = transform.table if transform else None
+    if table is None:
+        return NO_SETTINGS
+
+    def listed(values: Sequence[str] | None) -> tuple[str, ...] | None:
+        return None if values is None else tuple(values)
+
+    return TableSettings(
+        partition_by=listed(table.partition_by),
+        sort_by=listed(table.sort_by),
+        write_mode=table.write_mode,
+        key=listed(table.key),
+        properties=table.properties,
+        expire_by=table.expire_by,
+    )
 
 
 def asset_nodes(dbt_manifest: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -137,9 +168,9 @@ def is_published(node: Mapping[str, Any]) -> bool:
     )
 
 
-def _unique_key(node: Mapping[str, Any]) -> list[str]:
+def _unique_key(node: Mapping[str, Any]) -> tuple[str, ...]:
     key = node["config"].get("unique_key")
-    return [str(column) for column in (key if isinstance(key, list) else [key] if key else [])]
+    return tuple(str(column) for column in (key if isinstance(key, list) else [key] if key else []))
 
 
 def upstream_assets(
@@ -177,22 +208,22 @@ def asset_owners(owner: str) -> list[str]:
     return [f"team:{name}"] if name else []
 
 
-def _schedule(spec: ProductSpec, manifest: PlatformManifest) -> dict[str, Any] | None:
+def _schedule(spec: ProductSpec, manifest: PlatformManifest) -> Schedule | None:
     if spec.schedule:
-        return spec.schedule.model_dump()
+        return Schedule(spec.schedule.cron, spec.schedule.timezone, spec.schedule.enabled)
     orchestrator = manifest.plugins.orchestrator
     cron = orchestrator.config.default_schedule if orchestrator else None
-    return {"cron": cron, "timezone": "UTC", "enabled": True} if cron else None
+    return Schedule(cron) if cron else None
 
 
-def _freshness(spec: ProductSpec) -> dict[str, int | None] | None:
+def _freshness(spec: ProductSpec) -> Freshness | None:
     if spec.freshness is None:
         return None
     warn = spec.freshness.warn_after
-    return {
-        "warn_seconds": duration_seconds(warn) if warn else None,
-        "fail_seconds": duration_seconds(spec.freshness.fail_after),
-    }
+    return Freshness(
+        fail_seconds=duration_seconds(spec.freshness.fail_after),
+        warn_seconds=duration_seconds(warn) if warn else None,
+    )
 
 
 def dagster_identifier(name: str) -> str:
@@ -200,8 +231,7 @@ def dagster_identifier(name: str) -> str:
     return name.replace("-", "_").replace(".", "_")
 
 
-def _checks(manifest: Mapping[str, Any], nodes: Mapping[str, Any]) -> list[dict[str, Any]]:
-    checks = []
+def _checks(manifest: Mapping[str, Any], nodes: Mapping[str, Any]) -> Iterator[Check]:
     all_nodes = manifest["nodes"]
     readers = _readers(nodes, all_nodes)
     # Assets and checks are outputs of one step, a check under the name of its asset and its own.
@@ -219,24 +249,21 @@ def _checks(manifest: Mapping[str, Any], nodes: Mapping[str, Any]) -> list[dict[
         asset = attached if attached in nodes else withheld[0]
         severity = str(node["config"].get("severity") or "error").lower()
         name = _free_name(re.sub(r"[^A-Za-z0-9_]", "_", node["name"]), nodes[asset]["name"], taken)
-        checks.append(
-            {
-                "id": unique_id,
-                "name": name,
-                "asset": asset,
-                "reads": [*read, *sorted(upstream_assets(node, nodes, all_nodes) - set(read))],
-                "withholds": withheld,
-                "type": "unit_test" if node["resource_type"] == "unit_test" else "data_test",
-                "severity": "warn" if severity == "warn" else "error",
-                # Below the threshold of `error_if` an error test only warns; without one it cannot.
-                "may_warn": severity == "warn" or node["config"].get("error_if", EVERY_ROW) != EVERY_ROW,
-                "kind": (node.get("test_metadata") or {}).get("name"),
-                "column": node.get("column_name"),
-                "description": node.get("description") or _describe(node),
-                "file": node.get("original_file_path"),
-            }
+        yield Check(
+            id=unique_id,
+            name=name,
+            asset=asset,
+            reads=(*read, *sorted(upstream_assets(node, nodes, all_nodes) - set(read))),
+            withholds=tuple(withheld),
+            type="unit_test" if node["resource_type"] == "unit_test" else "data_test",
+            severity="warn" if severity == "warn" else "error",
+            # Below the threshold of `error_if` an error test only warns; without one it cannot.
+            may_warn=severity == "warn" or node["config"].get("error_if", EVERY_ROW) != EVERY_ROW,
+            kind=(node.get("test_metadata") or {}).get("name"),
+            column=node.get("column_name"),
+            description=node.get("description") or _describe(node),
+            file=node.get("original_file_path"),
         )
-    return checks
 
 
 def _readers(nodes: Mapping[str, Any], all_nodes: Mapping[str, Any]) -> dict[str, list[str]]:

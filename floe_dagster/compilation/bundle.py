@@ -25,6 +25,7 @@ from floe_dagster.home import FloeHome
 
 if TYPE_CHECKING:
     from floe_dagster.schemas.artifacts import CompiledArtifacts
+    from floe_dagster.schemas.product_index import ProductIndex
 
 BUNDLE_FORMAT = 1
 ARTIFACT = "compiled_artifacts.json"
@@ -144,18 +145,19 @@ class Bundle:
         except InputError as error:
             raise BundleError(f"{self.path}: {error}") from error
 
-    def index(self) -> dict[str, Any]:
-        """Return the asset index (see `asset_index.build_asset_index`).
+    def index(self) -> ProductIndex:
+        """Return the index that the definitions are built from, of this version or of an earlier one.
 
         Raises:
-            BundleError: It is damaged.
+            BundleError: It is damaged, or of a version that this one cannot read.
         """
-        index = self._loads(ASSET_INDEX)
-        if any("engine" not in asset for asset in index["assets"]):
-            # Written before there were several engines: all is on the default one.
-            engine = self.artifact().default_engine
-            index["assets"] = [{"engine": engine, **asset} for asset in index["assets"]]
-        return index
+        from floe_dagster.schemas.product_index_json import index_from_json
+
+        source = self.read(ASSET_INDEX)
+        try:
+            return index_from_json(source, default_engine=lambda: self.artifact().default_engine)
+        except ValueError as error:
+            raise BundleError(f"{self.path}: {ASSET_INDEX} {error}") from error
 
     def report(self) -> dict[str, Any]:
         """Return the report of the compilation: findings, policies, governance decisions, timings."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from floe_dagster.compilation.bundle import Bundle
 from floe_dagster.compilation.engine_change import Build
 from floe_dagster.compilation.result import CompileResult
+from floe_dagster.schemas.product_index import Asset, ProductIndex
 
 ABSENT = "(absent)"
 
@@ -51,26 +52,24 @@ class ProductView:
     build: Build | None = None
 
     @classmethod
-    def of(
-        cls, artifact: Mapping[str, Any], index: Mapping[str, Any], report: Mapping[str, Any]
-    ) -> ProductView:
+    def of(cls, artifact: Mapping[str, Any], index: ProductIndex, report: Mapping[str, Any]) -> ProductView:
         """Return the view of one compilation.
 
         Args:
             artifact: CompiledArtifacts as JSON values.
-            index: See `asset_index.build_asset_index`.
+            index: Of that compilation.
             report: See `CompileResult.summary`.
         """
-        product = index["product"]
-        names = {asset["id"]: asset["name"] for asset in index["assets"]}
+        product = asdict(index.product)
+        names = {asset.id: asset.name for asset in index.assets}
         checks: dict[str, dict[str, str]] = {}
-        for check in index["checks"]:
-            checks.setdefault(names[check["asset"]], {})[check["name"]] = check["severity"]
+        for check in index.checks:
+            checks.setdefault(names[check.asset], {})[check.name] = check.severity
         assets: dict[str, dict[str, Any]] = {"tables": {}, "unpublished": {}}
-        for asset in index["assets"]:
-            kind = "tables" if asset["published"] else "unpublished"
-            assets[kind][asset["name"]] = _table(asset, names, checks.get(asset["name"], {})) | {
-                "engine": asset["engine"]
+        for asset in index.assets:
+            kind = "tables" if asset.published else "unpublished"
+            assets[kind][asset.name] = _table(asset, names, checks.get(asset.name, {})) | {
+                "engine": asset.engine
             }
         settings = ("name", "version", "description", "owner", "labels", "schedule", "freshness")
         governance = report.get("governance", {})
@@ -78,7 +77,7 @@ class ProductView:
         return cls(
             {
                 "consumers": {
-                    "product": {name: product.get(name) for name in settings},
+                    "product": {name: product[name] for name in settings},
                     "domain": artifact["identity"]["domain"],
                     **assets,
                 },
@@ -93,7 +92,7 @@ class ProductView:
                     "manifests": {
                         layer["name"]: layer["version"] for layer in artifact["inheritance_chain"] or ()
                     },
-                    "resources": product.get("resources"),
+                    "resources": product["resources"],
                 },
             },
             build,
@@ -136,21 +135,24 @@ def product_changes(before: ProductView | None, after: ProductView) -> list[Chan
     return changes
 
 
-def _table(asset: Mapping[str, Any], names: Mapping[str, str], checks: dict[str, str]) -> dict[str, Any]:
+def _table(asset: Asset, names: Mapping[str, str], checks: dict[str, str]) -> dict[str, Any]:
     return {
-        "type": asset["type"],
-        "materialized": asset["materialized"],
-        "tier": asset["group"],
-        "description": asset["description"],
-        "owners": asset["owners"],
-        "tags": asset["tags"],
-        "reads": sorted(names[each] for each in asset["deps"] if each in names),
-        "sql": asset.get("checksum"),
+        "type": asset.type,
+        "materialized": asset.materialized,
+        "tier": asset.group,
+        "description": asset.description,
+        "owners": list(asset.owners),
+        "tags": list(asset.tags),
+        "reads": sorted(names[each] for each in asset.deps if each in names),
+        "sql": asset.checksum,
         "columns": {
-            column["name"]: {
-                name: column.get(name) for name in ("type", "description", "tags", "classification")
+            column.name: {
+                "type": column.type,
+                "description": column.description,
+                "tags": list(column.tags),
+                "classification": column.classification,
             }
-            for column in asset["columns"]
+            for column in asset.columns
         },
         "checks": checks,
     }

@@ -8,7 +8,8 @@ from typing import Any
 
 from floe_dagster.credentials import environment_name
 from floe_dagster.schemas.compute import ENGINES
-from floe_dagster.schemas.compute.engine import STATEFUL, Engine, compute_field
+from floe_dagster.schemas.compute.engine import Engine, compute_field
+from floe_dagster.schemas.product_index import Asset, ProductIndex
 
 DIFFERENCES = "docs/trino.md#where-the-engines-differ"
 
@@ -53,24 +54,24 @@ class Build:
         default: `plugins.compute.type`.
         engines: By name; the default one, and those that transforms name.
         catalog: Type and settings of `plugins.catalog`, which tell one catalog from another.
-        assets: Of the asset index, each with its engine.
+        assets: Of the index, each with its engine.
     """
 
     slug: str
     default: str
     engines: Mapping[str, EngineInUse]
     catalog: Mapping[str, Any]
-    assets: tuple[Mapping[str, Any], ...]
+    assets: tuple[Asset, ...]
 
     @classmethod
-    def of(cls, artifact: Mapping[str, Any], index: Mapping[str, Any]) -> Build | None:
+    def of(cls, artifact: Mapping[str, Any], index: ProductIndex) -> Build | None:
         """Return that of one compilation; None where its artifact is older than plugins are.
 
         Args:
             artifact: CompiledArtifacts as JSON values.
-            index: See `asset_index.build_asset_index`.
+            index: Of that compilation.
         """
-        plugins, slug = artifact.get("plugins"), index["product"]["slug"]
+        plugins, slug = artifact.get("plugins"), index.product.slug
         if not plugins:
             return None
         default, catalog = plugins["compute"]["type"], plugins.get("catalog") or {}
@@ -89,16 +90,16 @@ class Build:
                 "type": catalog.get("type", "sql"),
                 **{name: settings.get(name) for name in ("uri", "warehouse")},
             },
-            tuple(index["assets"]),
+            index.assets,
         )
 
-    def on(self, engine: str) -> list[Mapping[str, Any]]:
+    def on(self, engine: str) -> list[Asset]:
         """Return the assets that an engine builds.
 
         Args:
             engine: Its name.
         """
-        return [asset for asset in self.assets if asset["engine"] == engine]
+        return [asset for asset in self.assets if asset.engine == engine]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,32 +164,30 @@ _ROOM = Consequence(
 )
 
 
-def _moved(before: Build, after: Build) -> Iterator[tuple[EngineInUse, EngineInUse, list[Mapping[str, Any]]]]:
+def _moved(before: Build, after: Build) -> Iterator[tuple[EngineInUse, EngineInUse, list[Asset]]]:
     """Yield from where to where, with the assets that are both in the old build and in the new one."""
-    engines = {asset["id"]: asset["engine"] for asset in before.assets}
+    engines = {asset.id: asset.engine for asset in before.assets}
     for old in before.engines.values():
         for new in after.engines.values():
-            assets = [asset for asset in after.on(new.name) if engines.get(asset["id"]) == old.name]
+            assets = [asset for asset in after.on(new.name) if engines.get(asset.id) == old.name]
             if old.name != new.name and assets:
                 yield old, new, assets
 
 
 def _to_another_engine(
-    before: Build, after: Build, old: EngineInUse, new: EngineInUse, assets: list[Mapping[str, Any]]
+    before: Build, after: Build, old: EngineInUse, new: EngineInUse, assets: list[Asset]
 ) -> Iterator[Consequence]:
     yield Consequence(
         "models",
         _names(assets),
         f"are computed by {new.name} in {new.place}, no longer by {old.name} in {old.place}",
     )
-    yield from _tables(before, after, new, [asset for asset in assets if asset["published"]])
+    yield from _tables(before, after, new, [asset for asset in assets if asset.published])
     yield from _views(new, assets)
     yield from _state(before, after, old, new, assets)
 
 
-def _tables(
-    before: Build, after: Build, new: EngineInUse, published: list[Mapping[str, Any]]
-) -> Iterator[Consequence]:
+def _tables(before: Build, after: Build, new: EngineInUse, published: list[Asset]) -> Iterator[Consequence]:
     if not published:
         return
     if before.catalog != after.catalog:
@@ -213,16 +212,14 @@ def _tables(
     )
 
 
-def _views(new: EngineInUse, assets: list[Mapping[str, Any]]) -> Iterator[Consequence]:
-    views = [asset for asset in assets if asset["materialized"] == "view"]
-    published = [asset for asset in views if asset["published"]]
-    other = [asset for asset in views if not asset["published"]]
+def _views(new: EngineInUse, assets: list[Asset]) -> Iterator[Consequence]:
+    views = [asset for asset in assets if asset.is_view]
+    published = [asset for asset in views if asset.published]
+    other = [asset for asset in views if not asset.published]
     modes = [
         asset
         for asset in assets
-        if asset["published"]
-        and asset["materialized"] not in (*STATEFUL, "view")
-        and (asset.get("table") or {}).get("write_mode", "overwrite") != "overwrite"
+        if asset.published and not (asset.is_stateful or asset.is_view) and asset.table.mode != "overwrite"
     ]
     if published:
         more = f", by one more statement in {new.title}" if new.writes_catalog else ""
@@ -240,10 +237,10 @@ def _views(new: EngineInUse, assets: list[Mapping[str, Any]]) -> Iterator[Conseq
 
 
 def _state(
-    before: Build, after: Build, old: EngineInUse, new: EngineInUse, assets: list[Mapping[str, Any]]
+    before: Build, after: Build, old: EngineInUse, new: EngineInUse, assets: list[Asset]
 ) -> Iterator[Consequence]:
-    stateful = [asset for asset in assets if asset["materialized"] in STATEFUL]
-    kept = [asset for asset in stateful if asset["published"]] if before.catalog == after.catalog else []
+    stateful = [asset for asset in assets if asset.is_stateful]
+    kept = [asset for asset in stateful if asset.published] if before.catalog == after.catalog else []
     lost = [asset for asset in assets if _is_only_here(asset)]
     if kept:
         how = "a clone of" if new.writes_catalog else "the rows of"
@@ -257,11 +254,7 @@ def _state(
             f"are not published, so what they hold stays in {old.place}: they begin anew with what their sources hold now. "
             "Publish them (meta: {floe: {publish: true}}) and run once before the change to keep it",
         )
-    others = [
-        asset
-        for asset in assets
-        if not asset["published"] and asset["materialized"] not in (*STATEFUL, "view")
-    ]
+    others = [asset for asset in assets if not asset.published and not (asset.is_stateful or asset.is_view)]
     if others:
         yield Consequence(
             "state", _names(others), "are not published: the next run that reads them builds them"
@@ -289,9 +282,9 @@ def _left_behind(before: Build, old: EngineInUse) -> Consequence:
     )
 
 
-def _is_only_here(asset: Mapping[str, Any]) -> bool:
+def _is_only_here(asset: Asset) -> bool:
     """Whether what a model holds stands nowhere but where its engine built it, and cannot be computed anew."""
-    return asset["materialized"] in STATEFUL and not asset["published"]
+    return asset.is_stateful and not asset.published
 
 
 def _needed(after: Build, new: EngineInUse) -> Iterator[Consequence]:
@@ -331,11 +324,11 @@ def _other_settings(before: Build, after: Build, old: EngineInUse, new: EngineIn
                 else ""
             ),
         )
-    elif stayed := [asset for asset in after.on(new.name) if asset["id"] in _ids(before.on(old.name))]:
+    elif stayed := [asset for asset in after.on(new.name) if asset.id in _ids(before.on(old.name))]:
         yield Consequence(
             "models", _names(stayed), f"are built in {new.place}, no longer in {old.place} ({listed})"
         )
-        yield from _tables(before, after, new, [asset for asset in stayed if asset["published"]])
+        yield from _tables(before, after, new, [asset for asset in stayed if asset.published])
         yield from _state(before, after, old, new, stayed)
         yield _left_behind(before, old)
     if variables := sorted(set(_variables(new.config)) - set(_variables(old.config))):
@@ -360,9 +353,9 @@ def _variables(value: Any) -> Iterator[str]:
             yield from _variables(inner)
 
 
-def _ids(assets: Iterable[Mapping[str, Any]]) -> set[str]:
-    return {asset["id"] for asset in assets}
+def _ids(assets: Iterable[Asset]) -> set[str]:
+    return {asset.id for asset in assets}
 
 
-def _names(assets: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
-    return tuple(sorted(asset["name"] for asset in assets))
+def _names(assets: Iterable[Asset]) -> tuple[str, ...]:
+    return tuple(sorted(asset.name for asset in assets))

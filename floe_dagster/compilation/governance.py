@@ -17,6 +17,7 @@ from floe_dagster.findings import Finding
 from floe_dagster.schemas.artifacts import ResolvedGovernance
 from floe_dagster.schemas.manifest import GovernanceFields, NamingRules, QualityGates
 from floe_dagster.schemas.product import ProductSpec
+from floe_dagster.schemas.product_index import Lifecycle
 
 DEFAULT_LEVEL = "warn"
 
@@ -70,17 +71,16 @@ class GovernanceResolution:
     decisions: tuple[GovernanceDecision, ...] = ()
     findings: list[Finding] = field(default_factory=list)
 
-    def lifecycle(self) -> dict[str, Any]:
-        """Return what governs the life of tables, by field; what nobody states is left out."""
+    def lifecycle(self) -> Lifecycle:
+        """Return what governs the life of tables."""
         resolved = self.governance
-        values = {
-            "schema_evolution": self.schema_evolution,
-            "stale_table_recovery_mode": self.stale_table_recovery_mode,
-            "data_retention_days": resolved.data_retention_days if resolved else None,
-            "default_ttl_hours": resolved.default_ttl_hours if resolved else None,
-            "snapshot_keep_last": resolved.snapshot_keep_last if resolved else None,
-        }
-        return {name: value for name, value in values.items() if value is not None}
+        return Lifecycle(
+            schema_evolution=self.schema_evolution,
+            stale_table_recovery_mode=self.stale_table_recovery_mode,
+            data_retention_days=resolved.data_retention_days if resolved else None,
+            default_ttl_hours=resolved.default_ttl_hours if resolved else None,
+            snapshot_keep_last=resolved.snapshot_keep_last if resolved else None,
+        )
 
 
 @dataclass(frozen=True, slots=True)

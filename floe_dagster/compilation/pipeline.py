@@ -326,6 +326,7 @@ class Pipeline:
         )
         from floe_dagster.policies import PolicyContext, evaluate_policies
         from floe_dagster.policies.places import DescriptionPlaces
+        from floe_dagster.schemas.product_index_json import index_to_json
 
         assert chain.merged is not None
         approved = chain.merged.approved_plugins
@@ -377,7 +378,7 @@ class Pipeline:
             self._documents = {
                 ARTIFACT: self.artifact.model_dump_json(indent=2, by_alias=True).encode() + b"\n",
                 DBT_MANIFEST: orjson.dumps(dbt_manifest, option=orjson.OPT_SORT_KEYS),
-                ASSET_INDEX: orjson.dumps(self.asset_index),
+                ASSET_INDEX: index_to_json(self.asset_index),
             }
 
     def _read_source(self, name: str) -> str | None:

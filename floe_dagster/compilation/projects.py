@@ -23,6 +23,7 @@ from floe_dagster.findings import Finding
 from floe_dagster.home import FloeHome
 from floe_dagster.schemas.artifacts import PluginRef
 from floe_dagster.schemas.product import ProductSpec
+from floe_dagster.schemas.product_index import Relation
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class EngineParts:
     """
 
     engines: Mapping[str, str]
-    relations: Mapping[str, Mapping[str, list[str]]] = field(default_factory=dict)
+    relations: Mapping[str, Mapping[str, Relation]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -188,10 +189,10 @@ def _joined(
 
 def _relations(
     manifests: Mapping[str, Mapping[str, Any]], builders: Mapping[str, str]
-) -> dict[str, dict[str, list[str]]]:
+) -> dict[str, dict[str, Relation]]:
     return {
         engine: {
-            key: [node["database"], node["schema"], node["alias"]]
+            key: (node["database"], node["schema"], node["alias"])
             for key, node in asset_nodes(parsed).items()
             if key in builders
         }

@@ -12,6 +12,7 @@ from floe_dagster.findings import Finding
 
 if TYPE_CHECKING:
     from floe_dagster.schemas.artifacts import CompiledArtifacts
+    from floe_dagster.schemas.product_index import ProductIndex
 
 STAGES = ("LOAD", "VALIDATE", "RESOLVE", "ENFORCE", "COMPILE", "GENERATE")
 
@@ -44,7 +45,7 @@ class CompileResult:
         bundle_path: The bundle; None when blocked, or when nothing was to be written.
         report: The report of this very compilation; see `summary`.
         built: The artifact of this very compilation; see `artifact`.
-        built_index: The asset index of this very compilation; see `index`.
+        built_index: The index of this very compilation; see `index`.
     """
 
     product_dir: Path
@@ -57,7 +58,7 @@ class CompileResult:
     bundle_path: Path | None = None
     report: dict[str, Any] | None = None
     built: CompiledArtifacts | None = None
-    built_index: dict[str, Any] | None = None
+    built_index: ProductIndex | None = None
 
     @property
     def blocked(self) -> bool:
@@ -85,8 +86,8 @@ class CompileResult:
         return self.bundle.artifact() if self.bundle else None
 
     @cached_property
-    def index(self) -> dict[str, Any] | None:
-        """The asset index, see `asset_index.build_asset_index`; None when blocked."""
+    def index(self) -> ProductIndex | None:
+        """The index that the definitions are built from; None when blocked."""
         if self.built_index is not None:
             return self.built_index
         return self.bundle.index() if self.bundle else None

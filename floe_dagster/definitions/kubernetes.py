@@ -6,11 +6,12 @@ Tags of a job reach the run's pod, tags of an op reach the pod of its step where
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from floe_dagster.credentials import kubernetes_references
 from floe_dagster.schemas.artifacts import CompiledArtifacts
+from floe_dagster.schemas.product_index import ProductFacts
 
 Task = Literal["compile", "run", "maintenance", "health"]
 CONFIG = "dagster-k8s/config"
@@ -20,18 +21,19 @@ LABEL_LENGTH = 63
 
 
 def kubernetes_tags(
-    product: Mapping[str, Any], artifact: CompiledArtifacts | None, task: Task
+    product: ProductFacts | str, task: Task, artifact: CompiledArtifacts | None = None
 ) -> dict[str, Any]:
     """Return the tags of a job, and of its ops, by which their pods get what they need.
 
     Args:
-        product: `product` of the asset index; its `name` alone where nothing is compiled yet.
-        artifact: What was compiled: it names the secrets.
+        product: What was compiled of it; its name alone where nothing is yet.
         task: What the pod is for.
+        artifact: What was compiled: it names the secrets.
     """
+    facts = product if isinstance(product, ProductFacts) else None
     container: dict[str, Any] = {}
-    if product.get("resources"):
-        container["resources"] = product["resources"]
+    if facts and facts.resources:
+        container["resources"] = facts.resources
     env = [
         {
             "name": variable,
@@ -50,7 +52,10 @@ def kubernetes_tags(
         container["env"] = env
     labels = _labels(product, task)
     config: dict[str, Any] = {
-        "pod_template_spec_metadata": {"labels": labels, "annotations": _annotations(product)},
+        "pod_template_spec_metadata": {
+            "labels": labels,
+            "annotations": _annotations(facts.owner if facts else None),
+        },
         "job_metadata": {"labels": labels},
     }
     if container:
@@ -58,28 +63,28 @@ def kubernetes_tags(
     return {CONFIG: config}
 
 
-def _labels(product: Mapping[str, Any], task: Task) -> dict[str, str]:
+def _labels(product: ProductFacts | str, task: Task) -> dict[str, str]:
     """Return labels to select pods by: policies of the network, cost reports, `kubectl get pods -l`."""
-    own = {
-        "product": product["name"],
-        "task": task,
-        "version": product.get("version"),
-        "preset": product.get("preset"),
-    }
-    free = {f"label-{name}": value for name, value in (product.get("labels") or {}).items()}
+    own: dict[str, str | None] = {"task": task}
+    free: dict[str, str | None] = {}
+    if isinstance(product, ProductFacts):
+        own |= {"product": product.name, "version": product.version, "preset": product.preset}
+        free = {f"label-{name}": value for name, value in product.labels.items()}
+    else:
+        own["product"] = product
     return {
         f"{PREFIX}/{_label(name)}": label
         for name, value in {**free, **own}.items()
-        if value and (label := _label(str(value)))
+        if value and (label := _label(value))
     }
 
 
-def _annotations(product: Mapping[str, Any]) -> dict[str, str]:
+def _annotations(owner: str | None) -> dict[str, str]:
     return {
         # A node that is emptied to save money waits for the run to end.
         "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
         "karpenter.sh/do-not-disrupt": "true",
-        **({f"{PREFIX}/owner": product["owner"]} if product.get("owner") else {}),
+        **({f"{PREFIX}/owner": owner} if owner else {}),
     }
 
 

@@ -39,13 +39,13 @@ def build_location_definitions(
         Exception: Dagster refuses what the bundle holds, or the bundle is damaged.
     """
     digest = observed = None
-    pod = kubernetes_tags({"name": slug}, None, "compile")
+    pod = kubernetes_tags(slug, "compile")
     product = []
     if bundle is not None:
         artifact, index = bundle.artifact(), bundle.index()
         digest = bundle.digest
         observed = partial(observe, artifact, index, product_dir, home)
-        pod = kubernetes_tags(index["product"], artifact, "compile")
+        pod = kubernetes_tags(index.product, "compile", artifact)
         product.append(build_product_definitions(bundle, product_dir=product_dir, home=home))
     sensor = build_sources_sensor(
         slug, product_dir, manifest, home, digest, sensor_interval_seconds, observed

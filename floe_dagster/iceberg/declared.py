@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from floe_dagster.iceberg.errors import PublicationError, catalog_error
 from floe_dagster.iceberg.schema_change import check_evolution
 from floe_dagster.schemas.compute import ENGINES
 from floe_dagster.schemas.compute.engine import Engine
+from floe_dagster.schemas.product_index import Asset
 
 if TYPE_CHECKING:
+    from pyiceberg.catalog import Catalog
     from pyiceberg.schema import Schema
     from pyiceberg.types import IcebergType, NestedField
 
@@ -59,15 +61,13 @@ class TypeDifference:
     declared: str
 
 
-def type_differences(
-    catalog: Any, namespace: str, assets: Iterable[Mapping[str, Any]]
-) -> list[TypeDifference]:
+def type_differences(catalog: Catalog, namespace: str, assets: Iterable[Asset]) -> list[TypeDifference]:
     """Return the columns whose declared type the published table cannot take.
 
     Args:
         catalog: From `open_catalog`.
         namespace: Of the product.
-        assets: Of the asset index; those that are not published, and columns without a type, are left out.
+        assets: Of the index; those that are not published, and columns without a type, are left out.
 
     Raises:
         CatalogError: The catalog does not answer or refuses.
@@ -76,16 +76,16 @@ def type_differences(
 
     found: list[TypeDifference] = []
     for asset in assets:
-        declared = {column["name"]: column["type"] for column in asset["columns"] if column.get("type")}
-        if not asset["published"] or not declared:
+        declared = {column.name: column.type for column in asset.columns if column.type}
+        if not asset.published or not declared:
             continue
         try:
-            schema = catalog.load_table((namespace, asset["name"])).schema()
+            schema = catalog.load_table(asset.identifier(namespace)).schema()
         except (NoSuchTableError, NoSuchNamespaceError):
             continue
         except Exception as error:
-            raise catalog_error(error, f"{namespace}.{asset['name']} cannot be read") from error
-        found += _differences(asset["name"], schema, declared, ENGINES[asset["engine"]])
+            raise catalog_error(error, f"{namespace}.{asset.name} cannot be read") from error
+        found += _differences(asset.name, schema, declared, ENGINES[asset.engine])
     return found
 
 

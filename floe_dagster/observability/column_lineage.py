@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-Relation = tuple[str, str, str]
-"""Database, schema and name of a table or view."""
+from floe_dagster.schemas.product_index import Relation
+
 ColumnLineage = dict[str, list[tuple[Relation, str]]]
 """By column of the model: the relations and columns that it is computed from."""
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from floe_dagster.definitions.observing.times import when
 from floe_dagster.observability.lineage.datasets import DatasetName
 from floe_dagster.observability.lineage.emitter import LineageEmitter
 from floe_dagster.observability.lineage.events import ProductLineage
+from floe_dagster.schemas.product_index import Asset, Check
+
+if TYPE_CHECKING:
+    from floe_dagster.observability.lineage.facets import Assertion
 
 
 class TableTests:
@@ -18,7 +22,7 @@ class TableTests:
     Args:
         emitter: Takes the events.
         lineage: Builds them; None where nobody asks for any.
-        assets: Of the asset index, by dbt's unique id.
+        assets: Of the index, by dbt's unique id.
         tests: The same.
         policies: Results of the policies by name, as in the bundle's report.
         times: When each test began and ended, in seconds since the epoch.
@@ -29,11 +33,11 @@ class TableTests:
         self,
         emitter: LineageEmitter,
         lineage: ProductLineage | None,
-        assets: Mapping[str, Any],
-        tests: Mapping[str, Any],
+        assets: Mapping[str, Asset],
+        tests: Mapping[str, Check],
         policies: Mapping[str, Any],
         times: Mapping[str, tuple[float, float]],
-        dataset: Callable[[Mapping[str, Any]], tuple[DatasetName, str | None]],
+        dataset: Callable[[Asset], tuple[DatasetName, str | None]],
     ) -> None:
         self._emitter = emitter
         self._lineage = lineage
@@ -52,7 +56,7 @@ class TableTests:
         """
         for key, result in results.items():
             if result["status"] != "skipped":
-                self._waiting.setdefault(self._tests[key]["asset"], {})[key] = result
+                self._waiting.setdefault(self._tests[key].asset, {})[key] = result
 
     def waiting(self) -> set[str]:
         """Return dbt's unique ids of the assets whose tests are not told yet."""
@@ -73,7 +77,7 @@ class TableTests:
         assertions = [_assertion(self._tests[key], result) for key, result in results.items()]
         name, snapshot = self._dataset(asset)
         tested = [
-            input_dataset(name, snapshot=snapshot, assertions=[*assertions, *self._governed(asset["name"])])
+            input_dataset(name, snapshot=snapshot, assertions=[*assertions, *self._governed(asset.name)])
         ]
         times = [self._times[key] for key in results if key in self._times]
         now = time.time()
@@ -87,7 +91,7 @@ class TableTests:
             self._lineage.tests_event(state, when(ended), asset, assertions, inputs=tested, error=error)
         )
 
-    def _governed(self, model: str) -> list[Any]:
+    def _governed(self, model: str) -> list[Assertion]:
         from floe_dagster.observability.lineage.facets import Assertion
 
         return [
@@ -104,17 +108,17 @@ class TableTests:
         ]
 
 
-def _assertion(check: Mapping[str, Any], result: Mapping[str, Any]) -> Any:
+def _assertion(check: Check, result: Mapping[str, Any]) -> Assertion:
     from floe_dagster.observability.lineage.facets import Assertion
 
     failures = result.get("failures")
     return Assertion(
-        name=check["name"],
-        kind=check.get("kind") or "custom_sql",
+        name=check.name,
+        kind=check.kind or "custom_sql",
         success=result["status"] == "pass",
-        severity=check["severity"],
-        column=check.get("column"),
-        description=check["description"] or None,
+        severity=check.severity,
+        column=check.column,
+        description=check.description or None,
         actual=None if failures is None else str(failures),
     )
 

@@ -10,6 +10,7 @@ from floe_dagster.definitions.observing.times import nanoseconds, seconds_of, wh
 from floe_dagster.observability.messages import without_values
 from floe_dagster.observability.telemetry import fail
 from floe_dagster.observability.trace_context import lineage_run_id
+from floe_dagster.schemas.product_index import Asset, Check
 
 _STARTED = "LogStartLine"
 _RESULTS = frozenset(
@@ -24,11 +25,11 @@ class DbtNodes:
 
     Args:
         step: The step that runs it.
-        assets: Of the asset index, by dbt's unique id.
+        assets: Of the index, by dbt's unique id.
         tests: The same.
     """
 
-    def __init__(self, step: ObservedStep, assets: Mapping[str, Any], tests: Mapping[str, Any]) -> None:
+    def __init__(self, step: ObservedStep, assets: Mapping[str, Asset], tests: Mapping[str, Check]) -> None:
         self._step = step
         self._observed = step.observed
         self._assets = assets
@@ -38,7 +39,7 @@ class DbtNodes:
         self.test_times: dict[str, tuple[float, float]] = {}
         """When each test began and ended, in seconds since the epoch."""
 
-    def event(self, event: Mapping[str, Any]) -> tuple[Mapping[str, Any], float] | None:
+    def event(self, event: Mapping[str, Any]) -> tuple[Asset, float] | None:
         """Take what dbt says; returns the asset that begins just now, and when, where that is what it says.
 
         Args:
@@ -95,8 +96,9 @@ class DbtNodes:
         is_test = kind in _TESTS
         if is_test:
             self.test_times[unique_id] = (begun, ended)
-        entry = (self._tests if is_test else self._assets).get(unique_id) or {}
-        built = self._assets.get(str(entry.get("asset"))) if is_test else entry
+        test = self._tests.get(unique_id) if is_test else None
+        built = self._assets.get(test.asset if test else unique_id)
+        described = test if is_test else built
         run, telemetry = self._step.run, self._observed.telemetry
         span = telemetry.start_span(
             f"{kind} {node.get('node_name')}",
@@ -108,7 +110,7 @@ class DbtNodes:
                 "db.namespace": relation.get("schema"),
                 "db.collection.name": None if is_test else relation.get("alias"),
                 "db.operation.name": node.get("materialized"),
-                "code.file.path": entry.get("file"),
+                "code.file.path": described.file if described else None,
                 "floe.dbt.unique_id": node.get("unique_id"),
                 "floe.dbt.status": status,
                 "floe.openlineage.node_run_id": None

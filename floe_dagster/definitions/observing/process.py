@@ -9,7 +9,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from floe_dagster.home import FloeHome
 from floe_dagster.observability.delivery import flush_all
@@ -18,6 +17,7 @@ from floe_dagster.observability.lineage.emitter import LineageEmitter
 from floe_dagster.observability.logs import configure_product_logger
 from floe_dagster.observability.telemetry import Telemetry
 from floe_dagster.schemas.artifacts import CompiledArtifacts, ObservabilityConfig
+from floe_dagster.schemas.product_index import Asset, ProductFacts, ProductIndex
 
 FLUSH_SECONDS = 5.0
 EXIT_SECONDS = 1.0
@@ -30,7 +30,7 @@ class Observed:
     Args:
         slug: Of the product.
         config: Of the artifact.
-        index: The asset index.
+        index: Its assets and checks.
         telemetry: Traces and metrics.
         lineage: OpenLineage events.
         catalog: How its catalog is called.
@@ -40,26 +40,25 @@ class Observed:
 
     slug: str
     config: ObservabilityConfig
-    index: Mapping[str, Any]
+    index: ProductIndex
     telemetry: Telemetry
     lineage: LineageEmitter
     catalog: CatalogNames
     engines: Mapping[str, EngineNames]
     product_dir: Path
 
-    def engine_of(self, asset: Mapping[str, Any] | None) -> EngineNames:
+    def engine_of(self, asset: Asset | None) -> EngineNames:
         """Return how the engine of an asset is called; the default one's names where there is no asset.
 
         Args:
-            asset: As in the asset index.
+            asset: Of the index.
         """
-        return self.engines[asset["engine"]] if asset else next(iter(self.engines.values()))
+        return self.engines[asset.engine] if asset else next(iter(self.engines.values()))
 
     @property
-    def product(self) -> Mapping[str, Any]:
+    def product(self) -> ProductFacts:
         """What the index says of the product as a whole."""
-        product: Mapping[str, Any] = self.index["product"]
-        return product
+        return self.index.product
 
     @property
     def enabled(self) -> bool:
@@ -92,18 +91,16 @@ def is_observed(config: ObservabilityConfig) -> bool:
     )
 
 
-def observe(
-    artifact: CompiledArtifacts, index: Mapping[str, Any], product_dir: Path, home: FloeHome
-) -> Observed:
+def observe(artifact: CompiledArtifacts, index: ProductIndex, product_dir: Path, home: FloeHome) -> Observed:
     """Return what is said of a product in this process.
 
     Args:
         artifact: Of the product.
-        index: Its asset index.
+        index: Its assets and checks.
         product_dir: Where its sources are edited.
         home: Outboxes lie here.
     """
-    slug = index["product"]["slug"]
+    slug = index.product.slug
     logging = artifact.observability.telemetry.logging
     configure_product_logger(slug, logging.log_level, as_json=logging.json_output)
     telemetry, lineage = _opened(slug, artifact.observability, home)

@@ -158,7 +158,7 @@ def _abort_models(run: ObservedRun, events: list[Any], ended: float) -> None:
         elif entry.dagster_event.event_type == dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED:
             planned[tuple(key.path)] = None
     lineage = run.lineage()
-    assets = {asset["name"]: asset for asset in run.observed.index["assets"]}
+    assets = {asset.name: asset for asset in run.observed.index.assets}
     for path in planned:
         asset = assets.get(path[-1])
         if path not in made and asset is not None:

@@ -113,9 +113,9 @@ class ObservedRun:
         return ProductLineage(
             slug=observed.slug,
             namespace=observed.config.lineage_namespace or observed.slug,
-            owner=str(product.get("owner") or observed.slug),
-            description=product.get("description"),
-            labels=product.get("labels") or {},
+            owner=product.owner or observed.slug,
+            description=product.description,
+            labels=product.labels,
             source=self._source,
             run=LineageRun(
                 run_id=self.lineage_id,
@@ -144,7 +144,7 @@ class ObservedRun:
     @cached_property
     def _links(self) -> SourceLinks:
         # Each event of a model asks.
-        return SourceLinks.of_product(self.observed.product.get("repository"), self.observed.product_dir)
+        return SourceLinks.of_product(self.observed.product.repository, self.observed.product_dir)
 
     def _source(self, file: str) -> tuple[str, str | None, str] | None:
         path = display_path(self.observed.product_dir / file, self._links.project_root)

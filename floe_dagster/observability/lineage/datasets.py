@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from floe_dagster.schemas.artifacts import CompiledArtifacts, ResolvedPlugins
 from floe_dagster.schemas.compute import ENGINES
+from floe_dagster.schemas.product_index import Asset
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,39 +116,39 @@ class EngineNames:
         return cls(name, source.namespace, source.database)
 
 
-def engine_name(asset: Mapping[str, Any], slug: str, engine: EngineNames) -> tuple[str, str]:
+def engine_name(asset: Asset, slug: str, engine: EngineNames) -> tuple[str, str]:
     """Return namespace and name of an asset's relation in the engine.
 
     Args:
-        asset: As in the asset index.
+        asset: The model, seed or snapshot.
         slug: Of the product; the schema of what is published.
         engine: Where it is computed.
     """
-    if engine.database is not None and asset["published"]:
-        return engine.namespace, f"{engine.database}.{slug}.{asset['name']}"
-    return engine.namespace, ".".join(asset["relation"])
+    if engine.database is not None and asset.published:
+        return engine.namespace, f"{engine.database}.{slug}.{asset.name}"
+    return engine.namespace, asset.full_relation
 
 
 def table_name(
-    asset: Mapping[str, Any], slug: str, location: str, catalog: CatalogNames, engine: EngineNames
+    asset: Asset, slug: str, location: str, catalog: CatalogNames, engine: EngineNames
 ) -> DatasetName:
     """Return what a published table is called.
 
     Args:
-        asset: As in the asset index.
+        asset: The model, seed or snapshot.
         slug: Of the product; the Iceberg namespace.
         location: Of the table.
         catalog: Where it is registered.
         engine: Where it is computed.
     """
     namespace, name = location_name(location)
-    symlinks = ((catalog.namespace, f"{slug}.{asset['name']}"), engine_name(asset, slug, engine))
+    symlinks = ((catalog.namespace, f"{slug}.{asset.name}"), engine_name(asset, slug, engine))
     return DatasetName(namespace, name, symlinks)
 
 
-def relation_name(asset: Mapping[str, Any], engine: EngineNames) -> DatasetName:
+def relation_name(asset: Asset, engine: EngineNames) -> DatasetName:
     """Return what a relation is called that is not published."""
-    return DatasetName(engine.namespace, ".".join(asset["relation"]))
+    return DatasetName(engine.namespace, asset.full_relation)
 
 
 def column_inputs(

@@ -13,6 +13,7 @@ from floe_dagster.observability.lineage import facets
 from floe_dagster.observability.lineage.facets import PRODUCER, Assertion
 from floe_dagster.observability.trace_context import lineage_run_id
 from floe_dagster.schemas.compute import ENGINES
+from floe_dagster.schemas.product_index import Asset
 
 START, COMPLETE, FAIL, ABORT = "START", "COMPLETE", "FAIL", "ABORT"
 ol.set_producer(PRODUCER)
@@ -105,7 +106,7 @@ class ProductLineage:
         self,
         state: str,
         when: datetime,
-        asset: Mapping[str, Any],
+        asset: Asset,
         *,
         sql: str | None = None,
         inputs: Sequence[ol.InputDataset] = (),
@@ -117,7 +118,7 @@ class ProductLineage:
         Args:
             state: START, COMPLETE, FAIL or ABORT.
             when: Of what it tells.
-            asset: As in the asset index.
+            asset: The model, seed or snapshot.
             sql: Compiled query.
             inputs: Datasets that are read.
             outputs: Datasets that are written.
@@ -126,9 +127,9 @@ class ProductLineage:
         return self._event(
             state,
             when,
-            lineage_run_id(self.run.run_id, asset["id"]),
-            f"{self.slug}.{asset['name']}",
-            {**self._facets_of_model(asset), **facets.query_facets(sql, _dialect(asset["engine"]))},
+            lineage_run_id(self.run.run_id, asset.id),
+            f"{self.slug}.{asset.name}",
+            {**self._facets_of_model(asset), **facets.query_facets(sql, _dialect(asset.engine))},
             parent=(self.run.run_id, self.namespace, self.run.job),
             error=error,
             inputs=inputs,
@@ -139,7 +140,7 @@ class ProductLineage:
         self,
         state: str,
         when: datetime,
-        asset: Mapping[str, Any],
+        asset: Asset,
         assertions: Sequence[Assertion],
         *,
         inputs: Sequence[ol.InputDataset] = (),
@@ -150,7 +151,7 @@ class ProductLineage:
         Args:
             state: START, COMPLETE or FAIL.
             when: Of what it tells.
-            asset: As in the asset index.
+            asset: The model, seed or snapshot.
             assertions: Outcome of each test.
             inputs: The dataset that was tested.
             error: What a user would want to read.
@@ -158,8 +159,8 @@ class ProductLineage:
         return self._event(
             state,
             when,
-            lineage_run_id(self.run.run_id, f"tests of {asset['id']}"),
-            f"{self.slug}.{asset['name']}.tests",
+            lineage_run_id(self.run.run_id, f"tests of {asset.id}"),
+            f"{self.slug}.{asset.name}.tests",
             self._facets_of_tests(asset),
             parent=(self.run.run_id, self.namespace, self.run.job),
             error=error,
@@ -207,28 +208,28 @@ class ProductLineage:
             ),
         )
 
-    def _facets_of_model(self, asset: Mapping[str, Any]) -> dict[str, Any]:
+    def _facets_of_model(self, asset: Asset) -> dict[str, Any]:
         return self._once(
-            ("model", asset["id"]),
+            ("model", asset.id),
             lambda: facets.job_facets(
                 integration="DBT",
-                job_type=str(asset["type"]).upper(),
-                owners=asset["owners"],
-                tags=dict.fromkeys(asset["tags"], ""),
-                description=asset["description"] or None,
-                source=self.source(asset["file"]),
+                job_type=asset.type.upper(),
+                owners=asset.owners,
+                tags=dict.fromkeys(asset.tags, ""),
+                description=asset.description or None,
+                source=self.source(asset.file),
             ),
         )
 
-    def _facets_of_tests(self, asset: Mapping[str, Any]) -> dict[str, Any]:
+    def _facets_of_tests(self, asset: Asset) -> dict[str, Any]:
         return self._once(
-            ("tests", asset["id"]),
+            ("tests", asset.id),
             lambda: facets.job_facets(
                 integration="DBT",
                 job_type="TEST",
-                owners=asset["owners"],
-                source=self.source(asset["file"]),
-                description=f"dbt tests of {asset['name']}",
+                owners=asset.owners,
+                source=self.source(asset.file),
+                description=f"dbt tests of {asset.name}",
             ),
         )
 
