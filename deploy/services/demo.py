@@ -125,7 +125,7 @@ def read_back(catalog: Any, namespace: str, table: str, file: Path) -> tuple[int
         con.register("by_iceberg", by_iceberg)
         scheme, netloc, _path = loaded.io.parse_location(loaded.location())
 
-        class Store(ArrowFSWrapper):
+        class Store(ArrowFSWrapper):  # type: ignore[misc]  # fsspec has no types
             protocol = "floe"
 
             @classmethod

@@ -151,7 +151,7 @@ def enforcement_result(report: PolicyReport) -> EnforcementResult:
         warning_count=len(report.findings) - errors,
         policy_types_checked=report.policy_types_checked,
         models_validated=report.models_validated,
-        enforcement_level=report.level,  # type: ignore[arg-type]
+        enforcement_level=report.level,
         secrets_scanned="secrets" in report.policy_types_checked,
     )
 

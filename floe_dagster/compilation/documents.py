@@ -181,7 +181,7 @@ def _compose(text: str, shown: str) -> yaml.Node:
     _check_depth(text, shown)
     loader = _Loader(text)
     try:
-        node = loader.get_single_node()
+        node: yaml.Node | None = loader.get_single_node()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         several = "expected a single document" in str(error.context or "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from floe_dagster.compilation.documents import read_document
 from floe_dagster.compilation.validation import Parsed, parse_manifest
@@ -142,7 +143,7 @@ def _parent_of(parsed: Parsed[PlatformManifest], root: Path, chain: ManifestChai
         return None
 
 
-def _inside(named: str, folder: Path, root: Path, parsed: Parsed, field_path: tuple[str, ...]) -> Path:
+def _inside(named: str, folder: Path, root: Path, parsed: Parsed[Any], field_path: tuple[str, ...]) -> Path:
     path = Path(os.path.normpath(folder / named))
     real_root, real = Path(os.path.realpath(root)), Path(os.path.realpath(path))
     if not os.path.isabs(named) and (real.is_relative_to(real_root) or not folder.is_relative_to(root)):

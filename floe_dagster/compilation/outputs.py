@@ -23,7 +23,7 @@ def outputs_current(output_dir: Path, digest: str, home: FloeHome) -> bool:
     """
     try:
         record = json.loads(_record(output_dir, home).read_bytes())
-        return record == {"digest": digest, "files": _stats(output_dir)}
+        return bool(record == {"digest": digest, "files": _stats(output_dir)})
     except (OSError, ValueError):
         return False
 

@@ -26,10 +26,11 @@ from floe_dagster.compilation.governance import GovernanceResolution, resolve_go
 from floe_dagster.compilation.inheritance import ManifestChain, load_manifest_chain, resolve_manifest_path
 from floe_dagster.compilation.orchestrator import Orchestrator, cannot_be_served, check_schedules
 from floe_dagster.compilation.result import CompileResult, StageTiming
-from floe_dagster.compilation.sources import PROJECT_FILE, SPEC_FILE, SourceState, source_state
+from floe_dagster.compilation.sources import PROJECT_FILE, SourceState, source_state
 from floe_dagster.compilation.validation import Parsed, parse_product
 from floe_dagster.findings import Finding, InputError, sort_findings
 from floe_dagster.home import FloeHome, display_path, find_project_root, without_marker
+from floe_dagster.named_manifests import SPEC_FILE
 from floe_dagster.schemas.plugins import PLUGIN_CATEGORIES
 from floe_dagster.schemas.product import ProductSpec
 

@@ -221,7 +221,7 @@ def _document_path(location: Iterable[str | int], document: Document) -> Documen
             continue
         path.append(part)
         try:
-            data = data[part]  # type: ignore[call-overload, index]
+            data = data[part]  # type: ignore[index]
         except (KeyError, IndexError, TypeError):
             data = None
     return tuple(path)
@@ -256,7 +256,7 @@ def _known_keys(model: type[BaseModel], path: DocumentPath, document: Document) 
     models: list[type[BaseModel]] = [model]
     data = document.data
     for part in path:
-        data = data[part] if isinstance(data, dict | list) else None  # type: ignore[call-overload, index]
+        data = data[part] if isinstance(data, dict | list) else None  # type: ignore[index]
         if isinstance(part, int):
             continue
         models = [inner for outer in models for inner in _models_in(_field_of(outer, part))]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import dagster as dg
 
-from floe_dagster.compilation.sources import SPEC_FILE
 from floe_dagster.definitions.component import FloeProduct
 from floe_dagster.definitions.sensors import INTERVAL_SECONDS
+from floe_dagster.named_manifests import SPEC_FILE
 
 
 def load_product_definitions(

@@ -234,7 +234,7 @@ class _Promotion:
         try:
             commit(transaction)
         except UnknownOutcomeError:
-            if find_snapshot(self.catalog.load_table(table.name()), {PUBLICATION_ID: self.id}) is None:  # type: ignore[arg-type]
+            if find_snapshot(self.catalog.load_table(table.name()), {PUBLICATION_ID: self.id}) is None:
                 raise
 
     def _table_properties(self, present: Mapping[str, str]) -> dict[str, str]:

@@ -218,27 +218,32 @@ class BoundedRestCatalog(RestCatalog):
 
     def load_table(self, identifier: str | Identifier) -> Table:
         with _understood():
-            return super().load_table(identifier)
+            loaded: Table = super().load_table(identifier)
+        return loaded
 
     def create_table(self, *arguments: Any, **options: Any) -> Table:
         with _understood():
-            return super().create_table(*arguments, **options)
+            made: Table = super().create_table(*arguments, **options)
+        return made
 
     def create_table_transaction(self, *arguments: Any, **options: Any) -> CreateTableTransaction:
         with _understood():
-            return super().create_table_transaction(*arguments, **options)
+            made: CreateTableTransaction = super().create_table_transaction(*arguments, **options)
+        return made
 
     def register_table(self, *arguments: Any, **options: Any) -> Table:
         with _understood():
-            return super().register_table(*arguments, **options)
+            registered: Table = super().register_table(*arguments, **options)
+        return registered
 
     def commit_table(self, *arguments: Any, **options: Any) -> CommitTableResponse:
         try:
             with _understood():
-                return super().commit_table(*arguments, **options)
+                answer: CommitTableResponse = super().commit_table(*arguments, **options)
         except AnswerError as error:
             # It was taken, or it was not: who sent it looks.
             raise CommitStateUnknownException(str(error)) from None
+        return answer
 
 
 class AnswerError(NotUsableError):

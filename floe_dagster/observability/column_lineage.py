@@ -82,7 +82,7 @@ def column_lineage(
 
 def _depth(tokens: Iterable[Any]) -> int:
     """Return how deep brackets, CASE and prefix operators are nested at most."""
-    from sqlglot.tokens import TokenType
+    from sqlglot import TokenType
 
     opening = {TokenType.L_PAREN, TokenType.L_BRACKET, TokenType.L_BRACE, TokenType.CASE}
     closing = {TokenType.R_PAREN, TokenType.R_BRACKET, TokenType.R_BRACE, TokenType.END}

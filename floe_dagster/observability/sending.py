@@ -189,8 +189,8 @@ class GrpcSender:
                 )
                 rejected = _rejected(self.receiver, self.signal, answer) or rejected
             except grpc.RpcError as error:
-                code = error.code().name  # type: ignore[attr-defined]
-                detail = str(error.details() or "")  # type: ignore[attr-defined]
+                code = error.code().name
+                detail = str(error.details() or "")
                 if code in _GRPC_REFUSED:
                     raise RecordRefusedError(
                         f"{self.receiver.shown} refuses: {code.lower()} {detail[:200]}"
@@ -321,7 +321,7 @@ def _retry_info(error: Any) -> float | None:
             for detail in details:
                 info = RetryInfo()
                 if detail.Unpack(info):
-                    return min(max(info.retry_delay.ToMilliseconds() / 1000, 0.0), 300.0)
+                    return min(max(float(info.retry_delay.ToMilliseconds()) / 1000, 0.0), 300.0)
     return None
 
 

@@ -59,7 +59,7 @@ class ObjectStore:
     def admin(self) -> Any:
         """Return MinIO's administration client."""
         from minio import MinioAdmin
-        from minio.credentials import StaticProvider
+        from minio.credentials.providers import StaticProvider
 
         return MinioAdmin(credentials=StaticProvider(*self._keys), **self._admin_options)
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from deploy.services import control
 from deploy.services.trino.server import find_java
 from floe_dagster.credentials import environment_name
@@ -209,7 +211,7 @@ class Settings:
 
     def _catalog(self) -> dict[str, str]:
         services = control.read_state(self.services)
-        manifest = control.yaml.safe_load((self.services / "manifest.yaml").read_text())
+        manifest = yaml.safe_load((self.services / "manifest.yaml").read_text())
         catalog = manifest["plugins"]["catalog"]["config"]
         storage = manifest["plugins"]["storage"]["config"]
         return {

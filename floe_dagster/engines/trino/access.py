@@ -120,7 +120,7 @@ class TrinoAccess:
             "request_timeout": ANSWER_SECONDS,
             **options,
         }
-        return trino.dbapi.connect(
+        connection: Connection = trino.dbapi.connect(
             host=self._config["host"],
             port=self._port,
             http_scheme=self._config.get("http_scheme") or "http",
@@ -130,6 +130,7 @@ class TrinoAccess:
             http_session=self._session(repeats=0),
             **settings,
         )
+        return connection
 
     def session(self) -> Session:
         """Return a session for Trino's own endpoints below `base_url`; every wait in it is bounded."""
