@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from floe_dagster.named_manifests import SPEC_FILE
 from floe_dagster.compilation.suggestions import did_you_mean
 from floe_dagster.findings import Finding
 from floe_dagster.home import display_path, find_project_root
+from floe_dagster.named_manifests import SPEC_FILE
 
 
 def missing_product(product_dir: Path) -> Finding | None:

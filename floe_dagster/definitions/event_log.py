@@ -37,6 +37,6 @@ class PooledSqliteEventLogStorage(ConsolidatedSqliteEventLogStorage):
 
     def dispose(self) -> None:
         """Close the connections."""
-        super().dispose()
+        super().dispose()  # type: ignore[no-untyped-call]  # Dagster's own has no types
         if "_engine" in self.__dict__:
             self._engine.dispose()

@@ -1,7 +1,7 @@
 """From one bundle to the definitions of one product."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from floe_dagster.definitions.resources import DbtResource, build_resources, cat
 from floe_dagster.definitions.run_retries import run_retry_tags
 from floe_dagster.execution.context import RunOptions
 from floe_dagster.home import FloeHome
+from floe_dagster.schemas.product_index import ProductFacts
 
 
 class ProductRunConfig(dg.Config):
@@ -51,14 +52,14 @@ def build_product_definitions(
         BundleError: The bundle is damaged.
     """
     index = bundle.index()
-    product = index["product"]
-    slug = product["slug"]
+    product = index.product
+    slug = product.slug
     artifact = bundle.artifact()
     plugins = artifact.plugins
     engine = artifact.default_engine
-    engines = sorted({asset["engine"] for asset in index["assets"]} or {engine})
+    engines = sorted({asset.engine for asset in index.assets} or {engine})
     specs, checks = asset_specs(index, product_dir), check_specs(index)
-    pods = partial(kubernetes_tags, product, artifact)
+    pods = partial(kubernetes_tags, product, artifact=artifact)
     resources = build_resources(slug, plugins)
     observed_here = partial(observe, artifact, index, product_dir, home)
     # Keyed by product, so that several products fit into one location.
@@ -90,7 +91,7 @@ def build_product_definitions(
     job = dg.define_asset_job(
         f"{slug}_run",
         selection=dg.AssetSelection.assets(dbt_models) | dg.AssetSelection.checks_for_assets(dbt_models),
-        description=f"Compute, check and publish {product['name']}.",
+        description=f"Compute, check and publish {product.name}.",
         tags={**pods("run"), **run_retry_tags(), **(run_tags(slug, plugins, engines) if launched else {})},
     )
     own = dg.Definitions(
@@ -117,18 +118,18 @@ def dbt_executable() -> Path:
 
 
 def _schedules(
-    product: Mapping[str, Any], job: Any, observed: Callable[[], Observed]
+    product: ProductFacts, job: Any, observed: Callable[[], Observed]
 ) -> list[dg.ScheduleDefinition]:
-    schedule, slug = product["schedule"], product["slug"]
+    schedule, slug = product.schedule, product.slug
     if schedule is None:
         return []
-    status = dg.DefaultScheduleStatus.RUNNING if schedule["enabled"] else dg.DefaultScheduleStatus.STOPPED
+    status = dg.DefaultScheduleStatus.RUNNING if schedule.enabled else dg.DefaultScheduleStatus.STOPPED
 
     @dg.schedule(
         name=f"{slug}_schedule",
         job=job,
-        cron_schedule=schedule["cron"],
-        execution_timezone=schedule["timezone"],
+        cron_schedule=schedule.cron,
+        execution_timezone=schedule.timezone,
         default_status=status,
     )
     def run_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:

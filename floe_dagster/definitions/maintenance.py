@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import Field
@@ -19,6 +19,10 @@ from floe_dagster.definitions.run_retries import run_retry_tags
 from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.errors import CatalogError, PublicationError
 from floe_dagster.iceberg.maintenance import Rules, TableMaintenance, drop_retired, retired_tables
+from floe_dagster.schemas.product_index import Asset, Lifecycle, ProductIndex
+
+if TYPE_CHECKING:
+    from pyiceberg.catalog import Catalog
 
 CRON = "15 3 * * *"
 _SCRATCH_SECONDS = 86_400
@@ -38,7 +42,7 @@ class MaintenanceConfig(dg.Config):
 
 
 def build_maintenance_definitions(
-    index: dict[str, Any],
+    index: ProductIndex,
     home: FloeHome,
     resources: dict[str, Any],
     tags: dict[str, Any],
@@ -47,16 +51,16 @@ def build_maintenance_definitions(
     """Return the maintenance job of one product and its schedule.
 
     Args:
-        index: The asset index.
+        index: Its assets and checks.
         home: The writable folder.
         resources: Catalog and storage, by key.
         tags: `dagster-k8s/config` of the product.
         observed: Who is told of a run.
     """
-    product = index["product"]
-    slug = product["slug"]
-    lifecycle = product.get("lifecycle") or {}
-    assets = {asset["name"]: asset for asset in index["assets"] if asset["published"]}
+    product = index.product
+    slug = product.slug
+    lifecycle = product.lifecycle
+    assets = {asset.name: asset for asset in index.assets if asset.published}
 
     @dg.op(
         name=f"{slug}_maintain",
@@ -88,7 +92,7 @@ def build_maintenance_definitions(
                 except (CatalogError, PublicationError) as error:
                     failed[name] = str(error)
             retired = retired_tables(catalog, slug, set(assets))
-            _report_retired(context, catalog, slug, product["name"], retired, config)
+            _report_retired(context, catalog, slug, product.name, retired, config)
         if failed:
             raise dg.Failure(
                 "not maintained:\n" + "\n".join(f"- {name}: {text}" for name, text in failed.items()),
@@ -97,14 +101,14 @@ def build_maintenance_definitions(
 
     @dg.job(
         name=f"{slug}_maintenance",
-        description=f"Look after the tables of {product['name']}. With dry_run it reports and changes nothing.",
+        description=f"Look after the tables of {product.name}. With dry_run it reports and changes nothing.",
         tags={**tags, **run_retry_tags()},
     )
     def maintenance() -> None:
         maintain()
 
     # Rules that nobody enforces are no rules: where governance has some, the schedule runs.
-    governed = bool({"default_ttl_hours", "snapshot_keep_last"} & lifecycle.keys())
+    governed = lifecycle.default_ttl_hours is not None or lifecycle.snapshot_keep_last is not None
     schedule = dg.ScheduleDefinition(
         name=f"{slug}_maintenance_schedule",
         job=maintenance,
@@ -117,28 +121,28 @@ def build_maintenance_definitions(
 
 def _maintain_table(
     context: Any,
-    catalog: Any,
+    catalog: "Catalog",
     slug: str,
-    asset: dict[str, Any],
-    lifecycle: dict[str, Any],
+    asset: Asset,
+    lifecycle: Lifecycle,
     config: MaintenanceConfig,
     home: FloeHome,
 ) -> None:
-    if not catalog.table_exists((slug, asset["name"])):
+    if not catalog.table_exists(asset.identifier(slug)):
         return
     rules = Rules(
-        retention_days=lifecycle.get("data_retention_days"),
-        ttl_hours=lifecycle.get("default_ttl_hours"),
-        keep_last=lifecycle.get("snapshot_keep_last"),
+        retention_days=lifecycle.data_retention_days,
+        ttl_hours=lifecycle.default_ttl_hours,
+        keep_last=lifecycle.snapshot_keep_last,
         orphan_age=timedelta(hours=config.orphan_age_hours),
     )
     maintenance = TableMaintenance(
         catalog,
         slug,
-        asset["name"],
+        asset.name,
         rules,
         dry_run=config.dry_run,
-        expire_by=(asset.get("table") or {}).get("expire_by"),
+        expire_by=asset.table.expire_by,
         scratch=home.path / "scratch",
     )
     report = maintenance.run()
@@ -153,7 +157,7 @@ def _maintain_table(
     )
     context.log_event(
         dg.AssetObservation(
-            asset_key=asset_key(slug, asset["name"]),
+            asset_key=asset_key(slug, asset.name),
             description="maintenance, preview" if config.dry_run else "maintenance",
             metadata={f"maintenance/{name}": value for name, value in found.items()},
         )
@@ -162,7 +166,7 @@ def _maintain_table(
 
 def _report_retired(
     context: Any,
-    catalog: Any,
+    catalog: "Catalog",
     slug: str,
     product: str,
     retired: list[dict[str, Any]],

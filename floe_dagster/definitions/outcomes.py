@@ -14,6 +14,7 @@ from floe_dagster.execution.results import Built, CarriedOver, Checked, Link, Pu
 from floe_dagster.faults import fault_report, is_fault, presentable
 from floe_dagster.iceberg.errors import CatalogError, NotUsableError, PublicationError
 from floe_dagster.iceberg.publication import PublicationResult
+from floe_dagster.schemas.product_index import Asset, Check
 
 WITHHELD = "withheld"
 """Metadata of the failure of a step: why a table is not published, by name."""
@@ -51,7 +52,7 @@ def as_failures(what: str) -> Iterator[None]:
 
 def materialization(
     built: Built | Published,
-    asset: Mapping[str, Any],
+    asset: Asset,
     slug: str,
     links: Mapping[str, dg.MetadataValue],
 ) -> dg.MaterializeResult[Any]:
@@ -59,7 +60,7 @@ def materialization(
 
     Args:
         built: What the run yielded.
-        asset: As in the asset index.
+        asset: Of the index.
         slug: Of the product.
         links: Metadata that leads to what is told of it elsewhere.
     """
@@ -69,11 +70,11 @@ def materialization(
         version = dg.DataVersion(str(built.publication.snapshot_id))
         metadata |= _of_publication(built.publication, asset)
     return dg.MaterializeResult(
-        asset_key=asset_key(slug, asset["name"]), metadata={**metadata, **links}, data_version=version
+        asset_key=asset_key(slug, asset.name), metadata={**metadata, **links}, data_version=version
     )
 
 
-def _of_relation(description: RelationDescription, asset: Mapping[str, Any], slug: str) -> dict[str, Any]:
+def _of_relation(description: RelationDescription, asset: Asset, slug: str) -> dict[str, Any]:
     metadata: dict[str, Any] = {
         "dagster/table_name": description.name,
         "dagster/column_schema": _schema(description.columns, asset),
@@ -93,7 +94,7 @@ def _of_relation(description: RelationDescription, asset: Mapping[str, Any], slu
     return metadata
 
 
-def _of_publication(result: PublicationResult, asset: Mapping[str, Any]) -> dict[str, Any]:
+def _of_publication(result: PublicationResult, asset: Asset) -> dict[str, Any]:
     """Return the metadata of a published table, under the names that Dagster's UI knows."""
     return {
         "dagster/row_count": result.rows,
@@ -113,8 +114,8 @@ def _of_publication(result: PublicationResult, asset: Mapping[str, Any]) -> dict
     }
 
 
-def _schema(columns: tuple[tuple[str, str], ...], asset: Mapping[str, Any]) -> dg.TableSchema:
-    described = {column["name"].lower(): column["description"] or None for column in asset["columns"]}
+def _schema(columns: tuple[tuple[str, str], ...], asset: Asset) -> dg.TableSchema:
+    described = {column.name.lower(): column.description or None for column in asset.columns}
     return dg.TableSchema(
         columns=[
             dg.TableColumn(name=name, type=kind, description=described.get(name.lower()))
@@ -123,16 +124,16 @@ def _schema(columns: tuple[tuple[str, str], ...], asset: Mapping[str, Any]) -> d
     )
 
 
-def carried_over(result: CarriedOver, asset: Mapping[str, Any], slug: str) -> dg.MaterializeResult[Any]:
+def carried_over(result: CarriedOver, asset: Asset, slug: str) -> dg.MaterializeResult[Any]:
     """Return how Dagster records a table that an earlier attempt of the run has published.
 
     Args:
         result: What the run yielded.
-        asset: As in the asset index.
+        asset: Of the index.
         slug: Of the product.
     """
     return dg.MaterializeResult(
-        asset_key=asset_key(slug, asset["name"]),
+        asset_key=asset_key(slug, asset.name),
         data_version=dg.DataVersion(str(result.snapshot_id)),
         metadata={
             "dagster/table_name": result.table,
@@ -143,16 +144,16 @@ def carried_over(result: CarriedOver, asset: Mapping[str, Any], slug: str) -> dg
     )
 
 
-def check_result(checked: Checked, spec: dg.AssetCheckSpec, check: Mapping[str, Any]) -> dg.AssetCheckResult:
+def check_result(checked: Checked, spec: dg.AssetCheckSpec, check: Check) -> dg.AssetCheckResult:
     """Return how Dagster records what a test found.
 
     Args:
         checked: What the run yielded.
         spec: Of the check.
-        check: As in the asset index.
+        check: Of the index.
     """
     result = checked.dbt_result
-    metadata: dict[str, Any] = {"status": result["status"], "file": check["file"] or ""}
+    metadata: dict[str, Any] = {"status": result["status"], "file": check.file or ""}
     if result.get("failures") is not None:
         metadata["failed_rows"] = result["failures"]
     if result.get("message"):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -22,6 +22,10 @@ from floe_dagster.execution.dbt_process import DbtProgram
 from floe_dagster.execution.results import Built, CarriedOver, Checked, Result
 from floe_dagster.execution.run import ProductRun
 from floe_dagster.home import FloeHome
+from floe_dagster.schemas.product_index import ProductIndex
+
+if TYPE_CHECKING:
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +49,14 @@ class ProductStep:
 
     Args:
         bundle: What was compiled; its sources run.
-        index: The bundle's asset index.
+        index: Of the bundle.
         specs: Asset specs by dbt's unique id.
         checks: Check specs by dbt's unique id.
         home: The writable folder.
     """
 
     bundle: Bundle
-    index: Mapping[str, Any]
+    index: ProductIndex
     specs: Mapping[str, dg.AssetSpec]
     checks: Mapping[str, dg.AssetCheckSpec]
     home: FloeHome
@@ -76,7 +80,7 @@ class ProductStep:
             dg.Failure: A model or an error test failed, a table cannot be published, or the program is at fault (not
                 retried); the catalog or the engine is not to be had (retried).
         """
-        slug = self.index["product"]["slug"]
+        slug = self.index.product.slug
         step = ObservedStep(observed, context)
         observer = ObservedBuild(
             step, self.index, self.bundle.report().get("policies", {}).get("results", {})
@@ -115,7 +119,7 @@ class ProductStep:
     def _event(
         self, result: Result, observer: ObservedBuild, recorded: RecordedAttempts
     ) -> dg.MaterializeResult[Any] | dg.AssetCheckResult:
-        slug = self.index["product"]["slug"]
+        slug = self.index.product.slug
         if isinstance(result, Built):
             asset = observer.assets[result.asset]
             return materialization(result, asset, slug, observer.links(asset))

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any
+
+import dagster as dg
 
 from floe_dagster.definitions.state import state_key
 
 RELOAD_TIMEOUT_SECONDS = 60
 
 
-def reload_and_verify(context: Any, slug: str, digest: str) -> bool:
+def reload_and_verify(context: dg.AssetExecutionContext, slug: str, digest: str) -> bool:
     """Ask the run's own code server to reload and wait until it serves `digest`.
 
     Args:

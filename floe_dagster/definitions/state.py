@@ -9,10 +9,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from floe_dagster.compilation.bundle import BAKED_BUNDLE, Bundle, BundleError
 from floe_dagster.home import FloeHome
+
+if TYPE_CHECKING:
+    import dagster as dg
 
 KEPT_VERSIONS = 10
 KEPT_SECONDS = 86_400
@@ -124,7 +127,7 @@ def _stored_before(slug: str, digest: str, home: FloeHome) -> list[Bundle]:
     return [bundle]
 
 
-def store_bundle(instance: Any, slug: str, bundle: Bundle, home: FloeHome) -> bool:
+def store_bundle(instance: dg.DagsterInstance, slug: str, bundle: Bundle, home: FloeHome) -> bool:
     """Put a bundle into Dagster's state storage, under its digest as version.
 
     All keys share one cursor that is read, changed and written, so writers take a lock, and what was

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from floe_dagster.execution.phases import withheld_by
+from floe_dagster.schemas.product_index import Asset, Check, ProductIndex
 
 _PART = re.compile(r'"((?:[^"]|"")*)"(\.|$)')
 BUILT = frozenset({"success", "pass"})
@@ -43,7 +43,7 @@ class Audit:
 
 
 def audit(
-    index: Mapping[str, Any],
+    index: ProductIndex,
     results: Mapping[str, Any] | None,
     planned: Collection[str],
     explain: Callable[[str], str],
@@ -54,7 +54,7 @@ def audit(
     """Judge every asset that dbt was asked to build.
 
     Args:
-        index: The asset index, its assets in any order.
+        index: Its checks and its assets in any order.
         results: dbt's `run_results.json`; None where dbt wrote none.
         planned: Ids of all that dbt was asked to execute.
         explain: Makes one line of what dbt says of a node that failed.
@@ -63,8 +63,8 @@ def audit(
         before: Ids of assets that the same run has built already. What no part of it has built, stands as it is.
     """
     outcome = Audit()
-    checks = {check["id"]: check for check in index["checks"]}
-    assets = {asset["id"]: asset for asset in index["assets"]}
+    checks = index.checks_by_id()
+    assets = index.assets_by_id()
     by_id = {result["unique_id"]: result for result in (results or {}).get("results", ())}
     wanted = assets.keys() & set(planned)
     outcome.results = by_id
@@ -96,16 +96,16 @@ def audit(
             outcome.built[key] = result
     for key, result in outcome.tests.items():
         if problem := _problem(checks[key], result):
-            for judged in withheld_by(checks[key]):
+            for judged in checks[key].withholds:
                 if judged in wanted or judged in before:
                     outcome.withheld.setdefault(judged, problem)
     _withhold_readers(outcome, assets)
     # Causes first: a test that dbt skipped says less than why it did.
     for key in needed:
         check = checks[key]
-        if check["severity"] != "error" or _has_result(by_id.get(key)):
+        if not check.is_error or _has_result(by_id.get(key)):
             continue
-        for judged in withheld_by(check):
+        for judged in check.withholds:
             if judged in wanted:
                 outcome.withheld.setdefault(judged, _without_result(check, by_id.get(key)))
     _withhold_readers(outcome, assets)
@@ -116,59 +116,50 @@ def audit(
     return outcome
 
 
-def _problem(check: Mapping[str, Any], result: Mapping[str, Any]) -> str | None:
+def _problem(check: Check, result: Mapping[str, Any]) -> str | None:
     """Return why what a test withholds is withheld, by its result; None where it passed, or may warn."""
-    name = f"{_kind(check)} {check['name']}"
+    name = f"{_kind(check)} {check.name}"
     if result["status"] in TEST_FAILED:
         return f"{name} failed"
-    if result["status"] == "warn" and check["severity"] == "error" and not check.get("may_warn", True):
+    if result["status"] == "warn" and check.is_error and not check.may_warn:
         return f"{name} failed: it was compiled as an error test and only warned in this run"
     return None
 
 
-def _without_result(check: Mapping[str, Any], result: Mapping[str, Any] | None) -> str:
+def _without_result(check: Check, result: Mapping[str, Any] | None) -> str:
     why = "dbt skipped it" if result else "dbt did not run it, though it was compiled"
-    return f"{_kind(check)} {check['name']} has no result: {why}"
+    return f"{_kind(check)} {check.name} has no result: {why}"
 
 
-def _built_elsewhere(asset: Mapping[str, Any], result: Mapping[str, Any]) -> str | None:
+def _built_elsewhere(asset: Asset, result: Mapping[str, Any]) -> str | None:
     """Return why an asset is withheld that dbt built under another name than was compiled; None where it did not.
 
     The relation of the compiled name would be published, which nobody has tested.
     """
     named = [part.replace('""', '"') for part, _ in _PART.findall(str(result.get("relation_name") or ""))]
-    compiled = [str(part) for part in asset.get("relation") or ()]
-    if len(named) != 3 or not compiled or [p.lower() for p in named[1:]] == [p.lower() for p in compiled[1:]]:
+    compiled = asset.relation
+    if len(named) != 3 or [p.lower() for p in named[1:]] == [p.lower() for p in compiled[1:]]:
         return None
     return f"dbt built {'.'.join(named[1:])}, though {'.'.join(compiled[1:])} was compiled"
 
 
-def _kind(check: Mapping[str, Any]) -> str:
-    return "unit test" if check.get("type") == "unit_test" else "test"
+def _kind(check: Check) -> str:
+    return "unit test" if check.is_unit_test else "test"
 
 
 def _has_result(result: Mapping[str, Any] | None) -> bool:
     return result is not None and result["status"] in TESTED
 
 
-def _withhold_readers(outcome: Audit, assets: Mapping[str, Mapping[str, Any]]) -> None:
+def _withhold_readers(outcome: Audit, assets: Mapping[str, Asset]) -> None:
     changed = True
     while changed:
         changed = False
         for key, asset in assets.items():
             if key in outcome.withheld:
                 continue
-            for upstream in asset["deps"]:
+            for upstream in asset.deps:
                 if upstream in outcome.withheld:
-                    outcome.withheld[key] = f"it reads {assets[upstream]['name']}, which was withheld"
+                    outcome.withheld[key] = f"it reads {assets[upstream].name}, which was withheld"
                     changed = True
                     break
-
-
-def in_order(index: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the assets so that each comes after those it reads."""
-    from graphlib import TopologicalSorter
-
-    assets = {asset["id"]: asset for asset in index["assets"]}
-    order = TopologicalSorter({key: asset["deps"] for key, asset in assets.items()}).static_order()
-    return [assets[key] for key in order]

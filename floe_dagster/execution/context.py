@@ -6,12 +6,16 @@ import logging
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from floe_dagster.execution.audit import Audit
 from floe_dagster.execution.dbt_process import DbtProgram
 from floe_dagster.execution.results import Built, Published
 from floe_dagster.iceberg.publication import PublicationResult
+from floe_dagster.schemas.product_index import Asset
+
+if TYPE_CHECKING:
+    from pyiceberg.catalog import Catalog
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +92,7 @@ class EarlierAttempts(Protocol):
 class Observer(Protocol):
     """Is told of a run while it goes on. What it does must not fail the run."""
 
-    def catalog_opened(self, catalog: Any) -> None:
+    def catalog_opened(self, catalog: Catalog) -> None:
         """Take the catalog in which tables stand.
 
         Args:
@@ -109,11 +113,11 @@ class Observer(Protocol):
             outcome: Of the audit.
         """
 
-    def publishing(self, asset: Mapping[str, Any]) -> AbstractContextManager[list[PublicationResult]]:
+    def publishing(self, asset: Asset) -> AbstractContextManager[list[PublicationResult]]:
         """Be told that one table is being published; called from several threads.
 
         Args:
-            asset: As in the asset index.
+            asset: Of the index.
 
         Returns:
             A context with a list that takes the result.
@@ -168,7 +172,7 @@ class RunContext:
     selection: Selection
     options: RunOptions
     dbt: DbtProgram
-    open_catalog: Callable[[], Any]
+    open_catalog: Callable[[], Catalog]
     earlier: EarlierAttempts
     observer: Observer
     log: logging.Logger

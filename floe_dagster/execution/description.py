@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from floe_dagster.execution.results import RelationDescription
-from floe_dagster.observability.column_lineage import Relation, column_lineage
+from floe_dagster.observability.column_lineage import column_lineage
+from floe_dagster.schemas.product_index import Asset, Relation
 
 COUNTED = frozenset({"seed", "table", "incremental", "snapshot"})
 
@@ -29,8 +30,8 @@ class Relations:
     def __init__(
         self,
         columns: RelationColumns,
-        count: Callable[[Mapping[str, Any]], int | None],
-        assets: Mapping[str, Mapping[str, Any]],
+        count: Callable[[Asset], int | None],
+        assets: Mapping[str, Asset],
         slug: str,
         dialect: str,
     ) -> None:
@@ -40,44 +41,44 @@ class Relations:
         self.slug = slug
         self.dialect = dialect
 
-    def describe(self, asset: Mapping[str, Any], result: Mapping[str, Any]) -> RelationDescription:
+    def describe(self, asset: Asset, result: Mapping[str, Any]) -> RelationDescription:
         """Describe one relation, published or not.
 
         Args:
-            asset: As in the asset index.
+            asset: Of the index.
             result: dbt's result of building it.
         """
         columns = self._columns_of(asset)
         return RelationDescription(
-            name=".".join(asset["relation"]),
+            name=asset.full_relation,
             columns=tuple(columns.items()),
             seconds=result.get("execution_time"),
-            rows=self.count(asset) if asset["materialized"] in COUNTED else None,
+            rows=self.count(asset) if asset.materialized in COUNTED else None,
             lineage=self._lineage(asset, columns, result.get("compiled_code")),
         )
 
-    def _columns_of(self, asset: Mapping[str, Any]) -> dict[str, str]:
+    def _columns_of(self, asset: Asset) -> dict[str, str]:
         return next((columns for _relation, columns in self._relations_of(asset)), {})
 
-    def _relations_of(self, asset: Mapping[str, Any]) -> Iterator[tuple[Relation, dict[str, str]]]:
+    def _relations_of(self, asset: Asset) -> Iterator[tuple[Relation, dict[str, str]]]:
         """Yield where an asset stands, each with its columns: as dbt builds it, and as it is published."""
-        database, schema, name = asset["relation"]
-        for relation in ((database, schema, name), (database, self.slug, asset["name"])):
+        database, schema, name = asset.relation
+        for relation in ((database, schema, name), (database, self.slug, asset.name)):
             found = self.columns.get((relation[1].lower(), relation[2].lower()))
             if found is not None:
                 yield relation, found
 
     def _lineage(
-        self, asset: Mapping[str, Any], columns: Mapping[str, str], sql: str | None
+        self, asset: Asset, columns: Mapping[str, str], sql: str | None
     ) -> dict[str, list[tuple[str, str]]] | None:
-        if not sql or not asset["deps"]:
+        if not sql or not asset.deps:
             return None
         schemas: dict[Relation, Mapping[str, str]] = {}
         names: dict[Relation, str] = {}
-        for upstream in (self.assets[key] for key in asset["deps"]):
+        for upstream in (self.assets[key] for key in asset.deps):
             for relation, types in self._relations_of(upstream):
                 schemas[relation] = types
-                names[relation] = upstream["name"]
+                names[relation] = upstream.name
         found = column_lineage(sql, schemas, columns, dialect=self.dialect)
         if not found:
             return None

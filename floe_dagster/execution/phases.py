@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import cycle
-from typing import Any
+
+from floe_dagster.schemas.product_index import Asset, Check
 
 
 @dataclass(slots=True)
@@ -24,8 +25,8 @@ class Phase:
 
 
 def plan_phases(
-    assets: Mapping[str, Mapping[str, Any]],
-    tests: Mapping[str, Mapping[str, Any]],
+    assets: Mapping[str, Asset],
+    tests: Mapping[str, Check],
     *,
     wanted: set[str],
     alone: set[str],
@@ -36,32 +37,22 @@ def plan_phases(
     the one that builds the last of what it reads.
 
     Args:
-        assets: Of the asset index by unique id, each after those that it reads; each names its engine.
+        assets: Of the index by unique id, each after those that it reads; each names its engine.
         tests: Checks of the asset index, by unique id.
         wanted: Unique ids of what is to be built.
         alone: Unique ids of tests that run although nothing which they withhold is built.
     """
-    engines = list(dict.fromkeys(assets[key]["engine"] for key in assets if key in wanted))
+    engines = list(dict.fromkeys(assets[key].engine for key in assets if key in wanted))
     orders = (_phases(assets, wanted, [*engines[n:], *engines[:n]]) for n in range(len(engines)))
     phases = min(orders, key=len, default=[])
     for key, test in tests.items():
-        judging = _building(phases, withheld_by(test))
+        judging = _building(phases, test.withholds)
         if judging:
             # A test of a source or an ephemeral model runs before the first of its readers is published.
-            phases[max([*_building(phases, test["reads"])[-1:], judging[0]])].tests.add(key)
+            phases[max([*_building(phases, test.reads)[-1:], judging[0]])].tests.add(key)
     for key in sorted(alone):
         _add_alone(key, tests[key], assets, phases)
     return phases
-
-
-def withheld_by(test: Mapping[str, Any]) -> list[str]:
-    """Return the unique ids of the assets that a test withholds; in a state of an older version, those that it reads.
-
-    Args:
-        test: As in the asset index.
-    """
-    found: list[str] = test.get("withholds", test["reads"])
-    return found
 
 
 def _building(phases: list[Phase], keys: Iterable[str]) -> list[int]:
@@ -70,7 +61,7 @@ def _building(phases: list[Phase], keys: Iterable[str]) -> list[int]:
     return [number for number, phase in enumerate(phases) if not phase.wanted.isdisjoint(keys)]
 
 
-def _phases(assets: Mapping[str, Mapping[str, Any]], wanted: set[str], engines: Iterable[str]) -> list[Phase]:
+def _phases(assets: Mapping[str, Asset], wanted: set[str], engines: Iterable[str]) -> list[Phase]:
     remaining = set(wanted)
     found: list[Phase] = []
     for engine in cycle(engines):
@@ -79,23 +70,21 @@ def _phases(assets: Mapping[str, Mapping[str, Any]], wanted: set[str], engines: 
         ready: set[str] = set()
         waiting: set[str] = set()
         for key, asset in assets.items():
-            if not waiting.isdisjoint(asset["deps"]):
+            if not waiting.isdisjoint(asset.deps):
                 # What is not asked for hands the waiting on: its readers see it rebuilt where it is missing.
                 waiting.add(key)
             elif key in remaining:
-                (ready if asset["engine"] == engine else waiting).add(key)
+                (ready if asset.engine == engine else waiting).add(key)
         if ready:
             found.append(Phase(engine, ready))
             remaining -= ready
     return found
 
 
-def _add_alone(
-    key: str, test: Mapping[str, Any], assets: Mapping[str, Mapping[str, Any]], phases: list[Phase]
-) -> None:
+def _add_alone(key: str, test: Check, assets: Mapping[str, Asset], phases: list[Phase]) -> None:
     """Put a test into the last phase that builds something which it reads, else into one of its own engine."""
-    engine = assets[test["asset"]]["engine"]
-    reading = _building(phases, test["reads"])
+    engine = assets[test.asset].engine
+    reading = _building(phases, test.reads)
     own = [number for number, phase in enumerate(phases) if phase.engine == engine]
     if reading or own:
         phases[(reading or own)[-1]].tests.add(key)

@@ -11,6 +11,7 @@ from floe_dagster.execution.workspaces.base import PublicationRequest, Publisher
 from floe_dagster.iceberg.errors import CatalogError, PublicationError
 from floe_dagster.iceberg.layout import TableLayout
 from floe_dagster.iceberg.publication import PublicationOptions
+from floe_dagster.schemas.product_index import Asset, ProductFacts
 
 AT_ONCE = 4
 """Enough to keep disk and network busy: a small table is mostly waiting for the catalog."""
@@ -28,7 +29,7 @@ class Publications:
     def __init__(
         self,
         publisher: Callable[[], Publisher],
-        publish: Callable[[Publisher, Mapping[str, Any]], Any],
+        publish: Callable[[Publisher, Asset], Any],
         at_once: int = AT_ONCE,
     ) -> None:
         self._publisher = publisher
@@ -53,7 +54,7 @@ class Publications:
         """Tell whether another one may begin."""
         return len(self._running) < self._at_once
 
-    def begin(self, key: str, asset: Mapping[str, Any]) -> None:
+    def begin(self, key: str, asset: Asset) -> None:
         """Begin to publish one table."""
         publisher = self._publisher()
         self._running[self._pool.submit(self._publish, publisher, asset)] = (key, publisher)
@@ -76,7 +77,7 @@ class Publications:
 
 def in_graph_order(
     publications: Publications,
-    assets: Mapping[str, Mapping[str, Any]],
+    assets: Mapping[str, Asset],
     todo: list[str],
     refused: dict[str, str],
 ) -> Iterator[tuple[str, Any]]:
@@ -86,7 +87,7 @@ def in_graph_order(
 
     Args:
         publications: Takes the tables.
-        assets: Of the asset index by unique id.
+        assets: Of the index by unique id.
         todo: Unique ids, each after those that it reads; what is not published itself is yielded with None.
         refused: Why a table is refused, by unique id; who consumes this adds to it.
     """
@@ -95,13 +96,13 @@ def in_graph_order(
     while unfinished:
         for key in list(pending):
             asset = assets[key]
-            blocked = next((up for up in asset["deps"] if up in refused), None)
+            blocked = next((up for up in asset.deps if up in refused), None)
             if blocked:
-                refused[key] = f"it reads {assets[blocked]['name']}, which was not published"
+                refused[key] = f"it reads {assets[blocked].name}, which was not published"
                 pending.remove(key)
                 unfinished.discard(key)
-            elif unfinished.isdisjoint(asset["deps"]):
-                if not asset["published"]:
+            elif unfinished.isdisjoint(asset.deps):
+                if not asset.published:
                     pending.remove(key)
                     unfinished.discard(key)
                     yield key, None
@@ -113,36 +114,32 @@ def in_graph_order(
             yield key, published
 
 
-def publication_request(
-    asset: Mapping[str, Any], product: Mapping[str, Any], run: Mapping[str, str]
-) -> PublicationRequest:
+def publication_request(asset: Asset, product: ProductFacts, run: Mapping[str, str]) -> PublicationRequest:
     """Return what is asked for one table.
 
     Args:
-        asset: As in the asset index.
-        product: `product` of the asset index.
+        asset: Of the index.
+        product: That it belongs to.
         run: Snapshot properties that name the run.
     """
-    table, lifecycle = asset.get("table") or {}, product.get("lifecycle") or {}
+    table, lifecycle = asset.table, product.lifecycle
     return PublicationRequest(
         asset,
-        product["slug"],
+        product.slug,
         snapshot_properties={
             **run,
-            "floe.product": product["name"],
-            "floe.product-version": product["version"],
-            "floe.model": asset["name"],
-            "floe.engine": asset["engine"],
+            "floe.product": product.name,
+            "floe.product-version": product.version,
+            "floe.model": asset.name,
+            "floe.engine": asset.engine,
         },
-        column_docs={column["name"]: column["description"] for column in asset["columns"]},
+        column_docs={column.name: column.description for column in asset.columns},
         options=PublicationOptions(
-            layout=TableLayout.parse(
-                table.get("partition_by"), table.get("sort_by"), table.get("properties")
-            ),
-            mode=table.get("write_mode") or "overwrite",
-            key=tuple(table.get("key") or ()),
-            schema_evolution=lifecycle.get("schema_evolution") or "allow",
-            recovery=lifecycle.get("stale_table_recovery_mode"),
-            product=product["name"],
+            layout=TableLayout.parse(table.partition_by, table.sort_by, table.properties),
+            mode=table.mode,
+            key=table.key or (),
+            schema_evolution=lifecycle.schema_evolution or "allow",
+            recovery=lifecycle.stale_table_recovery_mode,
+            product=product.name,
         ),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from floe_dagster.execution.audit import SKIPPED, Audit
 from floe_dagster.execution.context import RunContext
@@ -15,6 +15,10 @@ from floe_dagster.execution.workspaces.base import BuiltRelations, PublicationRe
 from floe_dagster.faults import fault_message, is_fault, presentable
 from floe_dagster.iceberg.errors import CatalogError, NotUsableError, PublicationError, is_remote_failure
 from floe_dagster.iceberg.publication import PublicationResult
+from floe_dagster.schemas.product_index import Asset, ProductIndex
+
+if TYPE_CHECKING:
+    from pyiceberg.catalog import Catalog
 
 GIVE_UP_AFTER = 3
 """So many tables that the catalog or the storage does not take mean that it is away altogether."""
@@ -25,7 +29,7 @@ class PhasePublication:
 
     Args:
         context: Of the run.
-        index: The bundle's asset index.
+        index: Of the bundle.
         mark: Snapshot properties by which attempts of the same run know each other's work.
         workspace: Where dbt has built.
         outcome: Of the phase's audit.
@@ -34,15 +38,15 @@ class PhasePublication:
     def __init__(
         self,
         context: RunContext,
-        index: Mapping[str, Any],
+        index: ProductIndex,
         mark: Mapping[str, str],
         workspace: Workspace,
         outcome: Audit,
     ) -> None:
         self.context = context
         self.index = index
-        self.slug = index["product"]["slug"]
-        self.assets = {asset["id"]: asset for asset in index["assets"]}
+        self.slug = index.product.slug
+        self.assets = index.assets_by_id()
         self.properties = {
             **mark,
             "floe.dagster-run-id": context.identity.run_id,
@@ -56,7 +60,7 @@ class PhasePublication:
         self.try_again = False
         """Whether another try may help against that."""
 
-    def results(self, catalog: Any, todo: list[str]) -> Iterator[Result]:
+    def results(self, catalog: Catalog, todo: list[str]) -> Iterator[Result]:
         """Publish, and yield each asset as it stands, with the results of its tests.
 
         Args:
@@ -75,9 +79,7 @@ class PhasePublication:
             self.progress,
             Publications(relations.publisher, self._publish) as publications,
         ):
-            relations.stage(
-                [self._request(self.assets[key]) for key in todo if self.assets[key]["published"]]
-            )
+            relations.stage([self._request(self.assets[key]) for key in todo if self.assets[key].published])
             for key, published in in_graph_order(publications, self.assets, todo, self.refused):
                 if isinstance(published, PublicationError | CatalogError):
                     self.refused[key] = str(published)
@@ -101,10 +103,10 @@ class PhasePublication:
     def _checked(self) -> dict[str, list[Checked]]:
         """Return the results of the tests that were asked for, by unique id of their asset."""
         found: dict[str, list[Checked]] = {}
-        checks = {check["id"]: check for check in self.index["checks"]}
+        checks = self.index.checks_by_id()
         for key, result in self.outcome.tests.items():
             if key in self.context.selection.tests and result["status"] != SKIPPED:
-                found.setdefault(checks[key]["asset"], []).append(Checked(key, result))
+                found.setdefault(checks[key].asset, []).append(Checked(key, result))
         return found
 
     def _built(self, relations: BuiltRelations, key: str, published: PublicationResult | None) -> Built:
@@ -124,7 +126,7 @@ class PhasePublication:
         )
         return Published(key, dbt_result, description, published)
 
-    def _publish(self, publisher: Publisher, asset: Mapping[str, Any]) -> PublicationResult:
+    def _publish(self, publisher: Publisher, asset: Asset) -> PublicationResult:
         try:
             with self.context.observer.publishing(asset) as seen:
                 result = publisher.publish(self._request(asset))
@@ -135,7 +137,7 @@ class PhasePublication:
             if self._concerns_all(error):
                 raise
             # What is wrong with one table must not take the others along.
-            raise self._refusal(asset["name"], error) from presentable(error)
+            raise self._refusal(asset.name, error) from presentable(error)
         return result
 
     def _refusal(self, name: str, error: Exception) -> PublicationError:
@@ -154,7 +156,7 @@ class PhasePublication:
         return self.workspace.failure(error) is not None or is_remote_failure(error)
 
     def _describe(
-        self, relations: BuiltRelations, asset: Mapping[str, Any], result: Mapping[str, Any]
+        self, relations: BuiltRelations, asset: Asset, result: Mapping[str, Any]
     ) -> RelationDescription | None:
         """Describe a relation; what cannot be described is published all the same."""
         try:
@@ -162,8 +164,8 @@ class PhasePublication:
         except Exception as error:
             if self._concerns_all(error):
                 raise
-            self.context.log.warning(str(self._refusal(asset["name"], error)))
+            self.context.log.warning(str(self._refusal(asset.name, error)))
             return None
 
-    def _request(self, asset: Mapping[str, Any]) -> PublicationRequest:
-        return publication_request(asset, self.index["product"], self.properties)
+    def _request(self, asset: Asset) -> PublicationRequest:
+        return publication_request(asset, self.index.product, self.properties)

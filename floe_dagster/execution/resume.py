@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 from floe_dagster.execution.results import CarriedOver
 from floe_dagster.iceberg.publication import find_snapshot
+from floe_dagster.schemas.product_index import Asset
+
+if TYPE_CHECKING:
+    from pyiceberg.catalog import Catalog
 
 
 @dataclass(slots=True)
@@ -26,7 +30,7 @@ class Earlier:
 
 
 def published_earlier(
-    catalog: Any, namespace: str, assets: Iterable[Mapping[str, Any]], mark: Mapping[str, str]
+    catalog: Catalog, namespace: str, assets: Iterable[Asset], mark: Mapping[str, str]
 ) -> dict[str, int]:
     """Return the snapshot of each table that an earlier attempt has published, by unique id of the asset.
 
@@ -35,35 +39,35 @@ def published_earlier(
     Args:
         catalog: From `open_catalog`.
         namespace: Of the product.
-        assets: Published ones, as in the asset index.
+        assets: Published ones, of the index.
         mark: Snapshot properties by which attempts of the same run know each other's work.
     """
     found: dict[str, int] = {}
     for asset in assets:
-        identifier = (namespace, asset["name"])
+        identifier = asset.identifier(namespace)
         if not catalog.table_exists(identifier):
             continue
         snapshot = find_snapshot(catalog.load_table(identifier), mark)
         if snapshot is not None:
-            found[asset["id"]] = snapshot
+            found[asset.id] = snapshot
     return found
 
 
-def carried_over(catalog: Any, namespace: str, asset: Mapping[str, Any], snapshot_id: int) -> CarriedOver:
+def carried_over(catalog: Catalog, namespace: str, asset: Asset, snapshot_id: int) -> CarriedOver:
     """Return a table that an earlier attempt of the run has published.
 
     Args:
         catalog: From `open_catalog`.
         namespace: Of the product.
-        asset: As in the asset index.
+        asset: Of the index.
         snapshot_id: Which one the earlier attempt has committed.
     """
-    table = catalog.load_table((namespace, asset["name"]))
+    table = catalog.load_table(asset.identifier(namespace))
     snapshot = table.snapshot_by_id(snapshot_id)
-    rows = (snapshot.summary or {}).get("total-records") if snapshot else None
+    rows = snapshot.summary["total-records"] if snapshot and snapshot.summary else None
     return CarriedOver(
-        asset=asset["id"],
-        table=f"{namespace}.{asset['name']}",
+        asset=asset.id,
+        table=f"{namespace}.{asset.name}",
         location=table.location(),
         snapshot_id=snapshot_id,
         rows=int(rows) if rows is not None else None,

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from floe_dagster.compilation.bundle import Bundle
-from floe_dagster.execution.audit import audit, in_order
+from floe_dagster.execution.audit import audit
 from floe_dagster.execution.context import RunContext
 from floe_dagster.execution.dbt_build import DbtBuild
 from floe_dagster.execution.errors import DbtError, FaultError, RemoteError, RunError
 from floe_dagster.execution.garbage import standing_objects_left_alone
-from floe_dagster.execution.phases import Phase, plan_phases, withheld_by
+from floe_dagster.execution.phases import Phase, plan_phases
 from floe_dagster.execution.publishing import PhasePublication
 from floe_dagster.execution.results import CheckedEarlier, Result
 from floe_dagster.execution.resume import Earlier, carried_over, published_earlier
@@ -24,6 +24,10 @@ from floe_dagster.faults import fault_report, is_fault, presentable
 from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.catalogs import request_counts
 from floe_dagster.iceberg.errors import CatalogError, NotUsableError, catalog_error, is_remote_failure
+from floe_dagster.schemas.product_index import ProductIndex
+
+if TYPE_CHECKING:
+    from pyiceberg.catalog import Catalog
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,28 +49,28 @@ class ProductRun:
     Args:
         context: Who runs, what is asked for, and who is told.
         bundle: What was compiled; its sources run.
-        index: The bundle's asset index.
+        index: Of the bundle.
         home: The writable folder.
 
     Raises:
         WorkspaceError: This version builds nothing on an engine that is needed.
     """
 
-    def __init__(self, context: RunContext, bundle: Bundle, index: Mapping[str, Any], home: FloeHome) -> None:
+    def __init__(self, context: RunContext, bundle: Bundle, index: ProductIndex, home: FloeHome) -> None:
         self.context = context
         self.bundle = bundle
         self.index = index
         self.home = home
-        self.slug = index["product"]["slug"]
-        self.assets = {asset["id"]: asset for asset in in_order(index)}
-        self.tests = {check["id"]: check for check in index["checks"]}
+        self.slug = index.product.slug
+        self.assets = {asset.id: asset for asset in index.in_order()}
+        self.tests = index.checks_by_id()
         self.mark = context.identity.mark(bundle.digest)
         self.built: set[str] = set()
         self.failed_hooks: list[str] = []
         self.withheld = Withheld(self.assets)
-        touched = context.selection.assets | {self.tests[key]["asset"] for key in context.selection.tests}
+        touched = context.selection.assets | {self.tests[key].asset for key in context.selection.tests}
         self.engines = {
-            engine: self._engine(engine) for engine in sorted({self.assets[key]["engine"] for key in touched})
+            engine: self._engine(engine) for engine in sorted({self.assets[key].engine for key in touched})
         }
 
     def _engine(self, engine: str) -> EngineOfRun:
@@ -105,7 +109,7 @@ class ProductRun:
 
     def _execute(self) -> Iterator[Result]:
         wanted = set(self.context.selection.assets)
-        catalog: Any = None
+        catalog: Catalog | None = None
         try:
             catalog = self.context.open_catalog()
             self.context.observer.catalog_opened(catalog)
@@ -144,21 +148,21 @@ class ProductRun:
         finally:
             self.context.observer.requests(request_counts(catalog))
 
-    def _run_phase(self, catalog: Any, phase: Phase) -> Iterator[Result]:
+    def _run_phase(self, catalog: Catalog, phase: Phase) -> Iterator[Result]:
         engine = self.engines[phase.engine]
         self.withheld.add(self._unreadable(catalog, phase), phase.wanted)
         wanted, tests = self._runnable(catalog, phase)
         if not wanted and not tests:
             return
-        if len({asset["engine"] for asset in self.assets.values()}) > 1:
-            names = sorted(self.assets[key]["name"] for key in wanted)
+        if len({asset.engine for asset in self.assets.values()}) > 1:
+            names = sorted(self.assets[key].name for key in wanted)
             self.context.log.info(f"building on {phase.engine}: {', '.join(names) or 'tests alone'}")
-        read = {key for test in tests for key in self.tests[test]["reads"]} - wanted
+        read = {key for test in tests for key in self.tests[test].reads} - wanted
         to_build = engine.workspace.prepare(
             catalog, wanted, read, full_refresh=self.context.options.full_refresh
         )
         planned = to_build | tests | self._tests_of_ancestors(to_build - wanted, to_build)
-        planned |= set(self.index.get("functions", ()))
+        planned |= set(self.index.functions)
         results = engine.build.run(planned, self.context.observer.dbt_event)
         outcome = audit(
             self.index, results, planned, engine.workspace.explain, needed=tests, before=self.built
@@ -183,30 +187,30 @@ class ProductRun:
             engine.workspace.is_transient(reason) for reason in outcome.withheld.values()
         )
 
-    def _runnable(self, catalog: Any, phase: Phase) -> tuple[set[str], set[str]]:
+    def _runnable(self, catalog: Catalog, phase: Phase) -> tuple[set[str], set[str]]:
         """Return the assets and tests of a phase that can run; a table whose test cannot run is withheld."""
         while True:
             wanted = self.withheld.from_now_on(phase.wanted)
             blocked = {key: why for key in phase.tests if (why := self._blocked(catalog, phase, key))}
             reasons = {
-                asset: f"test {self.tests[key]['name']} has no result: {why}"
+                asset: f"test {self.tests[key].name} has no result: {why}"
                 for key, why in sorted(blocked.items())
-                if self.tests[key]["severity"] == "error"
-                for asset in withheld_by(self.tests[key])
+                if self.tests[key].is_error
+                for asset in self.tests[key].withholds
                 if asset in wanted
             }
             if not reasons:
                 return wanted, phase.tests - blocked.keys()
             self.withheld.add(reasons, phase.wanted)
 
-    def _blocked(self, catalog: Any, phase: Phase, key: str) -> str | None:
+    def _blocked(self, catalog: Catalog, phase: Phase, key: str) -> str | None:
         """Return why a test cannot run in a phase; None where it can."""
-        for read in (self.assets[read] for read in self.tests[key]["reads"]):
-            if read["id"] in self.withheld.reasons:
-                return f"it reads {read['name']}, which was withheld"
-            is_foreign = read["engine"] != phase.engine
-            if is_foreign and not catalog.table_exists((self.slug, read["name"])):
-                return f"it reads {read['name']}, which {read['engine']} has not published yet: run that, too"
+        for read in (self.assets[read] for read in self.tests[key].reads):
+            if read.id in self.withheld.reasons:
+                return f"it reads {read.name}, which was withheld"
+            is_foreign = read.is_foreign(phase.engine)
+            if is_foreign and not catalog.table_exists(read.identifier(self.slug)):
+                return f"it reads {read.name}, which {read.engine} has not published yet: run that, too"
         return None
 
     def _tests_of_ancestors(self, ancestors: set[str], to_build: set[str]) -> set[str]:
@@ -214,40 +218,38 @@ class ProductRun:
         return {
             key
             for key, test in self.tests.items()
-            if not ancestors.isdisjoint(withheld_by(test)) and to_build.issuperset(test["reads"])
+            if not ancestors.isdisjoint(test.withholds) and to_build.issuperset(test.reads)
         }
 
-    def _unreadable(self, catalog: Any, phase: Phase) -> dict[str, str]:
+    def _unreadable(self, catalog: Catalog, phase: Phase) -> dict[str, str]:
         """Return which assets read a table that another engine has not published, neither now nor before."""
         found = {}
         for key in phase.wanted:
-            for upstream in (self.assets[up] for up in self.assets[key]["deps"]):
-                is_expected = (
-                    upstream["engine"] != phase.engine and upstream["id"] not in self.withheld.reasons
-                )
-                if is_expected and not catalog.table_exists((self.slug, upstream["name"])):
+            for upstream in (self.assets[up] for up in self.assets[key].deps):
+                is_expected = upstream.is_foreign(phase.engine) and upstream.id not in self.withheld.reasons
+                if is_expected and not catalog.table_exists(upstream.identifier(self.slug)):
                     found[key] = (
-                        f"it reads {upstream['name']}, which {upstream['engine']} has not published yet: run that, too"
+                        f"it reads {upstream.name}, which {upstream.engine} has not published yet: run that, too"
                     )
         return found
 
-    def _earlier(self, catalog: Any, wanted: set[str]) -> Earlier:
+    def _earlier(self, catalog: Catalog, wanted: set[str]) -> Earlier:
         if not self.context.identity.is_resumed:
             return Earlier()
-        published = [self.assets[key] for key in wanted if self.assets[key]["published"]]
+        published = [self.assets[key] for key in wanted if self.assets[key].published]
         earlier = Earlier(published_earlier(catalog, self.slug, published, self.mark))
         earlier.recorded = self.context.earlier.recorded(earlier.snapshots)
-        asked = {key for key in self.context.selection.tests if self.tests[key]["asset"] in earlier.snapshots}
+        asked = {key for key in self.context.selection.tests if self.tests[key].asset in earlier.snapshots}
         earlier.checks = self.context.earlier.checked(asked)
         # Where a result was never recorded, the test is repeated; where it cannot be repeated alone, with its table.
-        unrecorded = {self.tests[key]["asset"] for key in asked - earlier.checks}
+        unrecorded = {self.tests[key].asset for key in asked - earlier.checks}
         for engine, of_run in self.engines.items():
-            built = {asset for asset in unrecorded if self.assets[asset]["engine"] == engine}
+            built = {asset for asset in unrecorded if self.assets[asset].engine == engine}
             for asset in built - of_run.workspace.testable(built):
                 del earlier.snapshots[asset]
-        earlier.checks = {key for key in earlier.checks if self.tests[key]["asset"] in earlier.snapshots}
+        earlier.checks = {key for key in earlier.checks if self.tests[key].asset in earlier.snapshots}
         if earlier.snapshots:
-            names = sorted(self.assets[key]["name"] for key in earlier.snapshots)
+            names = sorted(self.assets[key].name for key in earlier.snapshots)
             self.context.log.info(f"published by an earlier attempt, so left alone: {', '.join(names)}")
         return earlier
 
@@ -256,10 +258,10 @@ class ProductRun:
         return {
             key
             for key in self.context.selection.tests - earlier.checks
-            if wanted.isdisjoint(withheld_by(self.tests[key]))
+            if wanted.isdisjoint(self.tests[key].withholds)
         }
 
-    def _carried_over(self, catalog: Any, earlier: Earlier) -> Iterator[Result]:
+    def _carried_over(self, catalog: Catalog, earlier: Earlier) -> Iterator[Result]:
         for key, snapshot in earlier.snapshots.items():
             if key not in earlier.recorded or self.context.selection.repeats_carried_over:
                 yield carried_over(catalog, self.slug, self.assets[key], snapshot)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
 
 from floe_dagster.execution.errors import WithheldError
+from floe_dagster.schemas.product_index import Asset
 
 
 class Withheld:
     """Collects reasons while the engines of a run work one after the other.
 
     Args:
-        assets: Of the asset index by unique id, each after those that it reads.
+        assets: Of the index by unique id, each after those that it reads.
     """
 
-    def __init__(self, assets: Mapping[str, Mapping[str, Any]]) -> None:
+    def __init__(self, assets: Mapping[str, Asset]) -> None:
         self._assets = assets
         self._told: dict[str, str] = {}
         self.reasons: dict[str, str] = {}
@@ -44,9 +44,9 @@ class Withheld:
             asked: Unique ids of assets.
         """
         for key, asset in self._assets.items():
-            blocked = next((up for up in asset["deps"] if up in self.reasons), None)
+            blocked = next((up for up in asset.deps if up in self.reasons), None)
             if blocked is not None:
-                self.reasons.setdefault(key, f"it reads {self._assets[blocked]['name']}, which was withheld")
+                self.reasons.setdefault(key, f"it reads {self._assets[blocked].name}, which was withheld")
         self._told.update(
             {key: self.reasons[key] for key in self._assets if key in asked & self.reasons.keys()}
         )
@@ -56,5 +56,5 @@ class Withheld:
         """Return how the run ends where something that it was asked for is withheld."""
         if not self._told:
             return None
-        reasons = {self._assets[key]["name"]: reason for key, reason in self._told.items()}
+        reasons = {self._assets[key].name: reason for key, reason in self._told.items()}
         return WithheldError(reasons, transient=self.try_again)

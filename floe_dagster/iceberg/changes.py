@@ -17,9 +17,10 @@ from floe_dagster.iceberg.reading import read_tasks
 from floe_dagster.iceberg.types import ColumnType, quoted
 
 if TYPE_CHECKING:
+    import duckdb
     from pyiceberg.io import FileIO
     from pyiceberg.manifest import DataFile
-    from pyiceberg.table import FileScanTask
+    from pyiceberg.table import FileScanTask, Table
     from pyiceberg.table.metadata import TableMetadata
 
     from floe_dagster.iceberg.staging import Staging
@@ -28,7 +29,7 @@ BEFORE_SCHEMA = "floe_internal"
 """Schema of the DuckDB file that holds, between dbt's start and the publication, what stood before."""
 
 
-def any_row(con: Any, projection: str, condition: str) -> bool:
+def any_row(con: duckdb.DuckDBPyConnection, projection: str, condition: str) -> bool:
     """Tell whether a relation has a row.
 
     Args:
@@ -76,8 +77,8 @@ class TableRows:
 
     def __init__(
         self,
-        con: Any,
-        table: Any,
+        con: duckdb.DuckDBPyConnection,
+        table: Table,
         metadata: TableMetadata,
         io: FileIO,
         projection: str,

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlparse
 
 if TYPE_CHECKING:
     from pyiceberg.io import FileIO
+    from pyiceberg.manifest import ManifestFile
     from pyiceberg.table.metadata import TableMetadata
 
 _AT_ONCE = 8
@@ -59,7 +60,7 @@ def reachable_files(metadata: TableMetadata, metadata_location: str, io: FileIO)
         needed[comparable(entry.metadata_file)] = 0
     for statistics in (*metadata.statistics, *metadata.partition_statistics):
         needed[comparable(statistics.statistics_path)] = statistics.file_size_in_bytes
-    manifests: dict[str, Any] = {}
+    manifests: dict[str, ManifestFile] = {}
     for snapshot in metadata.snapshots:
         if snapshot.manifest_list:
             needed[comparable(snapshot.manifest_list)] = 0
@@ -67,7 +68,7 @@ def reachable_files(metadata: TableMetadata, metadata_location: str, io: FileIO)
             manifests[manifest.manifest_path] = manifest
             needed[comparable(manifest.manifest_path)] = manifest.manifest_length
 
-    def entries(manifest: Any) -> list[tuple[str, int]]:
+    def entries(manifest: ManifestFile) -> list[tuple[str, int]]:
         found = manifest.fetch_manifest_entry(io, discard_deleted=True)
         return [(entry.data_file.file_path, entry.data_file.file_size_in_bytes) for entry in found]
 
@@ -78,7 +79,7 @@ def reachable_files(metadata: TableMetadata, metadata_location: str, io: FileIO)
     return needed
 
 
-def list_files(location: str, io: Any) -> list[ListedFile]:
+def list_files(location: str, io: FileIO) -> list[ListedFile]:
     """Return every file below a table's `data` and `metadata` folders.
 
     Args:
@@ -86,17 +87,19 @@ def list_files(location: str, io: Any) -> list[ListedFile]:
         io: Of the table; PyArrow's.
     """
     from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
+    from pyiceberg.io.pyarrow import PyArrowFileIO
 
     from floe_dagster.iceberg.vended import file_io_at
 
     parsed = urlparse(location)
     root = comparable(location).rstrip("/")
     is_local = parsed.scheme in ("", "file")
-    base = root if is_local else io.parse_location(location)[2].rstrip("/")
+    base = root if is_local else PyArrowFileIO.parse_location(location)[2].rstrip("/")
     found = []
     for folder in ("data", "metadata"):
         system: FileSystem = LocalFileSystem()
         if not is_local:
+            assert isinstance(io, PyArrowFileIO), f"{type(io).__name__} lists no files"
             system = file_io_at(io, f"{location.rstrip('/')}/{folder}").fs_by_scheme(
                 parsed.scheme, parsed.netloc
             )

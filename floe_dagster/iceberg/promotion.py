@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
     from pyiceberg.schema import Schema
     from pyiceberg.table import Table
+    from pyiceberg.table.snapshots import Snapshot
 
 Identifier = tuple[str, str]
 
@@ -189,9 +190,11 @@ class _Promotion:
             # The engine found nothing to write; a retry of this run has to find its mark all the same.
             self._mark(self.catalog.load_table(self.target))
 
-    def _marked(self, snapshot: Any, *, parent: Any | None, schema_id: int) -> Any:
+    def _marked(self, snapshot: Snapshot, *, parent: Snapshot | None, schema_id: int) -> Snapshot:
         from pyiceberg.table.snapshots import Operation, Summary
 
+        # Format version 2, which engines write, has a summary in each snapshot.
+        assert snapshot.summary is not None
         said = {**snapshot.summary.additional_properties, **self.properties}
         operation = snapshot.summary.operation
         # A table that an engine makes anew has no history, so its rows are appended; here they replace others.
@@ -306,7 +309,7 @@ class _Promotion:
         )
 
 
-def _replaced(said: Mapping[str, str], parent: Any | None) -> dict[str, str]:
+def _replaced(said: Mapping[str, str], parent: Snapshot | None) -> dict[str, str]:
     """Return what a snapshot takes away from its parent, as its summary has to say it; nothing where it only adds.
 
     Args:

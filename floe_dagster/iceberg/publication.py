@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from floe_dagster.faults import is_fault
 from floe_dagster.iceberg.changes import Changes, TableRows, any_row
@@ -190,7 +190,7 @@ class _Publication:
     def __init__(
         self,
         *,
-        con: Any,
+        con: duckdb.DuckDBPyConnection,
         relation: RelationName,
         columns: list[tuple[str, ColumnType]],
         schema: Schema,

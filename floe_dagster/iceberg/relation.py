@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from floe_dagster.iceberg.errors import PublicationError
 from floe_dagster.iceberg.types import ColumnType, UnsupportedTypeError, check_name, column_type, quoted
 
 if TYPE_CHECKING:
+    import duckdb
     from pyiceberg.schema import Schema
 
 BOUNDED = {
@@ -33,7 +34,9 @@ class RelationName:
         return ".".join(quoted(part) for part in (self.database, self.schema, self.identifier))
 
 
-def relation_columns(con: Any, relation: RelationName, full_name: str) -> list[tuple[str, ColumnType]]:
+def relation_columns(
+    con: duckdb.DuckDBPyConnection, relation: RelationName, full_name: str
+) -> list[tuple[str, ColumnType]]:
     """Return name and type of each column.
 
     Raises:
@@ -77,7 +80,10 @@ def _expression(name: str, kind: ColumnType) -> str:
 
 
 def check_bounds(
-    con: Any, relation: RelationName, columns: list[tuple[str, ColumnType]], full_name: str
+    con: duckdb.DuckDBPyConnection,
+    relation: RelationName,
+    columns: list[tuple[str, ColumnType]],
+    full_name: str,
 ) -> None:
     """Refuse dates and times that PyIceberg cannot express.
 

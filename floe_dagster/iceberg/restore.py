@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from floe_dagster.iceberg.reading import read_tasks
 from floe_dagster.iceberg.relation import RelationName
 from floe_dagster.iceberg.types import quoted
 
 if TYPE_CHECKING:
+    import duckdb
     from pyiceberg.catalog import Catalog
 
 
 def restore_relation(
-    con: Any, relation: RelationName, *, catalog: Catalog, namespace: str, table: str
+    con: duckdb.DuckDBPyConnection, relation: RelationName, *, catalog: Catalog, namespace: str, table: str
 ) -> int:
     """Create `relation` in DuckDB from the current snapshot of an Iceberg table.
 

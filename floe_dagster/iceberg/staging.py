@@ -23,6 +23,7 @@ from floe_dagster.iceberg.types import field_ids, quoted
 from floe_dagster.iceberg.uploads import Growing, is_finished, upload
 
 if TYPE_CHECKING:
+    import duckdb
     from pyiceberg.io import FileIO
     from pyiceberg.manifest import DataFile
     from pyiceberg.table.metadata import TableMetadata
@@ -60,7 +61,7 @@ class Staging:
         folders: Local folders that DuckDB may write, with all below them; any folder when None.
     """
 
-    con: Any
+    con: duckdb.DuckDBPyConnection
     io: FileIO
     metadata: TableMetadata
     layout: TableLayout
@@ -320,7 +321,7 @@ class Staging:
 class _Partitions:
     """The distinct partitions of a query, computed by Iceberg's own transforms inside DuckDB."""
 
-    def __init__(self, con: Any, metadata: TableMetadata, query: str) -> None:
+    def __init__(self, con: duckdb.DuckDBPyConnection, metadata: TableMetadata, query: str) -> None:
         self.con = con
         self.metadata = metadata
         self.query = query

@@ -120,7 +120,7 @@ class VendedFileIO(PyArrowFileIO):
             io.delete(text)
 
 
-def file_io_at(io: Any, location: str) -> Any:
+def file_io_at(io: PyArrowFileIO, location: str) -> PyArrowFileIO:
     """Return the FileIO whose keys are those of a folder of a table: `io` itself where it knows one set of keys.
 
     Args:

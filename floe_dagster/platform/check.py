@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
 from pkgutil import resolve_name
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from floe_dagster.faults import ADVICE, fault_message
 from floe_dagster.home import FloeHome
@@ -18,6 +18,10 @@ from floe_dagster.iceberg.namespaces import make_namespace
 from floe_dagster.platform.health import Explained, HealthCheck, Seen, timed
 from floe_dagster.schemas.compute import ENGINES
 from floe_dagster.schemas.compute.engine import audit_schema
+
+if TYPE_CHECKING:
+    from pyiceberg.catalog import Catalog
+    from pyiceberg.table import Table
 
 SKEW_SECONDS = 300.0
 """S3 refuses signatures of clocks that are 15 minutes off; a third of it is the time to say so."""
@@ -81,15 +85,15 @@ def _check_catalog(
     home: FloeHome,
     namespaces: Sequence[str],
     environ: Mapping[str, str] | None,
-) -> tuple[list[HealthCheck], Any]:
+) -> tuple[list[HealthCheck], Catalog | None]:
     """Return what was seen, and the catalog; None where it cannot be opened."""
     checks: list[HealthCheck] = []
     is_remote = catalog is not None and catalog.type != "sql"
-    if is_remote:
-        checks.append(_timed("catalog", lambda: _reachable(catalog)))
+    if catalog is not None and is_remote:
+        checks.append(_timed("catalog", partial(_reachable, catalog)))
         if not checks[-1].passed:
             return checks, None
-    opened: list[Any] = []
+    opened: list[Catalog] = []
 
     def open_it() -> Seen:
         opened.append(open_catalog(catalog, storage, home=home, environ=environ))
@@ -102,7 +106,7 @@ def _check_catalog(
     if is_remote:
         checks.append(_timed("versions", lambda: _versions(remote)))
     for namespace in namespaces or (OWN_NAMESPACE,):
-        staged: list[Any] = []
+        staged: list[Table] = []
         checks.append(_timed("namespace", partial(_namespace, remote, namespace, staged)))
         if staged:
             checks.append(_timed("storage", partial(_storage, staged[0])))
@@ -113,7 +117,7 @@ def _check_catalog(
     return checks, remote
 
 
-def _without(catalog: Any, namespace: str) -> list[HealthCheck]:
+def _without(catalog: Catalog, namespace: str) -> list[HealthCheck]:
     """Remove a namespace of the check's own; return what keeps it from being removed."""
     try:
         if catalog.namespace_exists(namespace):
@@ -157,7 +161,7 @@ _WHAT = {
 }
 
 
-def _reachable(catalog: Any) -> tuple[str, dict[str, Any]]:
+def _reachable(catalog: Plugin) -> tuple[str, dict[str, Any]]:
     from floe_dagster.iceberg.rest import bounded_session
 
     config = catalog.config or {}
@@ -171,9 +175,11 @@ def _reachable(catalog: Any) -> tuple[str, dict[str, Any]]:
     return f"{uri} answers", {"server": answer.headers.get("Server", "")}
 
 
-def _versions(catalog: Any) -> tuple[str, dict[str, Any]]:
+def _versions(catalog: Catalog) -> tuple[str, dict[str, Any]]:
     import pyiceberg
-    from pyiceberg.catalog.rest import Capability
+    from pyiceberg.catalog.rest import Capability, RestCatalog
+
+    assert isinstance(catalog, RestCatalog)
 
     wanted = {
         "create table": Capability.V1_CREATE_TABLE,
@@ -188,7 +194,7 @@ def _versions(catalog: Any) -> tuple[str, dict[str, Any]]:
     return f"PyIceberg {pyiceberg.__version__}; the catalog offers {details['endpoints']} endpoints", details
 
 
-def _namespace(catalog: Any, namespace: str, staged: list[Any]) -> tuple[str, dict[str, Any]]:
+def _namespace(catalog: Catalog, namespace: str, staged: list[Table]) -> tuple[str, dict[str, Any]]:
     from pyiceberg.schema import Schema
     from pyiceberg.types import LongType, NestedField
 
@@ -200,7 +206,7 @@ def _namespace(catalog: Any, namespace: str, staged: list[Any]) -> tuple[str, di
     return f"{namespace} takes tables", {"location": transaction._table.location()}
 
 
-def _storage(table: Any) -> tuple[str, dict[str, Any]]:
+def _storage(table: Table) -> tuple[str, dict[str, Any]]:
     location = f"{table.location()}/data/floe-check"
     with table.io.new_output(location).create(overwrite=True) as stream:
         stream.write(b"floe-dagster platform check")
@@ -212,7 +218,7 @@ def _storage(table: Any) -> tuple[str, dict[str, Any]]:
     return f"{table.location().rpartition('/')[0]} can be written", {}
 
 
-def _clock(storage: Any) -> tuple[str, dict[str, Any]]:
+def _clock(storage: Plugin) -> tuple[str, dict[str, Any]]:
     from floe_dagster.platform.object_store import ObjectStore
 
     date = ObjectStore(storage.config or {}, None, None).server_date()

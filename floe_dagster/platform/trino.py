@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from floe_dagster.engines.errors import EngineError
 from floe_dagster.engines.trino.access import FIELD, TrinoAccess
@@ -19,6 +19,9 @@ from floe_dagster.iceberg.namespaces import make_namespace
 from floe_dagster.platform.health import Explained, HealthCheck, Seen, timed
 from floe_dagster.schemas.compute.engine import audit_schema
 from floe_dagster.schemas.compute.trino import TRINO
+
+if TYPE_CHECKING:
+    from pyiceberg.catalog import Catalog
 
 OLDEST_VERSION = 476
 """What products were run on; nobody has tried an older one."""
@@ -44,7 +47,7 @@ _GRANT = (
 
 def check_trino(
     config: Mapping[str, Any],
-    catalog: Any,
+    catalog: Catalog | None,
     *,
     namespaces: Sequence[str],
     environ: Mapping[str, str] | None = None,
@@ -154,7 +157,7 @@ def _catalog(warehouse: TrinoWarehouse, name: str) -> Seen:
     return f"{name} is an Iceberg catalog", {"connector": connectors[name]}
 
 
-def _schema(warehouse: TrinoWarehouse, name: str, catalog: Any, namespace: str) -> Seen:
+def _schema(warehouse: TrinoWarehouse, name: str, catalog: Catalog, namespace: str) -> Seen:
     """What a run does: it makes the schema itself, Trino writes tables in it, and they are looked for in the catalog."""
     schema, table = audit_schema(namespace), f"floe_check_{uuid.uuid4().hex[:12]}"
     make_namespace(catalog, schema)
@@ -187,7 +190,7 @@ def _schema(warehouse: TrinoWarehouse, name: str, catalog: Any, namespace: str) 
     return f"{name}.{schema} takes tables and views, and plugins.catalog has them", {"location": location}
 
 
-def _forget(warehouse: TrinoWarehouse, catalog: Any, view: Relation, table: Relation) -> None:
+def _forget(warehouse: TrinoWarehouse, catalog: Catalog, view: Relation, table: Relation) -> None:
     """Drop what an attempt that failed has made; why it failed says more than what goes wrong here."""
     for steps in (
         (lambda: warehouse.drop(view, "view"), lambda: catalog.drop_view(tuple(view[1:]))),

@@ -293,6 +293,14 @@ class ProductIndex:
     checks: tuple[Check, ...] = ()
     functions: tuple[str, ...] = ()
 
+    def in_order(self) -> list[Asset]:
+        """Return the assets so that each comes after those that it reads."""
+        from graphlib import TopologicalSorter
+
+        assets = self.assets_by_id()
+        order = TopologicalSorter({key: asset.deps for key, asset in assets.items()}).static_order()
+        return [assets[key] for key in order]
+
     def assets_by_id(self) -> dict[str, Asset]:
         """Return the assets by dbt's unique id."""
         return {asset.id: asset for asset in self.assets}

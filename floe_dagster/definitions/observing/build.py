@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -29,6 +29,10 @@ from floe_dagster.observability.lineage.datasets import (
 from floe_dagster.observability.logs import product_logger
 from floe_dagster.observability.messages import without_values
 from floe_dagster.observability.trace_context import lineage_run_id
+from floe_dagster.schemas.product_index import Asset, ProductIndex
+
+if TYPE_CHECKING:
+    from pyiceberg.catalog import Catalog
 
 
 class ObservedBuild:
@@ -36,21 +40,21 @@ class ObservedBuild:
 
     Args:
         step: The step that does it.
-        index: The bundle's asset index.
+        index: Of the bundle.
         policies: Results of the policies by name, as in the bundle's report.
     """
 
     def __init__(
         self,
         step: ObservedStep,
-        index: Mapping[str, Any],
+        index: ProductIndex,
         policies: Mapping[str, Any],
     ) -> None:
         self.step = step
         self.observed = step.observed
-        self.assets = {asset["id"]: asset for asset in index["assets"]}
-        self.tests = {check["id"]: check for check in index["checks"]}
-        self._catalog: Any = None
+        self.assets = index.assets_by_id()
+        self.tests = index.checks_by_id()
+        self._catalog: Catalog | None = None
         self._open: dict[str, float] = {}
         self._names: dict[str, tuple[DatasetName, str | None]] = {}
         self._catalog_is_away = False
@@ -72,7 +76,7 @@ class ObservedBuild:
         """Whether anybody listens."""
         return self.observed.enabled
 
-    def catalog_opened(self, catalog: Any) -> None:
+    def catalog_opened(self, catalog: Catalog) -> None:
         """See `Observer`: what a run reads and does not publish is looked up there."""
         self._catalog = catalog
 
@@ -93,7 +97,7 @@ class ObservedBuild:
         """
         if self.enabled and (begun := self._nodes.event(event)):
             asset, at = begun
-            self._open[asset["id"]] = at
+            self._open[asset.id] = at
             if self._lineage is not None:
                 self.observed.lineage.emit(self._lineage.asset_event("START", when(at), asset))
 
@@ -113,8 +117,8 @@ class ObservedBuild:
                 "checks",
                 1,
                 product=self.observed.slug,
-                kind=check["type"],
-                level=check["severity"],
+                kind=check.type,
+                level=check.severity,
                 outcome=result["status"],
             )
         for key, reason in outcome.withheld.items():
@@ -127,16 +131,16 @@ class ObservedBuild:
     def _tell_tests(self, outcome: Audit) -> None:
         """Tell of the tests: at once of tables that stay as they are, of others when they are published."""
         self._tested.add(outcome.tests)
-        waiting = {key for key in self._open if self.assets[key]["published"]}
+        waiting = {key for key in self._open if self.assets[key].published}
         for asset_id in self._tested.waiting() - waiting:
             self._tested.tell(asset_id)
 
     @contextmanager
-    def publishing(self, asset: Mapping[str, Any]) -> Iterator[list[PublicationResult]]:
+    def publishing(self, asset: Asset) -> Iterator[list[PublicationResult]]:
         """Run one publication inside its span.
 
         Args:
-            asset: As in the asset index.
+            asset: Of the index.
 
         Yields:
             A list that takes the result.
@@ -145,7 +149,7 @@ class ObservedBuild:
         if not self.observed.telemetry.enabled:
             yield result
             return
-        name = f"{self.observed.slug}.{asset['name']}"
+        name = f"{self.observed.slug}.{asset.name}"
         with self.observed.telemetry.span(
             f"publish {name}",
             self.step.span,
@@ -153,9 +157,9 @@ class ObservedBuild:
                 **self.step.run.attributes(),
                 "db.system.name": "iceberg",
                 "db.namespace": self.observed.slug,
-                "db.collection.name": asset["name"],
+                "db.collection.name": asset.name,
                 "db.operation.name": "publish",
-                "floe.openlineage.node_run_id": lineage_run_id(self.step.run.lineage_id, asset["id"]),
+                "floe.openlineage.node_run_id": lineage_run_id(self.step.run.lineage_id, asset.id),
             },
         ) as span:
             yield result
@@ -163,7 +167,7 @@ class ObservedBuild:
                 self._published(span, asset, published)
 
     @harmless
-    def _published(self, span: Any, asset: Mapping[str, Any], result: PublicationResult) -> None:
+    def _published(self, span: Any, asset: Asset, result: PublicationResult) -> None:
         telemetry, slug = self.observed.telemetry, self.observed.slug
         for name, begun, ended in result.timeline:
             telemetry.start_span(name, span, start=nanoseconds(begun)).end(nanoseconds(ended))
@@ -177,7 +181,7 @@ class ObservedBuild:
                 "floe.commit.attempts": result.attempts,
             }
         )
-        told = {"product": slug, "table": asset["name"]}
+        told = {"product": slug, "table": asset.name}
         telemetry.instruments.add("rows", result.inserted, **told)
         telemetry.instruments.add("bytes", result.written_bytes, **told)
         telemetry.instruments.record("publication", result.seconds, **told, mode=result.mode)
@@ -208,12 +212,12 @@ class ObservedBuild:
                 self.observed.catalog,
                 self.observed.engine_of(asset),
             )
-            self._names[asset["id"]] = name, str(published.snapshot_id)
+            self._names[asset.id] = name, str(published.snapshot_id)
             at = published.committed_at or time.time()
         else:
             name = relation_name(asset, self.observed.engine_of(asset))
             at = _finished(built.dbt_result)
-        inputs = {self.assets[key]["name"]: self.dataset(self.assets[key]) for key in asset["deps"]}
+        inputs = {self.assets[key].name: self.dataset(self.assets[key]) for key in asset.deps}
         names = {key: dataset for key, (dataset, _snapshot) in inputs.items()}
         state = TableState(
             columns=[(name, kind, described.get(name.lower())) for name, kind in built.columns],
@@ -223,15 +227,15 @@ class ObservedBuild:
             files=published.written_files if published else None,
             snapshot=str(published.snapshot_id) if published else None,
             created=bool(published and published.created),
-            kind="VIEW" if asset["materialized"] == "view" else "TABLE",
+            kind="VIEW" if asset.is_view else "TABLE",
         )
         output = output_dataset(
             name,
             state,
             catalog=self.observed.catalog if published else None,
-            owners=asset["owners"],
+            owners=asset.owners,
             tags=_tags(asset),
-            description=asset["description"] or None,
+            description=asset.description or None,
         )
         event = self._lineage.asset_event(
             "COMPLETE",
@@ -242,7 +246,7 @@ class ObservedBuild:
             outputs=[output],
         )
         self.observed.lineage.emit(event)
-        self._tested.tell(asset["id"])
+        self._tested.tell(asset.id)
 
     @harmless
     def refused(self, key: str, reason: str) -> None:
@@ -278,43 +282,41 @@ class ObservedBuild:
                     )
                 )
 
-    def dataset(self, asset: Mapping[str, Any]) -> tuple[DatasetName, str | None]:
+    def dataset(self, asset: Asset) -> tuple[DatasetName, str | None]:
         """Return what an asset's dataset is called, and its snapshot where it is a table.
 
         Args:
-            asset: As in the asset index.
+            asset: Of the index.
         """
         with self._lock:
-            if asset["id"] not in self._names:
-                found = self._located(asset) if asset["published"] else None
+            if asset.id not in self._names:
+                found = self._located(asset) if asset.published else None
                 if found is None:
                     return relation_name(asset, self.observed.engine_of(asset)), None
                 location, snapshot = found
                 name = table_name(
                     asset, self.observed.slug, location, self.observed.catalog, self.observed.engine_of(asset)
                 )
-                self._names[asset["id"]] = name, snapshot
-            return self._names[asset["id"]]
+                self._names[asset.id] = name, snapshot
+            return self._names[asset.id]
 
-    def _located(self, asset: Mapping[str, Any]) -> tuple[str, str | None] | None:
-        if self._catalog_is_away:
+    def _located(self, asset: Asset) -> tuple[str, str | None] | None:
+        if self._catalog is None or self._catalog_is_away:
             return None
         try:
-            return table_location(self._catalog, self.observed.slug, asset["name"])
+            return table_location(self._catalog, self.observed.slug, asset.name)
         except (
             Exception
         ) as error:  # what is told of the run must neither fail it nor wait for the catalog again
             self._catalog_is_away = True
-            product_logger(self.observed.slug).info(
-                "lineage: %s cannot be looked up: %s", asset["name"], error
-            )
+            product_logger(self.observed.slug).info("lineage: %s cannot be looked up: %s", asset.name, error)
             return None
 
-    def links(self, asset: Mapping[str, Any]) -> dict[str, dg.MetadataValue]:
+    def links(self, asset: Asset) -> dict[str, dg.MetadataValue]:
         """Return the metadata that leads from a materialization to its trace and its lineage.
 
         Args:
-            asset: As in the asset index.
+            asset: Of the index.
         """
         from urllib.parse import quote
 
@@ -329,9 +331,7 @@ class ObservedBuild:
                     config.telemetry.trace_url.replace("{trace_id}", trace_id)
                 )
         if self.observed.lineage.enabled:
-            found["floe/openlineage_run_id"] = dg.MetadataValue.text(
-                lineage_run_id(run.lineage_id, asset["id"])
-            )
+            found["floe/openlineage_run_id"] = dg.MetadataValue.text(lineage_run_id(run.lineage_id, asset.id))
             if config.dataset_url:
                 name, _snapshot = self.dataset(asset)
                 url = config.dataset_url.replace("{namespace}", quote(name.namespace, safe=""))
@@ -339,18 +339,18 @@ class ObservedBuild:
         return found
 
 
-def _tags(asset: Mapping[str, Any]) -> list[tuple[str, str, str | None]]:
-    tags: list[tuple[str, str, str | None]] = [(tag, "", None) for tag in asset["tags"]]
-    for column in asset["columns"]:
-        tags += [(tag, "", column["name"]) for tag in column["tags"]]
-        if column["classification"]:
-            tags.append(("classification", str(column["classification"]), column["name"]))
+def _tags(asset: Asset) -> list[tuple[str, str, str | None]]:
+    tags: list[tuple[str, str, str | None]] = [(tag, "", None) for tag in asset.tags]
+    for column in asset.columns:
+        tags += [(tag, "", column.name) for tag in column.tags]
+        if column.classification:
+            tags.append(("classification", str(column.classification), column.name))
     return tags
 
 
-def _described(asset: Mapping[str, Any]) -> dict[str, str | None]:
+def _described(asset: Asset) -> dict[str, str | None]:
     """Return the description of each column, by its name in lower case."""
-    return {column["name"].lower(): column["description"] or None for column in asset["columns"]}
+    return {column.name.lower(): column.description or None for column in asset.columns}
 
 
 def _finished(dbt_result: Mapping[str, Any]) -> float:

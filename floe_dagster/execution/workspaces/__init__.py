@@ -5,23 +5,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pkgutil import resolve_name
-from typing import Any
 
 from floe_dagster.compilation.bundle import Bundle
 from floe_dagster.compilation.profiles import engine_profiles
 from floe_dagster.execution.errors import WorkspaceError
-from floe_dagster.execution.workspaces.base import Workspace, WorkspaceRequest, seen_by
+from floe_dagster.execution.workspaces.base import Workspace, WorkspaceRequest
 from floe_dagster.home import FloeHome
 from floe_dagster.schemas.artifacts import CompiledArtifacts
 from floe_dagster.schemas.compute import ENGINES
 from floe_dagster.schemas.compute.engine import compute_field
+from floe_dagster.schemas.product_index import Asset
 
 
 def open_workspace(
     slug: str,
     artifact: CompiledArtifacts,
     bundle: Bundle,
-    assets: Mapping[str, dict[str, Any]],
+    assets: Mapping[str, Asset],
     home: FloeHome,
     log: logging.Logger,
     *,
@@ -34,7 +34,7 @@ def open_workspace(
         slug: Of the product.
         artifact: The compiled artifact.
         bundle: It came from.
-        assets: Of the asset index by unique id, each after those that it reads.
+        assets: Of the index by unique id, each after those that it reads.
         home: The writable folder.
         log: Takes what people read.
         engine: One of the artifact's.
@@ -58,7 +58,7 @@ def open_workspace(
             field=f"{compute_field(engine, artifact.default_engine)}.config",
             profiles=engine_profiles(artifact, slug, engine),
             bundle=bundle,
-            assets=seen_by(engine, assets),
+            assets={key: asset.seen_by(engine) for key, asset in assets.items()},
             home=home,
             log=log,
             run_id=run_id,

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from floe_dagster.compilation.bundle import Bundle
 from floe_dagster.execution.errors import RunError
@@ -18,6 +18,10 @@ from floe_dagster.execution.results import RelationDescription
 from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.publication import PublicationOptions, PublicationResult
 from floe_dagster.schemas.compute.engine import Engine
+from floe_dagster.schemas.product_index import Asset
+
+if TYPE_CHECKING:
+    from pyiceberg.catalog import Catalog
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +29,14 @@ class PublicationRequest:
     """One table that is to be published.
 
     Args:
-        asset: As in the asset index.
+        asset: Of the index.
         namespace: Iceberg namespace of the product.
         snapshot_properties: Kept in the summary of the snapshot.
         column_docs: Descriptions by column.
         options: What the product and the platform ask; a workspace may know a cheaper way to the same content.
     """
 
-    asset: Mapping[str, Any]
+    asset: Asset
     namespace: str
     snapshot_properties: Mapping[str, str]
     column_docs: Mapping[str, str]
@@ -41,7 +45,7 @@ class PublicationRequest:
     @property
     def table(self) -> str:
         """Name of the table in its namespace."""
-        return str(self.asset["name"])
+        return self.asset.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,7 @@ class WorkspaceRequest:
         field: Where they stand in the manifest.
         profiles: Content of `profiles.yml` for this engine.
         bundle: What was compiled.
-        assets: Of the asset index by unique id, each after those that it reads, as this engine knows them.
+        assets: Of the index by unique id, each after those that it reads, as this engine knows them.
         home: The writable folder.
         log: Takes what people read.
         run_id: Of the run.
@@ -67,7 +71,7 @@ class WorkspaceRequest:
     field: str
     profiles: Mapping[str, Any]
     bundle: Bundle
-    assets: Mapping[str, dict[str, Any]]
+    assets: Mapping[str, Asset]
     home: FloeHome
     log: logging.Logger
     run_id: str
@@ -94,11 +98,11 @@ class Publisher(Protocol):
 class BuiltRelations(Protocol):
     """What dbt has built."""
 
-    def describe(self, asset: Mapping[str, Any], result: Mapping[str, Any]) -> RelationDescription:
+    def describe(self, asset: Asset, result: Mapping[str, Any]) -> RelationDescription:
         """Describe one relation, published or not.
 
         Args:
-            asset: As in the asset index.
+            asset: Of the index.
             result: dbt's result of building it.
         """
 
@@ -112,7 +116,7 @@ class BuiltRelations(Protocol):
     def publisher(self) -> Publisher:
         """Return another publisher."""
 
-    def published(self, asset: Mapping[str, Any], result: PublicationResult) -> None:
+    def published(self, asset: Asset, result: PublicationResult) -> None:
         """Take note that a table was published."""
 
 
@@ -127,7 +131,7 @@ class Workspace(Protocol):
     profiles: Mapping[str, Any]
     less_memory: str
 
-    def writing(self, catalog: Any) -> AbstractContextManager[None]:
+    def writing(self, catalog: Catalog) -> AbstractContextManager[None]:
         """Be the only one who builds this product here, for the time of the run.
 
         Args:
@@ -150,7 +154,7 @@ class Workspace(Protocol):
             keys: Unique ids of published assets.
         """
 
-    def prepare(self, catalog: Any, wanted: set[str], read: set[str], *, full_refresh: bool) -> set[str]:
+    def prepare(self, catalog: Catalog, wanted: set[str], read: set[str], *, full_refresh: bool) -> set[str]:
         """Bring the workspace to where dbt can begin.
 
         Args:
@@ -178,7 +182,7 @@ class Workspace(Protocol):
             keys: Unique ids of assets.
         """
 
-    def built(self, catalog: Any) -> AbstractContextManager[BuiltRelations]:
+    def built(self, catalog: Catalog) -> AbstractContextManager[BuiltRelations]:
         """Open what dbt has built, to publish it."""
 
     def explain(self, message: str) -> str:
@@ -195,24 +199,3 @@ class Workspace(Protocol):
 
     def failure(self, error: Exception) -> RunError | None:
         """Return how a run ends with an error of the engine; None where it is none."""
-
-
-def seen_by(engine: str, assets: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return the assets as one engine knows them: those of others under the names that it gives their tables."""
-    return {
-        key: {**asset, "relation": asset["relations"].get(engine, asset["relation"])}
-        if is_foreign(asset, engine)
-        else asset
-        for key, asset in assets.items()
-    }
-
-
-def is_foreign(asset: Mapping[str, Any], engine: str) -> bool:
-    """Tell whether another engine builds an asset."""
-    return bool(asset["engine"] != engine)
-
-
-def place(asset: Mapping[str, Any]) -> tuple[str, str]:
-    """Return schema and name of an asset's relation, in lower case."""
-    _database, schema, name = asset["relation"]
-    return schema.lower(), name.lower()

@@ -8,16 +8,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from floe_dagster.compilation.atomic import write_atomically
-from floe_dagster.execution.workspaces.base import is_foreign, place
 from floe_dagster.iceberg.changes import BEFORE_SCHEMA, row_hash
 from floe_dagster.iceberg.errors import PublicationError
 from floe_dagster.iceberg.maintenance import same_content
 from floe_dagster.iceberg.relation import RelationName, projection, relation_columns
 from floe_dagster.iceberg.restore import restore_relation
-from floe_dagster.schemas.compute.engine import STATEFUL
+from floe_dagster.schemas.product_index import Asset
+
+if TYPE_CHECKING:
+    import duckdb
+    from pyiceberg.catalog import Catalog
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,7 @@ class DuckDBCache:
         self._record = file.with_suffix(".snapshots.json")
         self.unjudged = Unjudged(file.with_suffix(".unjudged.json"))
 
-    def open(self, *, read_only: bool = False, folders: Sequence[Path] = ()) -> Any:
+    def open(self, *, read_only: bool = False, folders: Sequence[Path] = ()) -> duckdb.DuckDBPyConnection:
         """Return a connection to the file, within the limit of memory.
 
         A relation may be a view, and this process has the platform's credentials: what DuckDB executes here reads and
@@ -113,7 +116,7 @@ class DuckDBCache:
 
     def missing(
         self,
-        assets: Mapping[str, dict[str, Any]],
+        assets: Mapping[str, Asset],
         wanted: set[str],
         read: set[str],
         restorable: Callable[[str], bool],
@@ -133,25 +136,23 @@ class DuckDBCache:
         present, unjudged = self.relations(), self.unjudged.keys()
         build: set[str] = set()
         restore: set[str] = set()
-        pending = [*read, *(up for key in wanted for up in assets[key]["deps"])]
+        pending = [*read, *(up for key in wanted for up in assets[key].deps)]
         while pending:
             key = pending.pop()
             if key in wanted or key in build or key in restore:
                 continue
-            if is_foreign(assets[key], self.engine):
+            if assets[key].is_foreign(self.engine):
                 restore.add(key)
-            elif place(assets[key]) in present and key not in unjudged:
+            elif assets[key].place in present and key not in unjudged:
                 continue
             elif restorable(key):
                 restore.add(key)
             else:
                 build.add(key)
-                pending += assets[key]["deps"]
+                pending += assets[key].deps
         return build, restore
 
-    def restore(
-        self, assets: list[dict[str, Any]], catalog: Any, namespace: str, log: logging.Logger
-    ) -> None:
+    def restore(self, assets: Sequence[Asset], catalog: Catalog, namespace: str, log: logging.Logger) -> None:
         """Bring stateful models that dbt is about to extend, and tables of other engines, to what Iceberg holds.
 
         A relation that is missing, that another machine's run has overtaken, or whose last increment was
@@ -167,40 +168,38 @@ class DuckDBCache:
         present, known = self.relations(), self._snapshots()
         unjudged = self.unjudged.keys()
         for asset in assets:
-            brought = asset["materialized"] in STATEFUL or is_foreign(asset, self.engine)
-            if not brought or not asset["published"]:
+            brought = asset.is_stateful or asset.is_foreign(self.engine)
+            if not brought or not asset.published:
                 continue
-            identifier = (namespace, asset["name"])
+            identifier = asset.identifier(namespace)
             if not catalog.table_exists(identifier):
-                is_own = place(asset) in present and not is_foreign(asset, self.engine)
-                if is_own and asset["id"] in unjudged:
+                is_own = asset.place in present and not asset.is_foreign(self.engine)
+                if is_own and asset.id in unjudged:
                     with self.open() as con:
-                        _drop(con, RelationName(*asset["relation"]))
+                        _drop(con, RelationName(*asset.relation))
                     log.info(
-                        f"{asset['name']} begins anew: what the last run built did not pass, or was not finished"
+                        f"{asset.name} begins anew: what the last run built did not pass, or was not finished"
                     )
                 continue
             table = catalog.load_table(identifier)
             snapshot = table.current_snapshot()
             current = snapshot.snapshot_id if snapshot else None
             # A compaction has changed the files, not the rows.
-            if place(asset) in present and (
-                known.get(asset["name"]) == current or same_content(table, known.get(asset["name"]))
+            if asset.place in present and (
+                known.get(asset.name) == current or same_content(table, known.get(asset.name))
             ):
                 continue
-            relation = RelationName(*asset["relation"])
+            relation = RelationName(*asset.relation)
             self.file.parent.mkdir(parents=True, exist_ok=True)
             with self.open() as con:
                 _drop(con, relation)
                 if snapshot is None:
                     continue
-                rows = restore_relation(
-                    con, relation, catalog=catalog, namespace=namespace, table=asset["name"]
-                )
-            self.remember({asset["name"]: current})
-            log.info(f"restored {asset['name']} from Iceberg: {rows:,} rows, snapshot {current}")
+                rows = restore_relation(con, relation, catalog=catalog, namespace=namespace, table=asset.name)
+            self.remember({asset.name: current})
+            log.info(f"restored {asset.name} from Iceberg: {rows:,} rows, snapshot {current}")
 
-    def note_before(self, assets: list[dict[str, Any]]) -> dict[str, Before]:
+    def note_before(self, assets: Sequence[Asset]) -> dict[str, Before]:
         """Note the rows of stateful models before dbt extends them, so that only what changes is published.
 
         Args:
@@ -216,13 +215,13 @@ class DuckDBCache:
         with self.open() as con:
             con.execute(f"drop schema if exists {BEFORE_SCHEMA} cascade")
             for asset in assets:
-                if asset["materialized"] not in STATEFUL or not asset["published"]:
+                if not asset.is_stateful or not asset.published:
                     continue
-                if place(asset) not in present or known.get(asset["name"]) is None:
+                if asset.place not in present or known.get(asset.name) is None:
                     continue
-                relation = RelationName(*asset["relation"])
+                relation = RelationName(*asset.relation)
                 try:
-                    columns = relation_columns(con, relation, asset["name"])
+                    columns = relation_columns(con, relation, asset.name)
                 except PublicationError:
                     continue
                 con.execute(f"create schema if not exists {BEFORE_SCHEMA}")
@@ -233,20 +232,18 @@ class DuckDBCache:
                 con.execute(
                     f"create table {before.sql()} as select {hashes} as h from ({projection(relation, columns)})"
                 )
-                noted[asset["id"]] = Before(before, tuple((name, kind.sql) for name, kind in columns))
+                noted[asset.id] = Before(before, tuple((name, kind.sql) for name, kind in columns))
         return noted
 
-    def forget(self, assets: list[dict[str, Any]]) -> None:
+    def forget(self, assets: Sequence[Asset]) -> None:
         """Note that dbt is about to change relations, which equal no snapshot until they are published.
 
         Args:
             assets: Those that dbt is about to build.
         """
         known = self._snapshots()
-        self.unjudged.add(asset["id"] for asset in assets)
-        changing = [
-            asset["name"] for asset in assets if asset["materialized"] in STATEFUL or known.get(asset["name"])
-        ]
+        self.unjudged.add(asset.id for asset in assets)
+        changing = [asset.name for asset in assets if asset.is_stateful or known.get(asset.name)]
         if changing:
             self.remember(dict.fromkeys(changing))
 
@@ -263,7 +260,7 @@ class DuckDBCache:
             return {}
 
 
-def _drop(con: Any, relation: RelationName) -> None:
+def _drop(con: duckdb.DuckDBPyConnection, relation: RelationName) -> None:
     """Drop what stands under a name; a model that another engine builds now may have been a view."""
     found = con.execute(
         "select table_type from information_schema.tables where table_catalog = ? and table_schema = ? and table_name = ?",

@@ -7,13 +7,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from floe_dagster.compilation.profiles import configured_memory_limit, duckdb_file, with_memory_limit
 from floe_dagster.execution.description import RelationColumns, Relations
 from floe_dagster.execution.errors import RunError, WorkspaceError
 from floe_dagster.execution.results import RelationDescription
-from floe_dagster.execution.workspaces.base import PublicationRequest, WorkspaceRequest, place
+from floe_dagster.execution.workspaces.base import PublicationRequest, WorkspaceRequest
 from floe_dagster.execution.workspaces.duckdb.cache import Before, DuckDBCache
 from floe_dagster.execution.workspaces.duckdb.held import lock_problem
 from floe_dagster.execution.workspaces.locks import only_writer
@@ -22,7 +22,11 @@ from floe_dagster.iceberg.relation import RelationName, relation_columns
 from floe_dagster.iceberg.storage import local_folder
 from floe_dagster.iceberg.types import quoted
 from floe_dagster.memory import duckdb_memory_limit
-from floe_dagster.schemas.compute.engine import STATEFUL
+from floe_dagster.schemas.product_index import Asset
+
+if TYPE_CHECKING:
+    import duckdb
+    from pyiceberg.catalog import Catalog
 
 _TRANSIENT = re.compile(r"\bIO Error\b|Could not set lock|No space left on device")
 
@@ -58,7 +62,7 @@ class DuckDBWorkspace:
         self.folders: tuple[Path, ...] = (self.scratch,)
 
     @contextmanager
-    def writing(self, catalog: Any) -> Iterator[None]:
+    def writing(self, catalog: Catalog) -> Iterator[None]:
         """See `Workspace`: one process at a time writes the file."""
         with only_writer(
             self.home.locks_dir / f"{self.engine.name}-{self.slug}.lock", self.file.name, self.log
@@ -77,23 +81,19 @@ class DuckDBWorkspace:
     def testable(self, keys: set[str]) -> set[str]:
         """See `Workspace`: without its relation in the file a test cannot run alone."""
         present = self.cache.relations()
-        return {key for key in keys if place(self.assets[key]) in present}
+        return {key for key in keys if self.assets[key].place in present}
 
-    def prepare(self, catalog: Any, wanted: set[str], read: set[str], *, full_refresh: bool) -> set[str]:
+    def prepare(self, catalog: Catalog, wanted: set[str], read: set[str], *, full_refresh: bool) -> set[str]:
         """See `Workspace`: stateful models and what other engines published are brought to what Iceberg holds."""
         self._make_folder()
 
         def restorable(key: str) -> bool:
             asset = self.assets[key]
-            return (
-                asset["published"]
-                and asset["materialized"] in STATEFUL
-                and catalog.table_exists((self.slug, asset["name"]))
-            )
+            return asset.published and asset.is_stateful and catalog.table_exists(asset.identifier(self.slug))
 
         extra, restored = self.cache.missing(self.assets, wanted, read, restorable)
         if extra:
-            names = sorted(self.assets[key]["name"] for key in extra)
+            names = sorted(self.assets[key].name for key in extra)
             self.log.info(f"not in the DuckDB file, so built as well: {', '.join(names)}")
         to_build = wanted | extra
         bring_back = restored if full_refresh else restored | to_build
@@ -128,7 +128,7 @@ class DuckDBWorkspace:
             raise WorkspaceError(message, transient=False) from error
 
     @contextmanager
-    def built(self, catalog: Any) -> Iterator[BuiltInDuckDB]:
+    def built(self, catalog: Catalog) -> Iterator[BuiltInDuckDB]:
         """See `Workspace`."""
         warehouse = local_folder(str(catalog.properties.get("warehouse") or ""))
         self.folders = (self.scratch, *([warehouse] if warehouse else []))
@@ -171,7 +171,7 @@ class BuiltInDuckDB:
         catalog: From `open_catalog`.
     """
 
-    def __init__(self, con: Any, workspace: DuckDBWorkspace, catalog: Any) -> None:
+    def __init__(self, con: duckdb.DuckDBPyConnection, workspace: DuckDBWorkspace, catalog: Catalog) -> None:
         self._con = con
         self._workspace = workspace
         self._catalog = catalog
@@ -179,12 +179,12 @@ class BuiltInDuckDB:
             _columns(con), self._count, workspace.assets, workspace.slug, workspace.engine.dialect
         )
 
-    def describe(self, asset: Mapping[str, Any], result: Mapping[str, Any]) -> RelationDescription:
+    def describe(self, asset: Asset, result: Mapping[str, Any]) -> RelationDescription:
         """See `BuiltRelations`."""
         return self._relations.describe(asset, result)
 
-    def _count(self, asset: Mapping[str, Any]) -> int:
-        relation = ".".join(quoted(part) for part in asset["relation"])
+    def _count(self, asset: Asset) -> int:
+        relation = ".".join(quoted(part) for part in asset.relation)
         return int(self._con.execute(f"select count(*) from {relation}").fetchall()[0][0])
 
     def publisher(self) -> CursorPublisher:
@@ -196,10 +196,10 @@ class BuiltInDuckDB:
     def stage(self, requests: Sequence[PublicationRequest]) -> None:
         """See `BuiltRelations`: each is published from where it stands."""
 
-    def published(self, asset: Mapping[str, Any], result: PublicationResult) -> None:
+    def published(self, asset: Asset, result: PublicationResult) -> None:
         """See `BuiltRelations`."""
-        if asset["materialized"] in STATEFUL:
-            self._workspace.cache.remember({asset["name"]: result.snapshot_id})
+        if asset.is_stateful:
+            self._workspace.cache.remember({asset.name: result.snapshot_id})
 
 
 class CursorPublisher:
@@ -213,7 +213,11 @@ class CursorPublisher:
     """
 
     def __init__(
-        self, cursor: Any, catalog: Any, before: Mapping[str, Before], folders: tuple[Path, ...]
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        catalog: Catalog,
+        before: Mapping[str, Before],
+        folders: tuple[Path, ...],
     ) -> None:
         self._cursor = cursor
         self._catalog = catalog
@@ -222,7 +226,7 @@ class CursorPublisher:
 
     def publish(self, request: PublicationRequest) -> PublicationResult:
         """See `Publisher`."""
-        relation = RelationName(*request.asset["relation"])
+        relation = RelationName(*request.asset.relation)
         return publish_relation(
             self._cursor,
             relation,
@@ -236,13 +240,12 @@ class CursorPublisher:
 
     def _options(self, request: PublicationRequest, relation: RelationName) -> PublicationOptions:
         asset, options = request.asset, request.options
-        before = self._before.get(asset["id"])
+        before = self._before.get(asset.id)
         mode, key = options.mode, options.key
-        if asset["materialized"] in STATEFUL:
-            asked = (asset.get("table") or {}).get("write_mode")
-            mode, key = "overwrite", tuple(asset.get("unique_key") or ())
-            if before is not None and asked != "overwrite":
-                columns = relation_columns(self._cursor, relation, asset["name"])
+        if asset.is_stateful:
+            mode, key = "overwrite", asset.unique_key
+            if before is not None and asset.table.write_mode != "overwrite":
+                columns = relation_columns(self._cursor, relation, asset.name)
                 # With other columns every row is another one.
                 if before.columns == tuple((name, kind.sql) for name, kind in columns):
                     mode = "increment"
@@ -264,7 +267,7 @@ class CursorPublisher:
         self._cursor.close()
 
 
-def _columns(con: Any) -> RelationColumns:
+def _columns(con: duckdb.DuckDBPyConnection) -> RelationColumns:
     columns: dict[tuple[str, str], dict[str, str]] = {}
     rows = con.execute(
         "select schema_name, table_name, column_name, data_type from duckdb_columns() "

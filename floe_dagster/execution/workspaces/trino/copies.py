@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
 
 from floe_dagster.engines.errors import EngineError
 from floe_dagster.execution.workspaces.base import PublicationRequest
 from floe_dagster.execution.workspaces.trino.session import TrinoSession
 from floe_dagster.iceberg.errors import PublicationError
 from floe_dagster.iceberg.keys import check_key
-from floe_dagster.schemas.compute.engine import STATEFUL
 from floe_dagster.schemas.compute.trino_project import table_properties
+from floe_dagster.schemas.product_index import Asset, Relation
 
 COPY = "__floe_table"
 """Ends the name of the table that takes the rows of a relation which dbt does not write as the published table."""
@@ -21,27 +20,26 @@ COPY = "__floe_table"
 AT_ONCE = 4
 
 
-def is_copied(asset: Mapping[str, Any]) -> bool:
+def is_copied(asset: Asset) -> bool:
     """Tell whether dbt builds something else than the published table, whose rows are then copied within Trino.
 
     A view is no table; rows that are added to a table, or take the place of some, are not the table; and a seed that is loaded
     anew (`--full-refresh`) is made anew by dbt, which is no longer the clone.
     """
-    if asset["materialized"] in STATEFUL:
+    if asset.is_stateful:
         return False
-    if asset["materialized"] == "seed":
+    if asset.materialized == "seed":
         return True
-    mode = (asset.get("table") or {}).get("write_mode") or "overwrite"
-    return asset["materialized"] == "view" or mode != "overwrite"
+    return asset.is_view or asset.table.mode != "overwrite"
 
 
-def written(asset: Mapping[str, Any]) -> tuple[str, str, str]:
+def written(asset: Asset) -> Relation:
     """Return the relation that becomes the published table.
 
     Args:
-        asset: As in the asset index.
+        asset: Of the index.
     """
-    database, schema, name = asset["relation"]
+    database, schema, name = asset.relation
     return database, schema, f"{name}{COPY}" if is_copied(asset) else name
 
 
@@ -73,15 +71,15 @@ class Copies:
             raise
         for request, failure in zip(copied, failures, strict=True):
             if failure is not None:
-                self._failures[request.asset["id"]] = failure
+                self._failures[request.asset.id] = failure
 
-    def check(self, asset: Mapping[str, Any]) -> None:
+    def check(self, asset: Asset) -> None:
         """Raise what kept an asset from being copied.
 
         Raises:
             PublicationError: With whether trying again may help.
         """
-        if failure := self._failures.get(asset["id"]):
+        if failure := self._failures.get(asset.id):
             raise failure
 
     def _try(self, request: PublicationRequest, away: EngineError | None) -> PublicationError | None:
@@ -101,7 +99,7 @@ class Copies:
 
     def _copy(self, request: PublicationRequest, full_name: str) -> None:
         asset, warehouse = request.asset, self._session.warehouse
-        source, target = asset["relation"], written(asset)
+        source, target = asset.relation, written(asset)
         # Trino knows columns in lower case alone.
         key = [name.lower() for name in request.options.key]
         if request.options.mode == "upsert":
@@ -112,6 +110,5 @@ class Copies:
             case "upsert":
                 warehouse.upsert(source, target, warehouse.widen(source, target), key)
             case _:
-                table = asset.get("table") or {}
-                layout = table_properties(table.get("partition_by"), table.get("sort_by"))
+                layout = table_properties(asset.table.partition_by, asset.table.sort_by)
                 warehouse.copy(source, target, layout)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from floe_dagster.engines.errors import EngineError
 from floe_dagster.execution.description import RelationColumns, Relations
@@ -16,7 +16,10 @@ from floe_dagster.execution.workspaces.trino.session import TrinoSession
 from floe_dagster.iceberg.clones import drop_clone
 from floe_dagster.iceberg.promotion import promote
 from floe_dagster.iceberg.publication import PublicationResult
-from floe_dagster.schemas.compute.engine import STATEFUL
+from floe_dagster.schemas.product_index import Asset
+
+if TYPE_CHECKING:
+    from pyiceberg.catalog import Catalog
 
 
 class BuiltInTrino:
@@ -30,7 +33,7 @@ class BuiltInTrino:
     """
 
     def __init__(
-        self, request: WorkspaceRequest, session: TrinoSession, schemas: Sequence[str], catalog: Any
+        self, request: WorkspaceRequest, session: TrinoSession, schemas: Sequence[str], catalog: Catalog
     ) -> None:
         self._session = session
         self._catalog = catalog
@@ -57,13 +60,13 @@ class BuiltInTrino:
             self.columns, self._count, request.assets, request.slug, request.engine.dialect
         )
 
-    def _count(self, asset: Mapping[str, Any]) -> int | None:
+    def _count(self, asset: Asset) -> int | None:
         # A published table's rows are counted in its snapshot.
-        if self._away or asset["published"]:
+        if self._away or asset.published:
             return None
-        return self._session.warehouse.count(asset["relation"])
+        return self._session.warehouse.count(asset.relation)
 
-    def describe(self, asset: Mapping[str, Any], result: Mapping[str, Any]) -> RelationDescription:
+    def describe(self, asset: Asset, result: Mapping[str, Any]) -> RelationDescription:
         """See `BuiltRelations`: with what the model's query took."""
         description = self._relations.describe(asset, result)
         query_id = str((result.get("adapter_response") or {}).get("query_id") or "")
@@ -93,7 +96,7 @@ class BuiltInTrino:
         """See `BuiltRelations`: a view reads a table that gets its published name, and stands here no more."""
         self._copies.make(requests, self._away)
 
-    def published(self, asset: Mapping[str, Any], result: PublicationResult) -> None:
+    def published(self, asset: Asset, result: PublicationResult) -> None:
         """See `BuiltRelations`."""
 
 
@@ -107,7 +110,7 @@ class TrinoPublisher:
         log: Takes what people read.
     """
 
-    def __init__(self, session: TrinoSession, catalog: Any, copies: Copies, log: logging.Logger) -> None:
+    def __init__(self, session: TrinoSession, catalog: Catalog, copies: Copies, log: logging.Logger) -> None:
         self._log = log
         self._session = session
         self._catalog = catalog
@@ -127,8 +130,7 @@ class TrinoPublisher:
             snapshot_properties=request.snapshot_properties,
             column_docs=request.column_docs,
             options=request.options,
-            always_written=self._session.mode(request) == "overwrite"
-            and asset["materialized"] not in STATEFUL,
+            always_written=self._session.mode(request) == "overwrite" and not asset.is_stateful,
             clone=clone,
         )
         if clone:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from floe_dagster.engines.trino.access import TrinoAccess
 from floe_dagster.engines.trino.queries import TrinoQueries
@@ -12,6 +10,7 @@ from floe_dagster.engines.trino.warehouse import TrinoWarehouse
 from floe_dagster.execution.workspaces.base import PublicationRequest
 from floe_dagster.execution.workspaces.trino.messages import TrinoMessages
 from floe_dagster.iceberg.leases import Lease
+from floe_dagster.schemas.product_index import Asset
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +33,13 @@ class TrinoSession:
     messages: TrinoMessages
     clones: dict[str, str] = field(default_factory=dict)
 
-    def clone_of(self, asset: Mapping[str, Any]) -> str | None:
+    def clone_of(self, asset: Asset) -> str | None:
         """Return `CLONE_ID` of the clone of an asset that the run writes; None where it was not published before.
 
         Args:
-            asset: As in the asset index.
+            asset: Of the index.
         """
-        return self.clones.get(asset["id"])
+        return self.clones.get(asset.id)
 
     def mode(self, request: PublicationRequest) -> str:
         """Return how rows come into the published table; at first there is none.

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from floe_dagster.compilation.profiles import with_client_tag
 from floe_dagster.engines.errors import EngineError
@@ -17,7 +17,7 @@ from floe_dagster.engines.trino.access import TrinoAccess
 from floe_dagster.engines.trino.queries import TrinoQueries
 from floe_dagster.engines.trino.warehouse import TrinoWarehouse
 from floe_dagster.execution.errors import RunError
-from floe_dagster.execution.workspaces.base import WorkspaceRequest, is_foreign, place
+from floe_dagster.execution.workspaces.base import WorkspaceRequest
 from floe_dagster.execution.workspaces.locks import identity, only_writer
 from floe_dagster.execution.workspaces.trino.copies import written
 from floe_dagster.execution.workspaces.trino.deferral import write_state
@@ -29,6 +29,11 @@ from floe_dagster.iceberg.errors import CatalogError
 from floe_dagster.iceberg.leases import lease
 from floe_dagster.iceberg.namespaces import make_namespace
 from floe_dagster.schemas.compute.engine import audit_schema
+from floe_dagster.schemas.product_index import Asset
+
+if TYPE_CHECKING:
+    from pyiceberg.catalog import Catalog
+    from pyiceberg.table import Table
 
 AT_ONCE = 4
 """A clone is mostly waiting for the catalog."""
@@ -55,8 +60,8 @@ class TrinoWorkspace:
         self.run_id = request.run_id
         self.tag = f"floe-run={self.run_id}"
         self.profiles: Mapping[str, Any] = with_client_tag(request.profiles, self.slug, self.tag)
-        own = (asset for asset in self.assets.values() if not is_foreign(asset, self.engine.name))
-        self.schemas = sorted({asset["relation"][1] for asset in own})
+        own = (asset for asset in self.assets.values() if not asset.is_foreign(self.engine.name))
+        self.schemas = sorted({asset.relation[1] for asset in own})
         self.messages = TrinoMessages(request.field)
         self._session: TrinoSession | None = None
 
@@ -68,7 +73,7 @@ class TrinoWorkspace:
         return self._session
 
     @contextmanager
-    def writing(self, catalog: Any) -> Iterator[None]:
+    def writing(self, catalog: Catalog) -> Iterator[None]:
         """See `Workspace`: left-overs of a run that was killed are taken away before, and this one's after."""
         access = TrinoAccess(self.config, field=self.field)
         own = audit_schema(self.slug)
@@ -103,7 +108,7 @@ class TrinoWorkspace:
                 finally:
                     self._clean_up(catalog, session, finished=finished)
 
-    def _clean_up(self, catalog: Any, session: TrinoSession, *, finished: bool) -> None:
+    def _clean_up(self, catalog: Catalog, session: TrinoSession, *, finished: bool) -> None:
         """End what still runs and take the clones away; what fails here, the next run does."""
         try:
             if not finished and (ended := session.queries.cancel()):
@@ -130,15 +135,15 @@ class TrinoWorkspace:
         """See `Workspace`: tests read the published tables."""
         return keys
 
-    def prepare(self, catalog: Any, wanted: set[str], read: set[str], *, full_refresh: bool) -> set[str]:
+    def prepare(self, catalog: Catalog, wanted: set[str], read: set[str], *, full_refresh: bool) -> set[str]:
         """See `Workspace`: what is published and will be written is cloned."""
         present = self.session.warehouse.kinds(self.schemas)
         extra = self._missing(catalog, wanted, read, present)
         if extra:
-            names = sorted(self.assets[key]["name"] for key in extra)
+            names = sorted(self.assets[key].name for key in extra)
             self.log.info(f"read and not published, so built as well: {', '.join(names)}")
         to_build = wanted | extra
-        published = [self.assets[key] for key in to_build if self.assets[key]["published"]]
+        published = [self.assets[key] for key in to_build if self.assets[key].published]
         for asset in published:
             database, schema, name = written(asset)
             # Not published, and not to be begun with: an increment that was withheld, or a run that was killed.
@@ -153,19 +158,19 @@ class TrinoWorkspace:
             self._check_seen(made[-1])
         return to_build
 
-    def _clone(self, catalog: Any, asset: Mapping[str, Any]) -> Any | None:
+    def _clone(self, catalog: Catalog, asset: Asset) -> Table | None:
         from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
 
         try:
-            table = catalog.load_table((self.slug, asset["name"]))
+            table = catalog.load_table(asset.identifier(self.slug))
         except (NoSuchTableError, NoSuchNamespaceError):
             return None
         _database, schema, name = written(asset)
         clone = make_clone(catalog, table, (schema, name))
-        self.session.clones[asset["id"]] = clone.metadata.properties[CLONE_ID]
+        self.session.clones[asset.id] = clone.metadata.properties[CLONE_ID]
         return clone
 
-    def _check_droppable(self, catalog: Any, identifier: tuple[str, str]) -> None:
+    def _check_droppable(self, catalog: Catalog, identifier: tuple[str, str]) -> None:
         """Refuse to let Trino drop a clone, whose files are the published table's: another run writes it."""
         from pyiceberg.exceptions import NoSuchTableError
 
@@ -179,7 +184,7 @@ class TrinoWorkspace:
                 "there is none, a run was killed meanwhile; the next one takes the clone away"
             )
 
-    def _check_seen(self, clone: Any) -> None:
+    def _check_seen(self, clone: Table) -> None:
         """Fail where Trino builds in another catalog: the clones would be published as they are.
 
         Args:
@@ -196,24 +201,23 @@ class TrinoWorkspace:
             )
 
     def _missing(
-        self, catalog: Any, wanted: set[str], read: set[str], present: Mapping[tuple[str, str], str]
+        self, catalog: Catalog, wanted: set[str], read: set[str], present: Mapping[tuple[str, str], str]
     ) -> set[str]:
         build: set[str] = set()
-        pending = [*read, *(up for key in wanted for up in self.assets[key]["deps"])]
+        pending = [*read, *(up for key in wanted for up in self.assets[key].deps)]
         while pending:
             key = pending.pop()
             asset = self.assets[key]
-            if key in wanted or key in build or is_foreign(asset, self.engine.name):
+            if key in wanted or key in build or asset.is_foreign(self.engine.name):
                 continue
-            if asset["published"]:
-                stands = catalog.table_exists((self.slug, asset["name"]))
+            if asset.published:
+                stands = catalog.table_exists(asset.identifier(self.slug))
             else:
                 # A view reads what its last run built, clones that are gone: made again, it reads what is published.
-                is_view = asset["materialized"] == "view"
-                stands = place(asset) in present and not is_view
+                stands = asset.place in present and not asset.is_view
             if not stands:
                 build.add(key)
-                pending += asset["deps"]
+                pending += asset.deps
         return build
 
     def judged(self, built: Collection[str], clean: Collection[str]) -> None:
@@ -223,7 +227,7 @@ class TrinoWorkspace:
         """See `Workspace`: what was written stands in the run's own schema, which the next run clears before it builds."""
 
     @contextmanager
-    def built(self, catalog: Any) -> Iterator[BuiltInTrino]:
+    def built(self, catalog: Catalog) -> Iterator[BuiltInTrino]:
         """See `Workspace`."""
         yield BuiltInTrino(self.request, self.session, self.schemas, catalog)
 
