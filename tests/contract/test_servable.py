@@ -36,6 +36,8 @@ from floe_dagster.findings import Finding
 from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.types import UnsupportedTypeError, check_name
 from floe_dagster.policies.places import DescriptionPlaces
+from floe_dagster.schemas.product_index import ProductIndex
+from floe_dagster.schemas.product_index_json import index_to_json
 
 
 def node(name: str, kind: str = "model", **fields: Any) -> dict[str, Any]:
@@ -112,7 +114,7 @@ def loading_problem(product: Path, nodes: Iterable[Mapping[str, Any]]) -> str | 
         documents={
             ARTIFACT: artifact.model_dump_json().encode(),
             DBT_MANIFEST: orjson.dumps(manifest),
-            ASSET_INDEX: orjson.dumps(index),
+            ASSET_INDEX: index_to_json(index),
             REPORT: b"{}",
         },
         sources_root=product,
@@ -317,10 +319,10 @@ def test_checks_whose_outputs_would_have_one_name_are_numbered(
     assert findings(*nodes) == []
     assert loading_problem(shop, nodes) is None
     index = read_index(shop)
-    assert {check["name"] for check in index["checks"]} == names
+    assert {check.name for check in index.checks} == names
 
 
-def read_index(product: Path) -> dict[str, Any]:
+def read_index(product: Path) -> ProductIndex:
     return Bundle.open(product.parent / "bundle.zip").index()
 
 

@@ -78,7 +78,7 @@ def test_the_profile_of_a_project_decides_nothing(
     )
     result = validate_product(shop)
     assert result.findings == []
-    assert result.index["assets"][-1]["description"] == "shop duckdb"
+    assert result.index.assets[-1].description == "shop duckdb"
 
 
 def test_a_broken_model_is_named_and_the_last_good_bundle_stays(shop: Path, home: FloeHome) -> None:
@@ -152,7 +152,7 @@ def test_two_compilers_at_once_leave_one_good_bundle(shop: Path, home: FloeHome)
         worker.join()
         assert worker.exitcode == 0
     (bundle,) = home.state_dir("shop").glob("*.zip")
-    assert Bundle.open(bundle).index()["product"]["slug"] == "shop"
+    assert Bundle.open(bundle).index().product.slug == "shop"
 
 
 def test_kill_in_the_middle_leaves_the_last_good_bundle(shop: Path, home: FloeHome) -> None:

@@ -163,7 +163,7 @@ def varying(**values: Any) -> dict[str, Any]:
 
 
 def test_every_compiled_test_has_a_result_in_the_run_that_publishes_its_table(tested: Product) -> None:
-    names = {check["name"]: set(check["withholds"]) for check in tested.index["checks"]}
+    names = {check.name: set(check.withholds) for check in tested.index.checks}
     assert names["source_unique_raw_customers_id"] == {"model.shop.customers"}
     assert names["unique_kept_id"] == {"model.shop.reader"}
     assert names["known"] == {"model.shop.customers", "model.shop.orders"}
@@ -186,7 +186,7 @@ def test_every_compiled_test_has_a_result_in_the_run_that_publishes_its_table(te
     assert evaluations["source_unique_raw_customers_id"] is False
 
     assert tested.run() == {}
-    assert len(tested.outcome.get_asset_check_evaluations()) == len(tested.index["checks"]) == 7
+    assert len(tested.outcome.get_asset_check_evaluations()) == len(tested.index.checks) == 7
 
     # One asset alone is judged by tests that read more than itself.
     assert tested.run("orders", **varying(customer=9)) == {"orders": f"test {relation} failed"}

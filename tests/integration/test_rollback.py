@@ -21,6 +21,7 @@ from floe_dagster import load_product_definitions
 from floe_dagster.compilation.bundle import ARTIFACT, ASSET_INDEX, HEADER
 from floe_dagster.definitions.state import state_key
 from floe_dagster.home import FloeHome
+from floe_dagster.schemas.product_index_json import INDEX_VERSION
 from tests.jobs import without_state
 from tests.locations import bake
 
@@ -266,6 +267,10 @@ def newer_major(files: dict[str, bytes]) -> None:
 
 
 def newer_index(files: dict[str, bytes]) -> None:
+    files[ASSET_INDEX] = json.dumps({**json.loads(files[ASSET_INDEX]), "version": INDEX_VERSION + 1}).encode()
+
+
+def other_index(files: dict[str, bytes]) -> None:
     files[ASSET_INDEX] = b'{"products": []}'
 
 
@@ -289,7 +294,8 @@ def rewrite(path: Path, change: Callable[[dict[str, bytes]], None]) -> None:
     [
         (newer_format, "has bundle format 2, this version reads 1"),
         (newer_major, "the artifact has version 1.0.0, this floe-dagster reads up to 0.x"),
-        (newer_index, "cannot be served"),
+        (newer_index, f"has version {INDEX_VERSION + 1}, and this floe-dagster reads versions up to"),
+        (other_index, "cannot be served"),
     ],
 )
 def test_a_state_of_a_newer_version_gives_way_to_the_one_in_the_image(

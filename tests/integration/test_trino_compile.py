@@ -167,7 +167,7 @@ def test_a_custom_schema_is_the_product_s_own(shop: Path, home: FloeHome) -> Non
     (shop / "models" / "orders.sql").write_text("{{ config(schema='Marts') }}\nselect 1 as id\n")
     result = compile_product(shop, home=home)
     assert result.index is not None, result.findings
-    relations = {asset["name"]: asset["relation"][1] for asset in result.index["assets"]}
+    relations = {asset.name: asset.relation[1] for asset in result.index.assets}
     assert relations == {"orders": "floe_audit_shop__marts", "daily": "floe_audit_shop"}
     # `shop` with the schema `marts`, and a product `shop_marts`, would meet.
     (shop / "macros").mkdir()

@@ -11,12 +11,14 @@ import dagster as dg
 import pytest
 import yaml
 
+from floe_dagster.compilation.bundle import ASSET_INDEX
 from floe_dagster.compilation.changes import ProductView, product_changes
 from floe_dagster.compilation.result import CompileResult
 from floe_dagster.compilation.stages import compile_product
 from floe_dagster.definitions.factory import build_product_definitions
 from floe_dagster.findings import Finding
 from floe_dagster.home import FloeHome
+from floe_dagster.schemas.product_index import Asset
 from tests.conftest import MANIFEST, SPEC
 
 DUCKDB: dict[str, Any] = {"type": "duckdb"}
@@ -77,9 +79,9 @@ def errors(product: Path, home: FloeHome) -> list[Finding]:
     return [finding for finding in result.findings if finding.severity == "error"]
 
 
-def index_of(result: CompileResult) -> dict[str, dict[str, Any]]:
+def index_of(result: CompileResult) -> dict[str, Asset]:
     assert result.index is not None
-    return {asset["name"]: asset for asset in result.index["assets"]}
+    return {asset.name: asset for asset in result.index.assets}
 
 
 def test_each_model_stands_where_its_engine_builds_it(product: Path, home: FloeHome) -> None:
@@ -96,11 +98,11 @@ def test_each_model_stands_where_its_engine_builds_it(product: Path, home: FloeH
         "duckdb"
     ]
     assets = index_of(result)
-    assert assets["heavy"]["engine"] == "trino"
-    assert assets["heavy"]["relation"] == ["lake", "floe_audit_shop", "heavy"]
-    assert assets["heavy"]["relations"]["duckdb"] == ["shop", "main", "heavy"]
-    assert assets["orders"]["engine"] == assets["raw"]["engine"] == "duckdb"
-    assert assets["orders"]["relations"]["trino"] == ["lake", "floe_audit_shop", "orders"]
+    assert assets["heavy"].engine == "trino"
+    assert assets["heavy"].relation == ("lake", "floe_audit_shop", "heavy")
+    assert assets["heavy"].relations["duckdb"] == ("shop", "main", "heavy")
+    assert assets["orders"].engine == assets["raw"].engine == "duckdb"
+    assert assets["orders"].relations["trino"] == ("lake", "floe_audit_shop", "orders")
     assert result.bundle is not None
     manifest = result.bundle.dbt_manifest()
     assert manifest["metadata"]["adapter_type"] == "duckdb"
@@ -113,14 +115,14 @@ def test_the_other_way_round(product: Path, home: FloeHome) -> None:
     engines(product, mart="duckdb")
     result = compiled(product, home)
     assets = index_of(result)
-    assert {name: asset["engine"] for name, asset in assets.items()} == {
+    assert {name: asset.engine for name, asset in assets.items()} == {
         "raw": "trino",
         "orders": "trino",
         "heavy": "trino",
         "mart": "duckdb",
     }
-    assert assets["mart"]["relation"] == ["shop", "main", "mart"]
-    assert assets["heavy"]["relations"]["duckdb"] == ["shop", "main", "heavy"]
+    assert assets["mart"].relation == ("shop", "main", "mart")
+    assert assets["heavy"].relations["duckdb"] == ("shop", "main", "heavy")
 
 
 def test_the_definitions_say_the_engine(product: Path, home: FloeHome) -> None:
@@ -181,7 +183,7 @@ def test_an_engine_that_no_model_names_needs_nothing(product: Path, home: FloeHo
     result = compiled(product, home)
     assert result.artifact is not None and result.artifact.plugins is not None
     assert result.artifact.plugins.additional_compute is None
-    assert "relations" not in index_of(result)["heavy"]
+    assert not index_of(result)["heavy"].relations
 
 
 def test_what_moves_to_another_engine_is_a_change(product: Path, home: FloeHome) -> None:
@@ -326,14 +328,15 @@ def test_a_bundle_of_before_runs_on_its_one_engine(
     (product.parent / "manifest.yaml").write_text(MANIFEST)
     engines(product)
     result = compiled(product, home)
-    assert result.bundle is not None and result.index is not None
-    older = {**result.index, "assets": [dict(asset) for asset in result.index["assets"]]}
+    assert result.bundle is not None
+    older = json.loads(result.bundle.read(ASSET_INDEX))
+    del older["version"]
     for asset in older["assets"]:
         del asset["engine"]
     with zipfile.ZipFile(result.bundle.path) as archive:
         content = {name: archive.read(name) for name in archive.namelist()}
     with zipfile.ZipFile(result.bundle.path, "w") as archive:
-        for name, data in (content | {"asset_index.json": json.dumps(older).encode()}).items():
+        for name, data in (content | {ASSET_INDEX: json.dumps(older).encode()}).items():
             archive.writestr(name, data)
     definitions = build_product_definitions(result.bundle, product_dir=product, home=home)
     outcome = definitions.resolve_job_def("shop_run").execute_in_process(instance=instance)

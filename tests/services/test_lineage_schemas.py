@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -95,7 +96,7 @@ def test_whatever_the_texts_are_the_event_fits(schemas: OpenLineageSchemas, data
     event = product(description=text(), labels={text(): text()}).asset_event(
         FAIL,
         WHEN,
-        {**ORDERS, "owners": [text()], "tags": [text()], "description": text()},
+        replace(ORDERS, owners=(text(),), tags=(text(),), description=text()),
         sql=text(),
         inputs=[input_dataset(named("raw"), snapshot=text(), assertions=[assertion])],
         outputs=[output],

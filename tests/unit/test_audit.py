@@ -2,45 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from floe_dagster.execution.audit import Audit, audit
+from floe_dagster.schemas.product_index import Check
+from tests.index import asset, check, product_index
 
 ASSETS = {"a": [], "b": ["a"], "c": ["b"], "d": []}
 STATUSES = ("success", "error", "skipped", "partial success", "no-op", None)
 TEST_STATUSES = ("pass", "warn", "fail", "error", "runtime error", "skipped", "no-op", None)
 
 
-def check(key: str, reads: str, withholds: str = "", severity: str = "error", kind: str = "data_test") -> Any:
-    judged = withholds.split() or reads.split()
-    return {
-        "id": key,
-        "name": key,
-        "asset": judged[0],
-        "reads": reads.split(),
-        "withholds": judged,
-        "severity": severity,
-        "type": kind,
-    }
-
-
 def judge(
-    checks: list[Any],
+    checks: list[Check],
     planned: str = "a b c d",
     needed: str | None = None,
     before: str = "",
     **statuses: str | None,
 ) -> Audit:
     """Audit results by id; everything that is not named passed, what is None has no result."""
-    index = {
-        "assets": [{"id": key, "name": key.upper(), "deps": deps} for key, deps in ASSETS.items()],
-        "checks": checks,
-    }
-    asked = [each["id"] for each in checks] if needed is None else needed.split()
+    index = product_index([asset(key, *deps, name=key.upper()) for key, deps in ASSETS.items()], checks)
+    asked = [each.id for each in checks] if needed is None else needed.split()
     passed = dict.fromkeys(planned.split(), "success") | dict.fromkeys(asked, "pass")
     results = [
         {"unique_id": key, "status": status, "message": f"{key} {status}"}
@@ -81,7 +65,7 @@ def test_an_error_test_that_turns_into_a_warning_in_the_run_withholds(
     severity: str, may_warn: bool, stands: bool
 ) -> None:
     """As where the severity depends on the command of dbt, or on a variable of the run."""
-    outcome = judge([check("t", "a", severity=severity) | {"may_warn": may_warn}], t="warn")
+    outcome = judge([check("t", "a", severity=severity, may_warn=may_warn)], t="warn")
     assert ("a" in outcome.clean) == stands
 
 
@@ -90,7 +74,7 @@ def test_a_test_that_another_phase_runs_is_not_waited_for() -> None:
 
 
 def test_the_cause_is_named_before_its_consequences() -> None:
-    tests = [check("u", "a", kind="unit_test"), check("t", "a"), check("s", "", "b"), check("r", "b d")]
+    tests = [check("u", "a", type="unit_test"), check("t", "a"), check("s", "", "b"), check("r", "b d")]
     failed = judge(tests, u="fail", a="skipped", t="skipped", s="pass", b="skipped", c="skipped", r="skipped")
     assert failed.withheld == {
         "a": "unit test u failed",
@@ -132,18 +116,9 @@ def test_a_hook_that_failed_is_told() -> None:
     ],
 )
 def test_what_dbt_built_under_another_name_is_withheld(named: str | None, stands: bool) -> None:
-    index = {
-        "assets": [{"id": "a", "name": "A", "deps": [], "relation": ["db", "main", "a"]}],
-        "checks": [],
-    }
+    index = product_index([asset("a", relation=("db", "main", "a"))])
     results = {"results": [{"unique_id": "a", "status": "success", "message": "", "relation_name": named}]}
     assert bool(audit(index, results, {"a"}, str).clean) == stands
-
-
-def test_a_state_of_an_older_version_withholds_what_its_tests_read() -> None:
-    older = check("t", "a")
-    del older["withholds"]
-    assert judge([older], t="fail").withheld["a"] == "test t failed"
 
 
 @given(st.data())
@@ -157,16 +132,14 @@ def test_no_table_is_clean_without_all_that_it_stands_on(data: st.DataObject) ->
         for number in range(data.draw(st.integers(0, 4)))
     ]
     statuses = {key: data.draw(st.sampled_from(STATUSES)) for key in ASSETS}
-    results = {each["id"]: data.draw(st.sampled_from(TEST_STATUSES)) for each in checks}
+    results = {each.id: data.draw(st.sampled_from(TEST_STATUSES)) for each in checks}
     outcome = judge(checks, **statuses, **results)
 
     def stands(key: str) -> bool:
         good = {"error": {"pass", "warn"}, "warn": {"pass", "warn", "skipped", "no-op", None}}
         return (
             statuses[key] == "success"
-            and all(
-                results[each["id"]] in good[each["severity"]] for each in checks if key in each["withholds"]
-            )
+            and all(results[each.id] in good[each.severity] for each in checks if key in each.withholds)
             and all(stands(upstream) for upstream in ASSETS[key])
         )
 

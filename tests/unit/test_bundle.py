@@ -13,7 +13,10 @@ from hypothesis import strategies as st
 
 from floe_dagster.compilation.bundle import HEADER, Bundle, BundleError, write_bundle
 from floe_dagster.home import FloeHome
+from floe_dagster.schemas.product_index_json import INDEX_VERSION, index_to_json
+from tests.index import asset, product_index
 
+INDEX = product_index([asset("model.shop.orders")])
 DIGEST = "sha256:" + "ab" * 32
 
 
@@ -29,7 +32,7 @@ def bundle(tmp_path: Path) -> Path:
         product_name="shop",
         documents={
             "manifest.json": b'{"nodes": {}}',
-            "asset_index.json": b'{"assets": []}',
+            "asset_index.json": index_to_json(INDEX),
             "report.json": b"{}",
         },
         sources_root=sources,
@@ -54,7 +57,7 @@ def rewritten(path: Path, header: dict[str, Any] | None = None, **files: bytes) 
 
 def test_it_is_read_back_and_unpacked_once(bundle: Path, home: FloeHome) -> None:
     opened = Bundle.open(bundle)
-    assert (opened.digest, opened.slug, opened.index()) == (DIGEST, "shop", {"assets": []})
+    assert (opened.digest, opened.slug, opened.index()) == (DIGEST, "shop", INDEX)
     unpacked = opened.unpack(home)
     model = unpacked.project_dir / "models" / "orders.sql"
     assert model.read_text() == "select 1"
@@ -71,7 +74,7 @@ def test_the_same_content_gives_the_same_bytes(bundle: Path, tmp_path: Path) -> 
         product_name="shop",
         documents={
             "report.json": b"{}",
-            "asset_index.json": b'{"assets": []}',
+            "asset_index.json": index_to_json(INDEX),
             "manifest.json": b'{"nodes": {}}',
         },
         sources_root=tmp_path / "sources",
@@ -112,6 +115,16 @@ def test_a_document_that_is_damaged(bundle: Path) -> None:
         opened.index()
     with pytest.raises(BundleError, match="no JSON object"):
         opened.artifact()
+
+
+def test_an_index_of_a_later_version_is_refused_with_words(bundle: Path) -> None:
+    later = json.dumps({"version": INDEX_VERSION + 1}).encode()
+    with pytest.raises(BundleError) as refused:
+        Bundle.open(rewritten(bundle, None, **{"asset_index.json": later})).index()
+    assert str(refused.value) == (
+        f"{bundle}: asset_index.json has version {INDEX_VERSION + 1}, and this floe-dagster reads versions up to "
+        f"{INDEX_VERSION}. Upgrade floe-dagster, or compile the product with this version."
+    )
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

@@ -12,6 +12,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -38,6 +39,7 @@ from floe_dagster.observability.lineage.serialization import encode_event
 from floe_dagster.observability.trace_context import lineage_run_id
 from floe_dagster.schemas.artifacts import CompiledArtifacts, ObservabilityConfig, PluginRef, ResolvedPlugins
 from tests.conftest import ROOT
+from tests.index import asset
 from tests.receivers import FaultMode, LineageReceiver
 
 RUN = "5e3f0c8e-5f0a-4a7e-9a55-2d2ac0b0c7a1"
@@ -47,18 +49,13 @@ DUCKDB = EngineNames("duckdb", "duckdb://shop.duckdb")
 REST = CatalogNames(
     "rest", "https://catalog.example.com/api", "https://catalog.example.com/api", "floe", "s3"
 )
-ORDERS: dict[str, Any] = {
-    "id": "model.shop.orders",
-    "name": "orders",
-    "type": "model",
-    "engine": "duckdb",
-    "relation": ["shop", "main", "orders"],
-    "owners": ["team:shop", "shop@example.com"],
-    "tags": ["gold", "nightly"],
-    "description": "Orders, as they are paid.",
-    "file": "models/orders.sql",
-}
-BARE = {**ORDERS, "name": "daily", "id": "model.shop.daily", "owners": [], "tags": [], "description": ""}
+ORDERS = asset(
+    "model.shop.orders",
+    owners=("team:shop", "shop@example.com"),
+    tags=("gold", "nightly"),
+    description="Orders, as they are paid.",
+)
+DAILY = asset("model.shop.daily")
 ASSERTIONS = [
     Assertion("not_null_orders_id", "not_null", True, "error", "id", "Every order has a key.", "0"),
     Assertion("unique_orders_id", "unique", False, "warn", "id", None, "3"),
@@ -87,8 +84,7 @@ def product(run_id: str = RUN, root: str = RUN, **more: Any) -> ProductLineage:
 
 
 def named(name: str) -> DatasetName:
-    asset = {"name": name, "relation": ["shop", "main", name]}
-    return table_name(asset, "shop", f"s3://warehouse/shop/{name}", REST, DUCKDB)
+    return table_name(asset(f"model.shop.{name}"), "shop", f"s3://warehouse/shop/{name}", REST, DUCKDB)
 
 
 def full_output() -> ol.OutputDataset:
@@ -118,9 +114,7 @@ def every_event() -> dict[str, ol.RunEvent]:
         product(root=ROOT_RUN),
         product(description=None, labels={}, source=lambda path: None, run=LineageRun(RUN, "shop_run", RUN)),
     )
-    view = output_dataset(
-        relation_name({"relation": ["shop", "main", "daily"]}, DUCKDB), TableState(kind="VIEW"), catalog=None
-    )
+    view = output_dataset(relation_name(DAILY, DUCKDB), TableState(kind="VIEW"), catalog=None)
     overwritten = output_dataset(
         named("orders"), TableState(rows=0), catalog=CatalogNames("sql", "iceberg", None, None, "local")
     )
@@ -135,20 +129,20 @@ def every_event() -> dict[str, ol.RunEvent]:
             events[f"{kind} {state}"] = shop.asset_event(
                 state,
                 WHEN,
-                {**ORDERS, "type": kind},
+                replace(ORDERS, type=kind),
                 sql="select 1 as id",
                 inputs=inputs,
                 outputs=[full_output()],
                 error=error,
             )
         events[f"bare model {state}"] = bare.asset_event(
-            state, WHEN, BARE, outputs=[view, overwritten, local], error="x" * 20_000 if error else None
+            state, WHEN, DAILY, outputs=[view, overwritten, local], error="x" * 20_000 if error else None
         )
         tested = [input_dataset(named("orders"), snapshot="77", assertions=ASSERTIONS)]
         events[f"tests {state}"] = shop.tests_event(
             state, WHEN, ORDERS, ASSERTIONS, inputs=tested, error=error
         )
-        events[f"bare tests {state}"] = bare.tests_event(state, WHEN, BARE, [])
+        events[f"bare tests {state}"] = bare.tests_event(state, WHEN, DAILY, [])
     return events
 
 
@@ -225,7 +219,7 @@ def test_a_model_says_who_owns_it_and_what_it_computes() -> None:
     assert facets["documentation"]["description"] == "Orders, as they are paid."
     assert facets["sourceCodeLocation"]["url"] == "https://example.com/shop/models/orders.sql"
     assert (facets["jobType"]["integration"], facets["jobType"]["jobType"]) == ("DBT", "MODEL")
-    bare = said(product(source=lambda path: None).asset_event(START, WHEN, BARE))["job"]["facets"]
+    bare = said(product(source=lambda path: None).asset_event(START, WHEN, DAILY))["job"]["facets"]
     assert set(bare) == {"jobType"}
 
 
@@ -311,7 +305,7 @@ def test_a_table_is_also_what_catalog_and_engine_call_it() -> None:
     )
     # The names do not depend on where this machine keeps its files.
     elsewhere = table_name(
-        {"name": "orders", "relation": ["shop", "main", "orders"]},
+        ORDERS,
         "shop",
         "s3://warehouse/shop/orders",
         REST,
@@ -336,11 +330,11 @@ def test_on_an_engine_that_writes_the_catalog_a_published_table_is_called_as_oth
     compute = PluginRef(type="trino", config={"host": "trino.example.com", "port": 8443, "catalog": "floe"})
     plugins = ResolvedPlugins(compute=compute, orchestrator=PluginRef(type="dagster"))
     engine = EngineNames.by_engine(artifact_of(plugins=plugins), "shop")["trino"]
-    asset = {"name": "orders", "relation": ["floe", "floe_audit_shop", "orders"], "published": True}
+    orders = replace(ORDERS, relation=("floe", "floe_audit_shop", "orders"))
     namespace = "trino://trino.example.com:8443"
-    name = table_name(asset, "shop", "s3://warehouse/shop/orders", REST, engine)
+    name = table_name(orders, "shop", "s3://warehouse/shop/orders", REST, engine)
     assert name.symlinks[1] == (namespace, "floe.shop.orders")
-    unpublished = relation_name({**asset, "published": False}, engine)
+    unpublished = relation_name(replace(orders, published=False), engine)
     assert unpublished == DatasetName(namespace, "floe.floe_audit_shop.orders")
 
 
@@ -349,7 +343,7 @@ def test_an_engine_that_a_newer_version_compiled_for_is_told_by_its_name() -> No
     found = ResolvedPlugins(compute=compute, orchestrator=PluginRef(type="dagster"))
     names = EngineNames.by_engine(artifact_of(plugins=found), "shop")
     assert names == {"spark": EngineNames("spark", "spark")}
-    event = product().asset_event(START, WHEN, {**ORDERS, "engine": "spark"}, sql="select 1")
+    event = product().asset_event(START, WHEN, replace(ORDERS, engine="spark"), sql="select 1")
     assert said(event)["job"]["facets"]["sql"]["dialect"] == "spark"
 
 

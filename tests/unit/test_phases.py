@@ -7,19 +7,21 @@ from typing import Any
 import pytest
 
 from floe_dagster.execution.phases import plan_phases
+from floe_dagster.schemas.product_index import Asset
+from tests.index import asset, check
 
 
-def graph(*lines: str) -> dict[str, dict[str, Any]]:
+def graph(*lines: str) -> dict[str, Asset]:
     """Assets from `name engine: what it reads`, each after those that it reads."""
     assets = {}
     for line in lines:
         head, _, reads = line.partition(":")
         name, engine = head.split()
-        assets[name] = {"engine": engine, "deps": reads.split()}
+        assets[name] = asset(name, *reads.split(), engine=engine)
     return assets
 
 
-def plan(assets: dict[str, dict[str, Any]], tests: dict[str, str] | None = None, **asked: set[str]) -> Any:
+def plan(assets: dict[str, Asset], tests: dict[str, str] | None = None, **asked: set[str]) -> Any:
     """The phases as text; tests from `id: what it reads > what it withholds`, attached to the first of the latter.
 
     Without `>` a test withholds what it reads.
@@ -27,8 +29,7 @@ def plan(assets: dict[str, dict[str, Any]], tests: dict[str, str] | None = None,
     checks = {}
     for key, line in (tests or {}).items():
         reads, _, withholds = line.partition(">")
-        judged = withholds.split() or reads.split()
-        checks[key] = {"asset": judged[0], "reads": reads.split(), "withholds": judged}
+        checks[key] = check(key, reads, withholds)
     phases = plan_phases(
         assets, checks, wanted=asked.get("wanted", set(assets)), alone=asked.get("alone", set())
     )

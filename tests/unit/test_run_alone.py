@@ -33,6 +33,9 @@ from floe_dagster.schemas.artifacts import (
     ObservabilityConfig,
     ProductIdentity,
 )
+from floe_dagster.schemas.product_index import Asset
+from floe_dagster.schemas.product_index_json import index_to_json
+from tests.index import asset, check, product_index
 
 DIGEST = "sha256:" + "ab" * 32
 ORDERS, DAILY, UNIQUE = "model.shop.orders", "model.shop.daily", "test.shop.unique_orders_id.1"
@@ -41,30 +44,7 @@ BUILT = {ORDERS: "create or replace table main.orders as select 1 as id, 'paid' 
 BUILT[DAILY] = "create or replace table main.daily as select count(*) as n from main.orders"
 
 
-def asset(key: str, *deps: str) -> dict[str, Any]:
-    name = key.rpartition(".")[2]
-    described = {"id": key, "name": name, "type": "model", "materialized": "table", "published": True}
-    place = {"engine": "duckdb", "relation": ["shop", "main", name], "deps": list(deps), "unique_key": []}
-    shown = {"file": f"models/{name}.sql", "description": "", "tags": [], "owners": [], "columns": []}
-    return {**described, **place, **shown, "table": {}}
-
-
-INDEX = {
-    "product": {"slug": "shop", "name": "shop", "version": "1.0.0", "lifecycle": {}},
-    "assets": [asset(DAILY, ORDERS), asset(ORDERS)],
-    "checks": [
-        {
-            "id": UNIQUE,
-            "name": "unique_orders_id",
-            "asset": ORDERS,
-            "reads": [ORDERS],
-            "withholds": [ORDERS],
-            "severity": "error",
-            "type": "data_test",
-        }
-    ],
-    "functions": [],
-}
+INDEX = product_index([asset(DAILY, ORDERS), asset(ORDERS)], [check(UNIQUE, ORDERS, name="unique_orders_id")])
 
 
 @pytest.fixture
@@ -91,7 +71,7 @@ def bundle(tmp_path: Path) -> Bundle:
         product_name="shop",
         documents={
             ARTIFACT: artifact.model_dump_json().encode(),
-            ASSET_INDEX: json.dumps(INDEX).encode(),
+            ASSET_INDEX: index_to_json(INDEX),
             DBT_MANIFEST: b"{}",
             REPORT: b"{}",
         },
@@ -169,7 +149,7 @@ class Told:
         self.heard.append("audited")
 
     @contextmanager
-    def publishing(self, asset: Mapping[str, Any]) -> Iterator[list[PublicationResult]]:
+    def publishing(self, asset: Asset) -> Iterator[list[PublicationResult]]:
         yield []
 
     def done(self, built: Any) -> None:

@@ -12,6 +12,7 @@ import pytest
 from floe_dagster.compilation.bundle import BAKED_BUNDLE
 from floe_dagster.compilation.stages import compile_product
 from floe_dagster.home import FloeHome
+from floe_dagster.schemas.product_index import ProductIndex
 from tests.dagster_dev import DagsterDev
 from tests.integration.observing.developing import copy_products, ended, launch, loaded, start, until
 from tests.integration.observing.observed import (
@@ -44,7 +45,7 @@ class Developed:
     dev: DagsterDev
     otlp: OtlpReceiver
     lineage: LineageReceiver
-    indexes: dict[str, dict[str, Any]]
+    indexes: dict[str, ProductIndex]
     compiled: str
     runs: dict[str, str]
 
@@ -114,22 +115,22 @@ def test_a_run_of_each_product_is_a_whole_tree(developed: Developed) -> None:
         assert set(names_below(tree, tree.root)) == {"launch", f"step {slug}_dbt"}
         step = tree.one(f"step {slug}_dbt")
         below = names_below(tree, step)
-        nodes = {f"{asset['type']} {asset['name']}" for asset in index["assets"]}
-        published = {asset["name"] for asset in index["assets"] if asset["published"]}
+        nodes = {f"{asset.type} {asset.name}" for asset in index.assets}
+        published = {asset.name for asset in index.assets if asset.published}
         assert nodes | {f"publish {slug}.{name}" for name in published} <= set(below), str(tree)
         seen = {
             span.attributes.get("floe.dbt.unique_id"): span.attributes.get("floe.dbt.status")
             for span in tree.children(step)
         }
         missing = set()
-        for check in index["checks"]:
-            if check["type"] == "unit_test" and check["id"] not in seen:
+        for check in index.checks:
+            if check.type == "unit_test" and check.id not in seen:
                 # dbt's result of a unit test says neither when it began nor when it ended.
-                missing.add(check["id"])
+                missing.add(check.id)
             else:
-                assert seen[check["id"]] in ("pass", "warn"), check
-        tests = len(index["checks"]) - len(missing)
-        assert len(below) == len(index["assets"]) + tests + len(published), str(tree)
+                assert seen[check.id] in ("pass", "warn"), check
+        tests = len(index.checks) - len(missing)
+        assert len(below) == len(index.assets) + tests + len(published), str(tree)
         for name in published:
             publication = tree.one(f"publish {slug}.{name}")
             assert names_below(tree, publication)[-1] == "commit"
@@ -176,23 +177,23 @@ def test_the_graph_of_lineage_is_that_of_the_products(developed: Developed) -> N
             if event["eventType"] == "COMPLETE"
         }
         datasets = {
-            asset["id"]: (out["namespace"], out["name"])
-            for asset in index["assets"]
-            for out in ended[f"{slug}.{asset['name']}"]["outputs"]
+            asset.id: (out["namespace"], out["name"])
+            for asset in index.assets
+            for out in ended[f"{slug}.{asset.name}"]["outputs"]
         }
-        assert len(set(datasets.values())) == len(index["assets"])
-        for asset in index["assets"]:
-            event = ended[f"{slug}.{asset['name']}"]
+        assert len(set(datasets.values())) == len(index.assets)
+        for asset in index.assets:
+            event = ended[f"{slug}.{asset.name}"]
             read = {(one["namespace"], one["name"]) for one in event["inputs"]}
-            assert read == {datasets[key] for key in asset["deps"]}, asset["name"]
-            namespace, name = datasets[asset["id"]]
-            if asset["published"]:
-                assert namespace == "file" and name.endswith(f"/{slug}/{asset['name']}")
+            assert read == {datasets[key] for key in asset.deps}, asset.name
+            namespace, name = datasets[asset.id]
+            if asset.published:
+                assert namespace == "file" and name.endswith(f"/{slug}/{asset.name}")
             else:
                 assert namespace == f"duckdb://{slug}.duckdb"
         assert f"{slug}_run" in ended
-        tested = {self["asset"] for self in index["checks"]}
-        names = {asset["name"] for asset in index["assets"] if asset["id"] in tested}
+        tested = {check.asset for check in index.checks}
+        names = {asset.name for asset in index.assets if asset.id in tested}
         assert {f"{slug}.{name}.tests" for name in names} <= ended.keys()
 
 
@@ -221,15 +222,15 @@ def test_columns_of_marts_come_from_seeds(developed: Developed) -> None:
         assert seeds and reached == seeds, (slug, reached)
 
 
-def seeds_above(index: dict[str, Any], name: str) -> set[str]:
-    assets = {asset["id"]: asset for asset in index["assets"]}
-    todo = [asset for asset in index["assets"] if asset["name"] == name]
+def seeds_above(index: ProductIndex, name: str) -> set[str]:
+    assets = index.assets_by_id()
+    todo = [asset for asset in index.assets if asset.name == name]
     found = set()
     while todo:
         asset = todo.pop()
-        todo += [assets[key] for key in asset["deps"]]
-        if asset["type"] == "seed":
-            found.add(asset["name"])
+        todo += [assets[key] for key in asset.deps]
+        if asset.type == "seed":
+            found.add(asset.name)
     return found
 
 
