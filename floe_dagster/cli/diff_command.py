@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from floe_dagster.cli.terminal import colour, counted, print_findings, print_json, product_dirs, table
 from floe_dagster.compilation.bundle import BAKED_BUNDLE, Bundle, BundleError
@@ -105,7 +105,8 @@ def _types(result: CompileResult, home: FloeHome) -> list[TypeDifference]:
     from floe_dagster.iceberg.declared import type_differences
 
     assert result.artifact is not None and result.index is not None
-    plugins: Any = result.artifact.plugins
+    plugins = result.artifact.plugins
+    assert plugins is not None
     catalog = open_catalog(plugins.catalog, plugins.storage, home=home)
     return type_differences(catalog, result.slug, result.index.assets)
 

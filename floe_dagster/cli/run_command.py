@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from floe_dagster.cli.dagster_home import make_dagster_home, named_dagster_home
 from floe_dagster.cli.run_report import next_steps, nothing_published
@@ -23,6 +23,13 @@ from floe_dagster.compilation.outputs import outputs_current, write_outputs
 from floe_dagster.compilation.unpublished import NOTHING_PUBLISHED
 from floe_dagster.definitions.compiling import compile_product
 from floe_dagster.home import FloeHome
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+    from floe_dagster.compilation.bundle import Bundle
+    from floe_dagster.compilation.result import CompileResult
+    from floe_dagster.schemas.product_index import ProductIndex
 
 _PROGRESS = ("building on", "published", "restored", "not in the", "waiting", "withheld")
 _COLUMNS = ("product", "assets", "passed", "warned", "failed", "tables", "rows", "seconds")
@@ -65,7 +72,7 @@ def _compile_and_run(
     if not outputs_current(product_dir / "target", result.digest, home):
         _write_outputs(result.bundle_path, product_dir / "target", home)
     try:
-        summary, published = _run_product(result, product_dir, home, options.full_refresh)
+        summary, published = _run_product(result, result.bundle, product_dir, home, options.full_refresh)
     except OSError:
         raise  # the folder that all products share, which `main` explains
     except Exception as error:  # whatever it is, the other products run, and the report names it
@@ -79,7 +86,7 @@ def _compile_and_run(
     return summary, published, 0 if summary["success"] else 1
 
 
-def _without_run(result: Any, failed: str, **said: Any) -> dict[str, Any]:
+def _without_run(result: CompileResult, failed: str, **said: Any) -> dict[str, Any]:
     return {"product": result.name, "success": False, "failed": failed, **said}
 
 
@@ -115,7 +122,7 @@ def _write_outputs(bundle_path: Path, output_dir: Path, home: FloeHome) -> None:
 
 
 def _run_product(
-    result: Any, product_dir: Path, home: FloeHome, full_refresh: bool
+    result: CompileResult, bundle: Bundle, product_dir: Path, home: FloeHome, full_refresh: bool
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     make_dagster_home(home, product_dir)
     import dagster as dg
@@ -138,7 +145,7 @@ def _run_product(
     run_config: dict[str, Any] = {"loggers": {"progress": {"config": {}}}}
     if full_refresh:
         run_config["ops"] = {f"{result.slug}_dbt": {"config": {"full_refresh": True}}}
-    artifact, index = result.bundle.artifact(), result.bundle.index()
+    artifact, index = bundle.artifact(), bundle.index()
     observed = partial(observe, artifact, index, product_dir, home)
     with (
         named_dagster_home(home),
@@ -150,11 +157,11 @@ def _run_product(
             instance, result.slug, home, observed if is_observed(artifact.observability) else None
         ):
             _say(f"{result.name}: run {run_id[:8]} was killed; it is marked as failed")
-        store_bundle(instance, result.slug, result.bundle, home)
+        store_bundle(instance, result.slug, bundle, home)
         # dbt's own lines go to the log file; progress comes from Dagster's events.
         with _kept_stderr() as stderr, contextlib.redirect_stdout(file):
             definitions = dg.Definitions.merge(
-                build_product_definitions(result.bundle, product_dir=product_dir, home=home, launched=False),
+                build_product_definitions(bundle, product_dir=product_dir, home=home, launched=False),
                 dg.Definitions(loggers={"progress": _progress_logger(result.name, stderr)}),
             )
             outcome = definitions.resolve_job_def(f"{result.slug}_run").execute_in_process(
@@ -166,7 +173,7 @@ def _run_product(
     if was_interrupted(outcome):
         raise KeyboardInterrupt
     seconds = time.monotonic() - begun
-    summary, tables = _summary(result, outcome, seconds)
+    summary, tables = _summary(result, index, outcome, seconds)
     if not tables:
         summary["nothing_published"] = nothing_published(
             result, home, failure_reasons(outcome), withheld_tables(outcome)
@@ -174,10 +181,12 @@ def _run_product(
     return summary, tables
 
 
-def _summary(result: Any, outcome: Any, seconds: float) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _summary(
+    result: CompileResult, index: ProductIndex, outcome: dg.ExecuteInProcessResult, seconds: float
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     from floe_dagster.definitions.command_runs import failure_reasons
 
-    engines = {asset.name: asset.engine for asset in result.index.assets}
+    engines = {asset.name: asset.engine for asset in index.assets}
     materializations = outcome.asset_materializations_for_node(f"{result.slug}_dbt")
     evaluations = outcome.get_asset_check_evaluations()
     tables = []

@@ -120,7 +120,7 @@ def build_maintenance_definitions(
 
 
 def _maintain_table(
-    context: Any,
+    context: dg.OpExecutionContext,
     catalog: "Catalog",
     slug: str,
     asset: Asset,
@@ -165,7 +165,7 @@ def _maintain_table(
 
 
 def _report_retired(
-    context: Any,
+    context: dg.OpExecutionContext,
     catalog: "Catalog",
     slug: str,
     product: str,

@@ -5,7 +5,7 @@ They are configuration alone, visible in Dagster's UI. A secret is the reference
 resource by hand may use `EnvVar` all the same.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import Field
@@ -15,6 +15,9 @@ from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.catalogs import is_vended, open_catalog
 from floe_dagster.schemas.artifacts import PluginRef, ResolvedPlugins
 from floe_dagster.schemas.plugins import DEFAULT_SCOPE
+
+if TYPE_CHECKING:
+    from pyiceberg.catalog import Catalog
 
 
 class DbtResource(dg.ConfigurableResource[Any]):
@@ -77,7 +80,7 @@ class SqlCatalogResource(dg.ConfigurableResource[Any]):
     )
     warehouse: str | None = Field(None, description="Warehouse location; that of the storage when absent.")
 
-    def open(self, storage: StorageResource, home: FloeHome) -> Any:
+    def open(self, storage: StorageResource, home: FloeHome) -> "Catalog":
         """Open the catalog; see `open_catalog`."""
         return open_catalog(PluginRef(type="sql", config=_present(self)), storage.plugin(), home=home)
 
@@ -97,7 +100,7 @@ class IcebergRestResource(dg.ConfigurableResource[Any]):
     credential_vending: bool = Field(True, description="Take storage credentials from the catalog.")
     timeout_seconds: float = Field(60.0, description="How long one answer of the catalog may take.")
 
-    def open(self, storage: StorageResource, home: FloeHome) -> Any:
+    def open(self, storage: StorageResource, home: FloeHome) -> "Catalog":
         """Open the catalog; see `open_catalog`."""
         config = _present(self)
         oauth2 = {

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from floe_dagster.execution.workspaces.base import PublicationRequest, Publisher
 from floe_dagster.iceberg.errors import CatalogError, PublicationError
 from floe_dagster.iceberg.layout import TableLayout
-from floe_dagster.iceberg.publication import PublicationOptions
+from floe_dagster.iceberg.publication import PublicationOptions, PublicationResult
 from floe_dagster.schemas.product_index import Asset, ProductFacts
+
+Outcome = PublicationResult | PublicationError | CatalogError
+"""Of one publication: what it did, or why it did not."""
 
 AT_ONCE = 4
 """Enough to keep disk and network busy: a small table is mostly waiting for the catalog."""
@@ -29,14 +32,14 @@ class Publications:
     def __init__(
         self,
         publisher: Callable[[], Publisher],
-        publish: Callable[[Publisher, Asset], Any],
+        publish: Callable[[Publisher, Asset], PublicationResult],
         at_once: int = AT_ONCE,
     ) -> None:
         self._publisher = publisher
         self._publish = publish
         self._at_once = at_once
         self._pool = ThreadPoolExecutor(at_once, thread_name_prefix="floe-table")
-        self._running: dict[Future[Any], tuple[str, Publisher]] = {}
+        self._running: dict[Future[PublicationResult], tuple[str, Publisher]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -59,7 +62,7 @@ class Publications:
         publisher = self._publisher()
         self._running[self._pool.submit(self._publish, publisher, asset)] = (key, publisher)
 
-    def finished(self) -> Iterator[tuple[str, Any]]:
+    def finished(self) -> Iterator[tuple[str, Outcome]]:
         """Wait for at least one and yield key and result, or the error that its owner has to see.
 
         Raises:
@@ -80,7 +83,7 @@ def in_graph_order(
     assets: Mapping[str, Asset],
     todo: list[str],
     refused: dict[str, str],
-) -> Iterator[tuple[str, Any]]:
+) -> Iterator[tuple[str, Outcome | None]]:
     """Publish several tables at once, each after those that it reads; yield each as it is done.
 
     A table that reads one that was refused is refused, too.
