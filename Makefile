@@ -19,7 +19,7 @@ PYTEST_WORKERS ?= auto
 PYTEST_SEED ?=
 PYTEST := $(BIN)/python -m pytest $(if $(PYTEST_SEED),--randomly-seed=$(PYTEST_SEED))
 
-.PHONY: help setup run dev compile docs test test-ui test-services test-trino test-deploy services-up services-down trino-up trino-down demo-trino demo-local compile-demo build-demo-image build-plus-image demo-check demo bench bench-growth bench-services bench-telemetry bench-many bench-trino audit lint lock lock-check dist sbom check-tag clean
+.PHONY: help setup run dev compile docs test test-slow test-all check test-ui test-services test-trino test-deploy services-up services-down trino-up trino-down demo-trino demo-local compile-demo build-demo-image build-plus-image demo-check demo bench bench-growth bench-services bench-telemetry bench-many bench-trino audit lint lock lock-check dist sbom check-tag clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1|/' | column -t -s '|'
@@ -54,8 +54,23 @@ compile: setup ## compile the three products
 docs: setup ## write docs/schemas and the tables of fields from the models
 	@$(BIN)/python -m tests.generate_docs
 
-test: setup ## unit, contract and integration tests; PYTEST_SEED=123 for the order of an earlier run
-	@$(PYTEST) -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+SUITE = $(PYTEST) -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder
+
+test: setup ## unit, contract and integration tests without the slow ones; PYTEST_SEED=123 for the order of an earlier run
+	@$(SUITE) -m "not slow" $(PYTEST_ARGS)
+	@echo "the tests that are marked slow were left to make test-slow; make test-all runs both"
+
+test-slow: setup ## the slow ones: whole processes, and situations that are rare
+	@$(SUITE) -m slow $(PYTEST_ARGS)
+
+test-all: test test-slow ## every test that needs no server
+
+check: setup ## before a commit: linters, types, layers, the unit tests of what changed
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python -m tests.changed $(if $(PYTEST_SEED),--randomly-seed=$(PYTEST_SEED))
 
 test-ui: setup ## the pages of dagster dev in a real browser; needs Chromium
 	@$(PYTEST) tests/ui $(PYTEST_ARGS)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from floe_dagster.home import FloeHome
+from tests import budget
 from tests.process_globals import kept
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,6 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Let pytest-randomly shuffle and nothing else: a seed before each test would give all tests the same "random" values."""
     if hasattr(config.option, "randomly_reset_seed"):
         config.option.randomly_reset_seed = False
+    budget.pytest_configure(config)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

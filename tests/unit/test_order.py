@@ -9,6 +9,8 @@ import pytest
 
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 FILES = (
     "tests/unit/test_progress.py",
     "tests/unit/test_policies.py",

@@ -472,7 +472,8 @@ def test_a_process_ends_in_time_and_without_a_word_of_python(
         capture_output=True,
         text=True,
     )
-    assert time.monotonic() - begun < 10
+    # Without a bound it would wait for good; Python's own beginning takes its time on a busy machine.
+    assert time.monotonic() - begun < 40
     assert (done.returncode, done.stdout, "Traceback" in done.stderr) == (0, "", False), done.stderr
     assert len(list(home.outbox_dir("shop", "traces").glob("*.records"))) == 1
 

@@ -38,6 +38,8 @@ platform: {manifest: ../manifest.yaml}
 resources: medium
 """
 SECRET = "marker-of-a-secret-4be0643f1d"
+pytestmark = pytest.mark.slow
+
 TABLES = ("orders", "gated")
 MESSAGES = """query ($id: ID!) { logsForRun(runId: $id) { ... on EventConnection { events {
     ... on RunFailureEvent { message error { message } } ... on EngineEvent { message } } } } }"""
@@ -54,10 +56,11 @@ class Shop:
 
     @property
     def gate(self) -> Path:
-        return self.folder / "gate"
+        return gate(self.shared)
 
     def shut(self) -> None:
         """The last model waits from now on."""
+        self.gate.parent.mkdir(exist_ok=True)
         self.gate.unlink(missing_ok=True)
         os.mkfifo(self.gate)
 
@@ -66,6 +69,7 @@ class Shop:
         # Whoever waits at the FIFO still reads its end.
         with contextlib.suppress(OSError):
             os.close(os.open(self.gate, os.O_WRONLY | os.O_NONBLOCK))
+        self.gate.parent.mkdir(exist_ok=True)
         self.gate.unlink(missing_ok=True)
         self.gate.write_text("open\n")
 
@@ -120,6 +124,11 @@ def catalog_settings(shared: Path) -> dict[str, str]:
     return {"uri": f"sqlite:///{shared / 'catalog.db'}", "warehouse": str(shared / "warehouse")}
 
 
+def gate(shared: Path) -> Path:
+    """Return the FIFO's path: a publication reads the warehouse, and no other folder."""
+    return shared / "warehouse" / "gate"
+
+
 def make_product(folder: Path, shared: Path) -> Path:
     manifest = {
         "apiVersion": "floe.dev/v1",
@@ -152,7 +161,7 @@ def make_product(folder: Path, shared: Path) -> Path:
     (product / "models" / "gated.sql").write_text(
         "{{ config(materialized='view', meta={'floe': {'publish': true}}) }}\n"
         "select count(*) as n, max(case content when 'bad' then error('a bad gate')::bigint else length(content) end) as "
-        f"read from {{{{ ref('orders') }}}} cross join read_text('{folder / 'gate'}')\n"
+        f"read from {{{{ ref('orders') }}}} cross join read_text('{gate(shared)}')\n"
     )
     return product
 
