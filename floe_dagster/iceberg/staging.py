@@ -389,6 +389,8 @@ class _Partitions:
         if kind == "void":
             return "null"
         name = f"floe_transform_{id(self)}_{number}"
+        from duckdb.func import FunctionNullHandling, PythonUDFType
+
         apply = transform.pyarrow_transform(source.field_type)
 
         def transformed(values: Any) -> Any:
@@ -399,7 +401,14 @@ class _Partitions:
             return apply(values)
 
         given, result = _duckdb_types(source.field_type, kind)
-        self.con.create_function(name, transformed, [given], result, type="arrow", null_handling="special")
+        self.con.create_function(
+            name,
+            transformed,
+            [given],
+            result,
+            type=PythonUDFType.ARROW,
+            null_handling=FunctionNullHandling.SPECIAL,
+        )
         self._functions.append(name)
         return f"{name}({column})"
 
