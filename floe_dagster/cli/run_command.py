@@ -189,7 +189,7 @@ def _summary(
     engines = {asset.name: asset.engine for asset in index.assets}
     materializations = outcome.asset_materializations_for_node(f"{result.slug}_dbt")
     evaluations = outcome.get_asset_check_evaluations()
-    tables = []
+    tables: list[dict[str, Any]] = []
     for event in materializations:
         found = {name: entry.value for name, entry in event.metadata.items() if hasattr(entry, "value")}
         if "iceberg/snapshot_id" in found:

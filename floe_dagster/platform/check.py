@@ -15,6 +15,7 @@ from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.catalogs import Plugin, open_catalog
 from floe_dagster.iceberg.errors import CatalogError, NotUsableError, catalog_error
 from floe_dagster.iceberg.namespaces import make_namespace
+from floe_dagster.iceberg.pyiceberg_private import supported_endpoints, table_of
 from floe_dagster.platform.health import Explained, HealthCheck, Seen, timed
 from floe_dagster.schemas.compute import ENGINES
 from floe_dagster.schemas.compute.engine import audit_schema
@@ -187,10 +188,10 @@ def _versions(catalog: Catalog) -> tuple[str, dict[str, Any]]:
         "update table": Capability.V1_UPDATE_TABLE,
         "create namespace": Capability.V1_CREATE_NAMESPACE,
     }
-    missing = [name for name, endpoint in wanted.items() if endpoint not in catalog._supported_endpoints]
+    missing = [name for name, endpoint in wanted.items() if endpoint not in supported_endpoints(catalog)]
     if missing:
         raise CatalogError(f"the catalog does not offer: {', '.join(missing)}")
-    details = {"pyiceberg": pyiceberg.__version__, "endpoints": len(catalog._supported_endpoints)}
+    details = {"pyiceberg": pyiceberg.__version__, "endpoints": len(supported_endpoints(catalog))}
     return f"PyIceberg {pyiceberg.__version__}; the catalog offers {details['endpoints']} endpoints", details
 
 
@@ -202,8 +203,8 @@ def _namespace(catalog: Catalog, namespace: str, staged: list[Table]) -> tuple[s
     schema = Schema(NestedField(1, "id", LongType(), required=False))
     # Staged and never committed: it exists nowhere.
     transaction = catalog.create_table_transaction((namespace, f"floe_check_{uuid.uuid4().hex[:12]}"), schema)
-    staged.append(transaction._table)
-    return f"{namespace} takes tables", {"location": transaction._table.location()}
+    staged.append(table_of(transaction))
+    return f"{namespace} takes tables", {"location": table_of(transaction).location()}
 
 
 def _storage(table: Table) -> tuple[str, dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.changed import imported, module_of, files_that_test
+from tests.changed import files_that_test, imported, module_of
 
 
 def test_tests_that_import_what_changed_are_run(tmp_path: Path) -> None:
@@ -17,7 +17,10 @@ def test_tests_that_import_what_changed_are_run(tmp_path: Path) -> None:
     }.items():
         (tmp_path / "tests" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "tests" / name).write_text(source)
-    assert files_that_test(["package/inner.py"], tmp_path) == ["tests/unit/test_names.py", "tests/unit/test_one.py"]
+    assert files_that_test(["package/inner.py"], tmp_path) == [
+        "tests/unit/test_names.py",
+        "tests/unit/test_one.py",
+    ]
     assert files_that_test(["package/other.py"], tmp_path) == ["tests/unit/test_deep.py"]
     assert files_that_test(["tests/contract/test_rest.py", "README.md"], tmp_path) == [
         "tests/contract/test_rest.py"
