@@ -22,6 +22,10 @@ def to_camel(name: str) -> str:
     return first + "".join(part.title() for part in rest)
 
 
+Seconds = Annotated[float, Field(gt=0, le=3600, strict=False)]
+"""How long something may take, an hour at most."""
+
+
 class NotAllowedError(ValueError):
     """A value that a rule of its own forbids, in the parts that a finding has.
 
