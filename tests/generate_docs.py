@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from floe_dagster.compilation.merge_rules import rules_table
+from floe_dagster.policies import policies_table
 from floe_dagster.schemas.field_tables import field_table
 from floe_dagster.schemas.json_schema import write_json_schemas
 
@@ -14,6 +15,8 @@ HEADING = "## Fields\n"
 RULES_PAGE = "manifest.md"
 RULES_END = "## Secrets\n"
 _RULES_BEGIN = "| field | rule | who wins |"
+POLICIES_PAGE = "policies.md"
+_POLICIES_BEGIN, _POLICIES_END = "| policy |", "A finding names the model"
 
 
 def fields_section(document: str) -> str:
@@ -31,8 +34,18 @@ def with_rules(page: str) -> str:
     return f"{section.partition(_RULES_BEGIN)[0].rstrip()}\n\n{rules_table()}\n\n{end}{rest}"
 
 
+def with_policies(page: str) -> str:
+    """Return the page on policies with the current table of them.
+
+    Args:
+        page: Its text.
+    """
+    head, _, rest = page.partition(_POLICIES_BEGIN)
+    return f"{head}{policies_table()}\n\n{_POLICIES_END}{rest.partition(_POLICIES_END)[2]}"
+
+
 def main() -> None:
-    """Write the JSON Schemas, the tables of fields and the table of the rules that merge governance."""
+    """Write the JSON Schemas, the tables of fields, of the rules that merge governance, and of the policies."""
     write_json_schemas(DOCS / "schemas")
     for page, document in PAGES.items():
         path = DOCS / page
@@ -40,6 +53,8 @@ def main() -> None:
         path.write_text(head + fields_section(document), encoding="utf-8")
     rules = DOCS / RULES_PAGE
     rules.write_text(with_rules(rules.read_text(encoding="utf-8")), encoding="utf-8")
+    policies = DOCS / POLICIES_PAGE
+    policies.write_text(with_policies(policies.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 
 import dagster as dg
-from dagster._core.storage.defs_state.blob_storage_state_storage import UPathDefsStateStorage
+from dagster import UPathDefsStateStorage
 
 from floe_dagster.definitions.state import state_key
 

@@ -6,16 +6,40 @@ import argparse
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from floe_dagster.cli.command import Command
+from floe_dagster.cli.options import add_format, add_manifest, add_products
 from floe_dagster.cli.terminal import colour, counted, print_findings, print_json, product_dirs
-from floe_dagster.compilation.outputs import outputs_current, write_outputs
-from floe_dagster.compilation.result import CompileResult
-from floe_dagster.definitions.compiling import compile_product
-from floe_dagster.home import FloeHome
+
+if TYPE_CHECKING:
+    from floe_dagster.compilation.result import CompileResult
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `compile` takes."""
+    add_products(parser)
+    add_manifest(parser)
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="write to DIR/<product_slug>/ instead of the product's target/",
+    )
+    parser.add_argument(
+        "--generate-definitions",
+        action="store_true",
+        help="also write definitions.py and __init__.py into the product's folder",
+    )
+    add_format(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Compile each product; a broken one does not stop the others."""
+    from floe_dagster.compilation.outputs import outputs_current, write_outputs
+    from floe_dagster.definitions.compiling import compile_product
+    from floe_dagster.home import FloeHome
+
     exit_code = 0
     reports = []
     for product_dir in product_dirs(options.products):
@@ -81,3 +105,15 @@ def _print(result: CompileResult, seconds: float) -> None:
             f"\n           {colour(stages, 'dim')}"
         )
     sys.stdout.flush()
+
+
+COMMAND = Command(
+    text="compile products; writes target/compiled_artifacts.json and target/manifest.json",
+    examples="""
+floe-dagster compile                                   every product below products/
+floe-dagster compile products/customer_360
+floe-dagster compile --manifest manifests/demo.yaml --output build
+""",
+    run=run,
+    add_options=add_options,
+)

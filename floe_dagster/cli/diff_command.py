@@ -8,22 +8,38 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from floe_dagster.cli.command import Command
+from floe_dagster.cli.options import add_format, add_manifest, add_products
 from floe_dagster.cli.terminal import colour, counted, print_findings, print_json, product_dirs, table
-from floe_dagster.compilation.bundle import BAKED_BUNDLE, Bundle, BundleError
-from floe_dagster.compilation.changes import Change, ProductView, product_changes
-from floe_dagster.compilation.engine_change import Consequence, engine_consequences
-from floe_dagster.definitions.compiling import validate_product
-from floe_dagster.home import FloeHome
 
 if TYPE_CHECKING:
+    from floe_dagster.compilation.changes import Change, ProductView
+    from floe_dagster.compilation.engine_change import Consequence
     from floe_dagster.compilation.result import CompileResult
+    from floe_dagster.home import FloeHome
     from floe_dagster.iceberg.declared import TypeDifference
 
 SHOWN_NAMES = 6
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `diff` takes."""
+    add_products(parser)
+    add_manifest(parser)
+    parser.add_argument(
+        "--published",
+        action="store_true",
+        help="ask the catalog, too: which declared types the published tables cannot take",
+    )
+    add_format(parser)
+
+
 def run(options: argparse.Namespace) -> int:
     """Compare what was compiled last with what a compilation would give now; writes nothing."""
+    from floe_dagster.compilation.changes import ProductView, product_changes
+    from floe_dagster.compilation.engine_change import engine_consequences
+    from floe_dagster.definitions.compiling import validate_product
+    from floe_dagster.home import FloeHome
     from floe_dagster.iceberg.errors import CatalogError
 
     exit_code = 0
@@ -112,7 +128,21 @@ def _types(result: CompileResult, home: FloeHome) -> list[TypeDifference]:
 
 
 def _compiled(product_dir: Path) -> ProductView | None:
+    from floe_dagster.compilation.bundle import BAKED_BUNDLE, Bundle, BundleError
+    from floe_dagster.compilation.changes import ProductView
+
     try:
         return ProductView.of_bundle(Bundle.open(product_dir / "target" / BAKED_BUNDLE))
     except BundleError:
         return None
+
+
+COMMAND = Command(
+    text="what a compilation would change for consumers and for governance, and what another engine means",
+    examples="""
+floe-dagster diff products/customer_360
+floe-dagster diff --manifest manifests/demo.yaml   what becomes of tables, views and state on another platform
+""",
+    run=run,
+    add_options=add_options,
+)

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import argparse
 
+from floe_dagster.cli.command import Command
+from floe_dagster.cli.options import add_format, add_manifest, add_products
 from floe_dagster.cli.terminal import colour, print_findings, print_json, product_dirs, table
-from floe_dagster.definitions.compiling import validate_product
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `explain` takes."""
+    add_products(parser)
+    add_manifest(parser)
+    add_format(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Print who decided each governed field."""
+    from floe_dagster.definitions.compiling import validate_product
+
     exit_code = 0
     reports = []
     for product_dir in product_dirs(options.products):
@@ -38,3 +48,11 @@ def run(options: argparse.Namespace) -> int:
     if options.format == "json":
         print_json(reports)
     return exit_code
+
+
+COMMAND = Command(
+    text="who decided each governed field, and who was overruled",
+    examples="floe-dagster explain products/customer_360",
+    run=run,
+    add_options=add_options,
+)

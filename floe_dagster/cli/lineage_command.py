@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
-
-from floe_dagster.cli.waiting_records import Waiting, run_action
-
-
-def run(options: argparse.Namespace) -> int:
-    """Run one of the two."""
-    return run_action(options, _waiting)
+from floe_dagster.cli.waiting_records import Waiting, waiting_command
 
 
 def _waiting(product: Waiting) -> None:
@@ -21,3 +14,6 @@ def _waiting(product: Waiting) -> None:
     if config.lineage and (config.lineage_transport or "http") == "http":
         receiver = lineage_receiver(config)
     product.add("lineage", lineage_sender(receiver) if receiver else None, batch=20)
+
+
+COMMAND = waiting_command("lineage", "OpenLineage events", _waiting)

@@ -16,13 +16,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from floe_dagster.cli.command import Command
 from floe_dagster.cli.dagster_home import make_dagster_home, named_dagster_home
-from floe_dagster.cli.run_report import next_steps, nothing_published
+from floe_dagster.cli.options import add_format, add_manifest, add_products
 from floe_dagster.cli.terminal import colour, print_findings, print_json, product_dirs, table
-from floe_dagster.compilation.outputs import outputs_current, write_outputs
-from floe_dagster.compilation.unpublished import NOTHING_PUBLISHED
-from floe_dagster.definitions.compiling import compile_product
-from floe_dagster.home import FloeHome
+
+if TYPE_CHECKING:
+    from floe_dagster.home import FloeHome
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -33,6 +33,14 @@ if TYPE_CHECKING:
 
 _PROGRESS = ("building on", "published", "restored", "not in the", "waiting", "withheld")
 _COLUMNS = ("product", "assets", "passed", "warned", "failed", "tables", "rows", "seconds")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `run` takes."""
+    add_products(parser)
+    add_manifest(parser)
+    parser.add_argument("--full-refresh", action="store_true", help="rebuild incremental models and seeds")
+    add_format(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -61,6 +69,12 @@ def _compile_and_run(
     product_dir: Path, options: argparse.Namespace
 ) -> tuple[dict[str, Any], list[dict[str, Any]], int]:
     """Return the product's row of the report, its published tables, and the exit code."""
+    from floe_dagster.cli.run_report import nothing_published
+    from floe_dagster.compilation.outputs import outputs_current
+    from floe_dagster.compilation.unpublished import NOTHING_PUBLISHED
+    from floe_dagster.definitions.compiling import compile_product
+    from floe_dagster.home import FloeHome
+
     home = FloeHome.locate(product_dir)
     _say(f"{product_dir.name}: compiling")
     result = compile_product(product_dir, manifest=options.manifest, home=home)
@@ -96,6 +110,8 @@ def _report(
     tables: list[dict[str, Any]],
     published_dir: Path,
 ) -> None:
+    from floe_dagster.cli.run_report import next_steps
+
     if options.format == "json":
         print_json({"products": rows, "tables": tables})
         return
@@ -112,6 +128,8 @@ def _report(
 
 
 def _write_outputs(bundle_path: Path, output_dir: Path, home: FloeHome) -> None:
+    from floe_dagster.compilation.outputs import write_outputs
+
     try:
         write_outputs(bundle_path, output_dir, home)
     except OSError as error:
@@ -127,6 +145,7 @@ def _run_product(
     make_dagster_home(home, product_dir)
     import dagster as dg
 
+    from floe_dagster.cli.run_report import nothing_published
     from floe_dagster.definitions.command_runs import (
         command_tags,
         end_lost_runs,
@@ -280,3 +299,14 @@ def _progress(name: str, text: str, level: int, stream: TextIO) -> None:
 
 def _say(text: str, stream: TextIO | None = None) -> None:
     print(text, file=stream or sys.stderr, flush=True)
+
+
+COMMAND = Command(
+    text="compile products, run them in Dagster, print what was published, or why nothing was",
+    examples="""
+floe-dagster run
+floe-dagster run products/customer_360 --full-refresh
+""",
+    run=run,
+    add_options=add_options,
+)

@@ -8,15 +8,28 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from floe_dagster.cli.command import Command
+from floe_dagster.cli.options import add_format
 from floe_dagster.cli.terminal import print_findings, print_json, product_dirs, table
-from floe_dagster.compilation.bundle import BAKED_BUNDLE, Bundle, BundleError
-from floe_dagster.compilation.product_folder import missing_product
-from floe_dagster.compilation.sources import product_slug
-from floe_dagster.home import FloeHome
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `show` takes."""
+    parser.add_argument("table", metavar="PRODUCT.MODEL", help="for example customer_360.mart_customer_360")
+    parser.add_argument("--limit", type=int, default=10, metavar="N", help="rows to print (default 10)")
+    parser.add_argument(
+        "--product-dir", type=Path, metavar="DIR", help="the product's folder, where it is elsewhere"
+    )
+    add_format(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Print a table's first rows and its snapshots."""
+    from floe_dagster.compilation.bundle import BAKED_BUNDLE, Bundle, BundleError
+    from floe_dagster.compilation.product_folder import missing_product
+    from floe_dagster.compilation.sources import product_slug
+    from floe_dagster.home import FloeHome
+
     slug, _dot, model = options.table.partition(".")
     if not slug or not model:
         print(
@@ -96,3 +109,11 @@ def _cell(value: object) -> object:
     if isinstance(value, dict | list):
         return json.dumps(value, default=str, ensure_ascii=False)
     return value
+
+
+COMMAND = Command(
+    text="print rows and snapshots of a published table; where there is none, why",
+    examples="floe-dagster show customer_360.mart_customer_360",
+    run=run,
+    add_options=add_options,
+)

@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
-
-from floe_dagster.cli.waiting_records import Waiting, run_action
-
-
-def run(options: argparse.Namespace) -> int:
-    """Run one of the two."""
-    return run_action(options, _waiting)
+from floe_dagster.cli.waiting_records import Waiting, waiting_command
 
 
 def _waiting(product: Waiting) -> None:
@@ -22,3 +15,6 @@ def _waiting(product: Waiting) -> None:
         if config.enabled and config.backend == "otlp":
             sender = otlp_sender(otlp_receiver(config), signal)
         product.add(signal, sender, batch=1)
+
+
+COMMAND = waiting_command("telemetry", "traces and metrics", _waiting)

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import argparse
 
+from floe_dagster.cli.command import Command
+from floe_dagster.cli.options import add_format, add_manifest, add_products
 from floe_dagster.cli.terminal import colour, counted, print_findings, print_json, product_dirs
-from floe_dagster.definitions.compiling import validate_product
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what `validate` takes."""
+    add_products(parser)
+    add_manifest(parser)
+    parser.add_argument("--documents", action="store_true", help="look at the YAML documents alone")
+    add_format(parser, "text", "json", "sarif")
 
 
 def run(options: argparse.Namespace) -> int:
     """Look at each product without writing; print everything found."""
+    from floe_dagster.definitions.compiling import validate_product
+
     exit_code = 0
     reports = []
     findings = []
@@ -41,3 +52,15 @@ def run(options: argparse.Namespace) -> int:
 
         print_json(to_sarif(findings))
     return exit_code
+
+
+COMMAND = Command(
+    text="find everything that compile would find; write nothing",
+    examples="""
+floe-dagster validate products/customer_360
+floe-dagster validate --documents                      the YAML alone, without dbt
+floe-dagster validate --format sarif > findings.sarif
+""",
+    run=run,
+    add_options=add_options,
+)

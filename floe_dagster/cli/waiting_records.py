@@ -6,17 +6,19 @@ import argparse
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from floe_dagster.cli.command import Command
+from floe_dagster.cli.options import add_format, add_products
 from floe_dagster.cli.terminal import print_findings, print_json, product_dirs, table
-from floe_dagster.compilation.bundle import BAKED_BUNDLE, Bundle, BundleError
-from floe_dagster.compilation.product_folder import missing_product
-from floe_dagster.home import FloeHome
-from floe_dagster.observability.answers import Send
-from floe_dagster.observability.outbox import Outbox
-from floe_dagster.observability.replay import ReplayEndedError, deliver_now
-from floe_dagster.schemas.artifacts import ObservabilityConfig
+
+if TYPE_CHECKING:
+    from floe_dagster.home import FloeHome
+    from floe_dagster.observability.answers import Send
+    from floe_dagster.observability.outbox import Outbox
+    from floe_dagster.schemas.artifacts import ObservabilityConfig
 
 
 @dataclass(slots=True)
@@ -43,16 +45,50 @@ class Waiting:
             send: Delivers records; None where the manifest names no receiver.
             batch: Records of one call at most.
         """
+        from floe_dagster.observability.outbox import Outbox
+
         self.outboxes.append((kind, Outbox(self.home.outbox_dir(self.product, kind)), send, batch))
 
 
-def run_action(options: argparse.Namespace, fill: Callable[[Waiting], None]) -> int:
-    """Show or deliver what waits.
+def waiting_command(name: str, records: str, fill: Callable[[Waiting], None]) -> Command:
+    """Return the command that shows or delivers what waits.
 
     Args:
-        options: With `action`, `products`, `format`, and `refused` for a replay.
+        name: Of the command.
+        records: What waits, for people.
         fill: Adds the outboxes of a product.
     """
+    return Command(
+        text=f"show or deliver {records} that wait because their receiver was away",
+        examples=f"floe-dagster {name} status\nfloe-dagster {name} replay products/customer_360",
+        run=partial(_run_action, fill=fill),
+        add_options=partial(_add_actions, records=records),
+    )
+
+
+def _add_actions(command: argparse.ArgumentParser, records: str) -> None:
+    actions = command.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
+    status = actions.add_parser(
+        "status", help=f"how many {records} wait", description=f"How many {records} wait."
+    )
+    replay = actions.add_parser(
+        "replay",
+        help="deliver them now; exit code 1 where the receiver does not take them",
+        description="Deliver now what waits, oldest first. What is not taken stays, and can be replayed again.",
+    )
+    replay.add_argument(
+        "--refused", action="store_true", help="once more also what the receiver refused for good"
+    )
+    for parser in (status, replay):
+        add_products(parser)
+        add_format(parser)
+
+
+def _run_action(options: argparse.Namespace, fill: Callable[[Waiting], None]) -> int:
+    from floe_dagster.compilation.bundle import BAKED_BUNDLE, Bundle, BundleError
+    from floe_dagster.compilation.product_folder import missing_product
+    from floe_dagster.home import FloeHome
+
     products, unknown = [], False
     for folder in product_dirs(options.products):
         if finding := missing_product(Path(folder)):
@@ -115,6 +151,8 @@ def _tell_unreachable(products: list[Waiting]) -> None:
 
 
 def _replay(options: argparse.Namespace, products: list[Waiting]) -> int:
+    from floe_dagster.observability.replay import ReplayEndedError, deliver_now
+
     told: list[dict[str, Any]] = []
     for product in products:
         for kind, outbox, send, batch in product.outboxes:

@@ -12,7 +12,7 @@ from typing import Any
 
 from floe_dagster.policies.model import meta_of, tags_of
 from floe_dagster.policies.places import DescriptionPlaces
-from floe_dagster.policies.rules import tier_of
+from floe_dagster.policies.tiers import tier_of
 from floe_dagster.schemas.artifacts import CompiledArtifacts
 from floe_dagster.schemas.manifest import PlatformManifest
 from floe_dagster.schemas.product import ProductSpec, Transform, duration_seconds

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from floe_dagster.compilation.inheritance import ManifestChain
 from floe_dagster.policies import PolicyReport
-from floe_dagster.policies.rules import tier_of
+from floe_dagster.policies.tiers import tier_of
 from floe_dagster.schemas.artifacts import (
     ArtifactMetadata,
     BatchProcessorConfig,

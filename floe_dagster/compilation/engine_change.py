@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from floe_dagster.credentials import environment_name
+from floe_dagster.schemas.catalog_types import DEFAULT_CATALOG_TYPE
 from floe_dagster.schemas.compute import ENGINES
 from floe_dagster.schemas.compute.engine import Engine, compute_field
 from floe_dagster.schemas.product_index import Asset, ProductIndex
@@ -87,7 +88,7 @@ class Build:
             default,
             engines,
             {
-                "type": catalog.get("type", "sql"),
+                "type": catalog.get("type", DEFAULT_CATALOG_TYPE),
                 **{name: settings.get(name) for name in ("uri", "warehouse")},
             },
             index.assets,

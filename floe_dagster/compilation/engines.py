@@ -7,12 +7,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from floe_dagster.findings import Finding
+from floe_dagster.schemas.catalog_types import shared_catalog_types
 from floe_dagster.schemas.compute import DEFAULT_ENGINE, ENGINES, supported_engines
 from floe_dagster.schemas.compute.engine import audit_schema, is_audit_schema
 from floe_dagster.schemas.manifest import PlatformManifest
-
-SHARED_CATALOGS = ("polaris", "rest")
-"""Catalogs that are servers: an engine outside this process reaches them, too."""
 
 METADATA_TABLES = frozenset(
     {
@@ -244,7 +242,8 @@ def _check_shared(
     engine: str, engine_category: str, types: Mapping[str, str], places: Mapping[str, Place]
 ) -> list[Finding]:
     findings = []
-    if types["catalog"] not in SHARED_CATALOGS:
+    shared = shared_catalog_types()
+    if types["catalog"] not in shared:
         category = "catalog" if "catalog" in places else engine_category
         findings.append(
             _at(
@@ -253,7 +252,7 @@ def _check_shared(
                 code="unshared-catalog",
                 message=f"{engine} writes the platform's catalog itself, and {types['catalog']!r} is none that it shares",
                 found=types.get(category, engine),
-                allowed=f"plugins.catalog.type {' or '.join(SHARED_CATALOGS)}",
+                allowed=f"plugins.catalog.type {' or '.join(shared)}",
                 fix=f"Name in plugins.catalog the catalog that {engine} has, or run on {DEFAULT_ENGINE}.",
             )
         )

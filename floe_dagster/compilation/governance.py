@@ -5,17 +5,19 @@ Layers are the manifests of the chain and the product spec.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import BaseModel
 
 from floe_dagster.compilation.inheritance import ManifestChain
-from floe_dagster.compilation.merge_rules import GOVERNANCE_RULES
+from floe_dagster.compilation.merge_rules import governance_rules
 from floe_dagster.compilation.validation import Parsed
 from floe_dagster.findings import Finding
+from floe_dagster.policies import policy_settings
 from floe_dagster.schemas.artifacts import ResolvedGovernance
-from floe_dagster.schemas.manifest import GovernanceFields, NamingRules, QualityGates
+from floe_dagster.schemas.manifest import GovernanceFields
 from floe_dagster.schemas.product import ProductSpec
 from floe_dagster.schemas.product_index import Lifecycle
 
@@ -52,8 +54,7 @@ class GovernanceResolution:
     Args:
         governance: The section of the artifact; None where no layer has one.
         effective_level: The enforcement level, `warn` where no layer names one.
-        naming: Merged naming rules.
-        quality_gates: Merged quality gates.
+        settings: Of the policies, merged, by field of `governance`; those that no layer states are left out.
         schema_evolution: Merged; None where no layer names one.
         stale_table_recovery_mode: Merged; None where no layer names one.
         environment: Names of the environment variables that the platform lets a product read.
@@ -63,8 +64,7 @@ class GovernanceResolution:
 
     governance: ResolvedGovernance | None
     effective_level: str
-    naming: NamingRules | None = None
-    quality_gates: QualityGates | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
     schema_evolution: str | None = None
     stale_table_recovery_mode: str | None = None
     environment: tuple[str, ...] = ()
@@ -110,7 +110,7 @@ def resolve_governance(chain: ManifestChain, spec: Parsed[ProductSpec]) -> Gover
     stated = [layer.values for layer in layers]
     decisions: dict[str, GovernanceDecision] = {}
     weakened: list[tuple[_Layer, GovernanceDecision]] = []
-    for name, rule in GOVERNANCE_RULES.items():
+    for name, rule in governance_rules().items():
         decided = rule.decide(name, stated)
         if decided is None:
             continue
@@ -141,8 +141,11 @@ def resolve_governance(chain: ManifestChain, spec: Parsed[ProductSpec]) -> Gover
     return GovernanceResolution(
         governance=ResolvedGovernance(**{name: values.get(name) for name in ResolvedGovernance.model_fields}),
         effective_level=level,
-        naming=_section(NamingRules, "naming", values),
-        quality_gates=_section(QualityGates, "quality_gates", values),
+        settings={
+            setting.name: value
+            for setting in policy_settings()
+            if (value := setting.value(values)) is not None
+        },
         schema_evolution=values.get("schema_evolution"),
         stale_table_recovery_mode=values.get("stale_table_recovery_mode"),
         environment=tuple(values.get("environment") or ()),
@@ -161,11 +164,6 @@ def _flat(governance: GovernanceFields) -> dict[str, Any]:
         else:
             flat[name] = value
     return {name: value for name, value in flat.items() if value is not None}
-
-
-def _section(model: type[Any], name: str, values: dict[str, Any]) -> Any:
-    inner = {key.partition(".")[2]: value for key, value in values.items() if key.startswith(f"{name}.")}
-    return model(**inner) if inner else None
 
 
 def _line(layer: _Layer, name: str) -> int:

@@ -1,202 +1,42 @@
-"""How each governed field is merged over the manifests of a chain and the product: one table, one named rule a field.
-
-| rule | who wins | what is an attempt to weaken |
-|---|---|---|
-| stricter | the strictest value; among equals the outermost layer | a value that is weaker than an outer layer's |
-| outermost | the outermost layer that states the field, or one that belongs to it | any other value |
-| common | nobody alone: what all layers list that state the field | an entry that an outer layer does not list |
-| nearest | the layer nearest to the product | nothing |
+"""Which rule merges each governed field: those of the documents, and those that the policies bring.
 
 What decides a product's governance, what `floe-dagster explain` prints and what docs/manifest.md says all come from
-`GOVERNANCE_RULES`.
+`governance_rules`. What the rules are stands in `schemas.merging`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from collections.abc import Mapping
+from functools import cache
 
-Statements = Sequence[Mapping[str, Any]]
-"""What each layer states, by field; the outermost layer first."""
+from floe_dagster.policies import policy_settings
+from floe_dagster.schemas.merging import GREATER, LEVEL, NEAREST, Common, MergeRule, ranked
 
-
-class MergeRule(Protocol):
-    """Who decides one field, and which of the others tried to weaken it."""
-
-    @property
-    def name(self) -> Literal["stricter", "outermost", "common", "nearest"]:
-        """What the rule is called."""
-        ...
-
-    @property
-    def who_wins(self) -> str:
-        """Who wins, in Markdown for people."""
-        ...
-
-    def decide(self, field: str, layers: Statements) -> tuple[int, Any] | None:
-        """Return the position of the layer that decides and the value in force; None where no layer states the field.
-
-        The value is None where a layer decides that there is none: it states what belongs to the field.
-        """
-        ...
-
-    def weakens(self, field: str, position: int, layers: Statements) -> bool:
-        """Tell whether the layer at `position`, which states the field, wants less than an outer one."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Stricter:
-    """The strictest value wins, whichever layer states it; among equals the outermost layer's.
-
-    Args:
-        who_wins: Which value is stricter than which.
-        strength: How strict a value is; the higher number wins.
-    """
-
-    who_wins: str
-    strength: Callable[[Any], float]
-    name: Literal["stricter"] = "stricter"
-
-    def decide(self, field: str, layers: Statements) -> tuple[int, Any] | None:
-        stating = _stating(field, layers)
-        if not stating:
-            return None
-        winner = max(stating, key=lambda position: self.strength(layers[position][field]))
-        return winner, layers[winner][field]
-
-    def weakens(self, field: str, position: int, layers: Statements) -> bool:
-        own = self.strength(layers[position][field])
-        outer = _stating(field, layers[:position])
-        return any(own < self.strength(layers[other][field]) for other in outer)
-
-
-@dataclass(frozen=True, slots=True)
-class Outermost:
-    """The outermost layer that states one of the fields which belong together decides all of them.
-
-    Whoever could state a second of them would change what the first one means: `naming.custom_patterns` say nothing
-    under `naming.pattern: kimball`, and everything without it.
-
-    Args:
-        together: The fields that belong together.
-        completed: Returns what a layer states, with what follows from it and without what says nothing.
-    """
-
-    together: tuple[str, ...]
-    completed: Callable[[Mapping[str, Any]], Mapping[str, Any]]
-    who_wins: str = "the outermost layer that states one of them decides all of them"
-    name: Literal["outermost"] = "outermost"
-
-    def decide(self, field: str, layers: Statements) -> tuple[int, Any] | None:
-        winner = self._winner(layers)
-        if winner is None:
-            return None
-        value = self.completed(layers[winner]).get(field)
-        return (winner, value) if value is not None or _stating(field, layers) else None
-
-    def weakens(self, field: str, position: int, layers: Statements) -> bool:
-        decided = self.decide(field, layers)
-        return (
-            decided is not None and position > decided[0] and not _same(layers[position][field], decided[1])
-        )
-
-    def _winner(self, layers: Statements) -> int | None:
-        wanted = set(self.together)
-        stating = (position for position, layer in enumerate(layers) if self.completed(layer).keys() & wanted)
-        return next(stating, None)
-
-
-@dataclass(frozen=True, slots=True)
-class Common:
-    """What is allowed is what every layer lists that states the field; the last one that took something away decided."""
-
-    who_wins: str = "what is in the lists of all layers that have one"
-    name: Literal["common"] = "common"
-
-    def decide(self, field: str, layers: Statements) -> tuple[int, Any] | None:
-        winner, common = None, set[Any]()
-        for position in _stating(field, layers):
-            listed = set(layers[position][field])
-            narrowed = listed if winner is None else common & listed
-            if winner is None or narrowed != common:
-                winner, common = position, narrowed
-        return None if winner is None else (winner, sorted(common))
-
-    def weakens(self, field: str, position: int, layers: Statements) -> bool:
-        outer = self.decide(field, layers[:position])
-        return outer is not None and not set(layers[position][field]) <= set(outer[1])
-
-
-@dataclass(frozen=True, slots=True)
-class Nearest:
-    """The layer nearest to the product wins: neither value is stricter than another."""
-
-    who_wins: str = "the nearest layer: neither value is stricter than another"
-    name: Literal["nearest"] = "nearest"
-
-    def decide(self, field: str, layers: Statements) -> tuple[int, Any] | None:
-        stating = _stating(field, layers)
-        return (stating[-1], layers[stating[-1]][field]) if stating else None
-
-    def weakens(self, field: str, position: int, layers: Statements) -> bool:
-        return False
-
-
-def _stating(field: str, layers: Statements) -> list[int]:
-    return [position for position, layer in enumerate(layers) if field in layer]
-
-
-def _same(value: Any, other: Any) -> bool:
-    if isinstance(value, list):
-        # One of the patterns has to match, whatever their order.
-        return set(value) == set(other or ())
-    return bool(value == other)
-
-
-def _ranked(*weakest_first: str) -> Stricter:
-    strictest_first = " over ".join(f"`{value}`" for value in reversed(weakest_first))
-    return Stricter(strictest_first, lambda value: weakest_first.index(value))
-
-
-def _named(stated: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a layer's naming with its pattern, which is `custom` where it states patterns alone; an empty list is none."""
-    if not stated.get("naming.custom_patterns"):
-        return {name: value for name, value in stated.items() if name != "naming.custom_patterns"}
-    return {"naming.pattern": "custom", **stated}
-
-
-_GREATER = Stricter("the greater number", float)
-_TRUE = Stricter("`true`", float)
-_LEVEL = _ranked("off", "warn", "strict")
-_NAMES = Outermost(("naming.pattern", "naming.custom_patterns"), _named)
-_NEAREST = Nearest()
-
-GOVERNANCE_RULES: Mapping[str, MergeRule] = {
-    "policy_enforcement_level": _LEVEL,
-    "naming.enforcement": _LEVEL,
-    "pii_encryption": _ranked("optional", "required"),
-    "audit_logging": _ranked("disabled", "enabled"),
-    "data_retention_days": _GREATER,
-    "quality_gates.minimum_test_coverage": _GREATER,
-    "quality_gates.require_descriptions": _TRUE,
-    "quality_gates.block_on_failure": _TRUE,
-    "schema_evolution": _ranked("allow", "additive", "refuse"),
-    "stale_table_recovery_mode": _ranked("repair", "strict"),
-    "naming.pattern": _NAMES,
-    "naming.custom_patterns": _NAMES,
+_OF_DOCUMENTS: Mapping[str, MergeRule] = {
+    "policy_enforcement_level": LEVEL,
+    "audit_logging": ranked("disabled", "enabled"),
+    "data_retention_days": GREATER,
+    "schema_evolution": ranked("allow", "additive", "refuse"),
+    "stale_table_recovery_mode": ranked("repair", "strict"),
     "environment": Common(),
-    "default_ttl_hours": _NEAREST,
-    "snapshot_keep_last": _NEAREST,
+    "default_ttl_hours": NEAREST,
+    "snapshot_keep_last": NEAREST,
 }
-"""The rule of every field that `schemas.manifest.ManifestGovernance` has."""
+
+
+@cache
+def governance_rules() -> Mapping[str, MergeRule]:
+    """Return the rule of every field that `governance` of a manifest has, by its dotted name."""
+    rules = dict(_OF_DOCUMENTS)
+    for setting in policy_settings():
+        rules |= setting.rules
+    return rules
 
 
 def rules_table() -> str:
-    """Return `GOVERNANCE_RULES` as a Markdown table for people; fields with the same rule share a row."""
+    """Return `governance_rules` as a Markdown table for people; fields with the same rule share a row."""
     rows: dict[tuple[str, str], list[str]] = {}
-    for field, rule in GOVERNANCE_RULES.items():
+    for field, rule in governance_rules().items():
         rows.setdefault((rule.name, rule.who_wins), []).append(f"`{field}`")
     lines = ["| field | rule | who wins |", "|---|---|---|"]
     lines += [f"| {', '.join(fields)} | {name} | {wins} |" for (name, wins), fields in rows.items()]

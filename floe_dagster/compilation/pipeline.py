@@ -334,9 +334,7 @@ class Pipeline:
         with self.stage("ENFORCE"):
             context = PolicyContext(
                 level=resolution.effective_level,
-                naming=resolution.naming,
-                quality_gates=resolution.quality_gates,
-                pii_encryption=resolution.governance.pii_encryption if resolution.governance else None,
+                settings=resolution.settings,
                 tiers={t.name: t.tier for t in product.transforms or () if t.tier},
                 owner=product.metadata.owner,
                 approved_plugins=approved.by_category() if approved else None,

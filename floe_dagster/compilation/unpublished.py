@@ -14,7 +14,7 @@ from floe_dagster.compilation.documents import Document
 from floe_dagster.compilation.sources import DBT_PATHS, PROJECT_FILE
 from floe_dagster.findings import Finding
 from floe_dagster.policies.model import meta_of
-from floe_dagster.policies.rules import tier_of
+from floe_dagster.policies.tiers import tier_of
 from floe_dagster.schemas.product import ProductSpec
 
 NOTHING_PUBLISHED = "nothing-published"

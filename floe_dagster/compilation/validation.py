@@ -14,6 +14,7 @@ from floe_dagster.compilation.documents import Document, DocumentPath, dotted
 from floe_dagster.compilation.suggestions import did_you_mean
 from floe_dagster.findings import Finding
 from floe_dagster.schemas.base import NotAllowedError
+from floe_dagster.schemas.late_models import models_in
 from floe_dagster.schemas.manifest import PlatformManifest
 from floe_dagster.schemas.product import ProductSpec
 from floe_dagster.schemas.secrets import (
@@ -284,14 +285,4 @@ def _field_of(model: type[BaseModel], key: str) -> FieldInfo | None:
 
 
 def _models_in(info: FieldInfo | None) -> list[type[BaseModel]]:
-    if info is None:
-        return []
-    pending: list[Any] = [info.annotation]
-    models = []
-    while pending:
-        annotation = pending.pop()
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            models.append(annotation)
-        else:
-            pending.extend(get_args(annotation))
-    return models
+    return [] if info is None else list(models_in(info.annotation))

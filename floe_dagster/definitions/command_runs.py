@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from dagster._core.errors import DagsterExecutionInterruptedError, DagsterExecutionStepExecutionError
-from dagster._core.execution.plan.utils import RetryRequestedFromPolicy
+from dagster import DagsterExecutionInterruptedError, DagsterExecutionStepExecutionError
 
+from floe_dagster.definitions.dagster_private import RetryRequestedFromPolicy
 from floe_dagster.definitions.observing.process import Observed
 from floe_dagster.definitions.observing.run_sensors import close_run
 from floe_dagster.definitions.outcomes import WITHHELD

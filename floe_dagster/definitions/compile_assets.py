@@ -78,7 +78,7 @@ def build_compile_definitions(
         policy.name: dg.AssetCheckSpec(
             name=policy.name, asset=keys["dbt_manifest"], description=policy.description, blocking=True
         )
-        for policy in POLICIES
+        for policy in POLICIES.values()
     }
 
     @dg.multi_asset(

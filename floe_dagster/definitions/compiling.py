@@ -108,7 +108,7 @@ def _faulty_fields(cron: str) -> Iterator[str]:
 
 def _fires(cron: str, timezone: str) -> bool:
     # What the daemon takes a schedule's next time from; nothing public tells it.
-    from dagster._utils.schedules import schedule_execution_time_iterator
+    from floe_dagster.definitions.dagster_private import schedule_execution_time_iterator
 
     try:
         next(schedule_execution_time_iterator(_SOME_TIME, cron, timezone))

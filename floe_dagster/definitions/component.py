@@ -6,11 +6,11 @@ from functools import partial
 from pathlib import Path
 
 import dagster as dg
-from dagster._core.storage.defs_state.base import DefsStateStorage
 from dagster.components import DefsStateConfig, DefsStateConfigArgs
 from dagster_shared.serdes.objects.models.defs_state_info import DefsStateManagementType
 
 from floe_dagster.compilation.sources import source_state
+from floe_dagster.definitions.dagster_private import DefsStateStorage
 from floe_dagster.definitions.location import build_location_definitions
 from floe_dagster.definitions.sensors import INTERVAL_SECONDS
 from floe_dagster.definitions.state import bundles_to_serve, pin_newest, pin_none, state_key

@@ -10,7 +10,8 @@ from functools import cached_property
 from typing import Any
 
 import sqlalchemy as db
-from dagster._core.storage.event_log import ConsolidatedSqliteEventLogStorage
+
+from floe_dagster.definitions.dagster_private import ConsolidatedSqliteEventLogStorage
 
 BUSY_TIMEOUT_SECONDS = 60
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 import dagster as dg
-from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+
+from floe_dagster.definitions.dagster_private import AssetCheckExecutionRecordStatus
 
 CARRIED_OVER = "floe/carried_over_from_run"
 """Metadata of a check result that an earlier attempt has recorded: by which run."""

@@ -29,7 +29,7 @@ def reload_and_verify(context: dg.AssetExecutionContext, slug: str, digest: str)
         True where the digest is served; False, after a warning that says what to do, where it is not. A run
         without a code server (the command line, a test) has nothing to reload and gives True.
     """
-    from dagster._grpc.client import DagsterGrpcClient
+    from floe_dagster.definitions.dagster_private import DagsterGrpcClient
 
     where = context.run.tags.get(".dagster/grpc_info")
     origin = context.run.remote_job_origin
@@ -76,7 +76,7 @@ def served_version(client: Any, repository_origin: Any, slug: str) -> str | None
         repository_origin: Of the repository that holds the product.
         slug: The product's slug.
     """
-    from dagster._serdes import deserialize_value
+    from dagster import deserialize_value
 
     snapshot = deserialize_value(client.external_repository(repository_origin, defer_snapshots=True))
     info = getattr(snapshot, "defs_state_info", None)

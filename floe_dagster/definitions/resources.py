@@ -5,16 +5,18 @@ They are configuration alone, visible in Dagster's UI. A secret is the reference
 resource by hand may use `EnvVar` all the same.
 """
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any, Self
 
 import dagster as dg
 from pydantic import Field
 
 from floe_dagster.credentials import environment_name
 from floe_dagster.home import FloeHome
-from floe_dagster.iceberg.catalogs import is_vended, open_catalog
+from floe_dagster.iceberg.catalogs import open_catalog
 from floe_dagster.schemas.artifacts import PluginRef, ResolvedPlugins
-from floe_dagster.schemas.plugins import DEFAULT_SCOPE
+from floe_dagster.schemas.catalog_types import CATALOG_TYPES, DEFAULT_CATALOG_TYPE
 
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
@@ -56,7 +58,7 @@ class S3Resource(dg.ConfigurableResource[Any]):
 
     def plugin(self) -> PluginRef:
         """Return the settings as the artifact has them, secrets resolved."""
-        return PluginRef(type="s3", config=_present(self))
+        return PluginRef(type="s3", config=present(self))
 
 
 class MinioResource(S3Resource):
@@ -66,71 +68,55 @@ class MinioResource(S3Resource):
 
     def plugin(self) -> PluginRef:
         """Return the settings as the artifact has them, secrets resolved."""
-        return PluginRef(type="minio", config=_present(self))
+        return PluginRef(type="minio", config=present(self))
 
 
 StorageResource = LocalStorageResource | S3Resource
 
 
-class SqlCatalogResource(dg.ConfigurableResource[Any]):
-    """An Iceberg catalog in a database; without settings the embedded one, a SQLite file under FLOE_HOME."""
+class CatalogResource(dg.ConfigurableResource[Any]):
+    """An Iceberg catalog; each type has its settings as fields (`CatalogType.resource`)."""
 
-    uri: str | None = Field(
-        None, description="SQLAlchemy URI; SQLite under FLOE_HOME when absent.", repr=False
-    )
-    warehouse: str | None = Field(None, description="Warehouse location; that of the storage when absent.")
-
-    def open(self, storage: StorageResource, home: FloeHome) -> "Catalog":
-        """Open the catalog; see `open_catalog`."""
-        return open_catalog(PluginRef(type="sql", config=_present(self)), storage.plugin(), home=home)
-
-
-class IcebergRestResource(dg.ConfigurableResource[Any]):
-    """Any catalog that speaks the Iceberg REST protocol."""
-
-    uri: str = Field(description="URI of the Iceberg REST catalog.")
-    warehouse: str = Field(description="Warehouse (catalog) name.")
-    client_id: str | None = Field(None, description="OAuth2 client id.")
-    client_secret: str | None = Field(
-        None, description="OAuth2 client secret, as the reference ${NAME}.", repr=False
-    )
-    scope: str = Field(DEFAULT_SCOPE, description="OAuth2 scope.")
-    token_url: str | None = Field(None, description="Token endpoint; the catalog's own when absent.")
-    token: str | None = Field(None, description="Bearer token, as the reference ${NAME}.", repr=False)
-    credential_vending: bool = Field(True, description="Take storage credentials from the catalog.")
-    timeout_seconds: float = Field(60.0, description="How long one answer of the catalog may take.")
+    def plugin(self) -> PluginRef:
+        """Return the settings as the artifact has them, secrets as references."""
+        raise NotImplementedError
 
     def open(self, storage: StorageResource, home: FloeHome) -> "Catalog":
         """Open the catalog; see `open_catalog`."""
-        config = _present(self)
-        oauth2 = {
-            name: config.pop(name)
-            for name in ("client_id", "client_secret", "scope", "token_url")
-            if name in config
-        }
-        if "client_id" in oauth2:
-            config["oauth2"] = oauth2
-        return open_catalog(PluginRef(type="rest", config=config), storage.plugin(), home=home)
+        return open_catalog(self.plugin(), storage.plugin(), home=home)
+
+    @classmethod
+    def of_plugin(cls, plugin: PluginRef) -> Self:
+        """Return the resource for what an artifact has; `${NAME}` stands for a secret.
+
+        Args:
+            plugin: `plugins.catalog`.
+        """
+        return cls(**configured(plugin.config or {}))
 
 
-class PolarisResource(IcebergRestResource):
-    """An Apache Polaris catalog."""
+class AnyCatalogResource(CatalogResource):
+    """An Iceberg catalog of a type that has no resource of its own."""
 
-    uri: str = Field(description="URI of Polaris' catalog API, ending in /api/catalog.")
-    warehouse: str = Field(description="Name of the Polaris catalog.")
+    type: str = Field(description="Type of the catalog.")
+    config: dict[str, Any] = Field(
+        default_factory=dict, description="Settings of the catalog, secrets as the reference ${NAME}."
+    )
 
+    def plugin(self) -> PluginRef:
+        """Return the settings as the artifact has them, secrets as references."""
+        return PluginRef(type=self.type, config=dict(self.config))
 
-CatalogResource = SqlCatalogResource | IcebergRestResource
+    @classmethod
+    def of_plugin(cls, plugin: PluginRef) -> Self:
+        """Return the resource for what an artifact has; see `CatalogResource.of_plugin`."""
+        return cls(type=plugin.type, config=configured(plugin.config or {}))
+
 
 STORAGE_RESOURCES: dict[str, type[Any]] = {
     "local": LocalStorageResource,
     "s3": S3Resource,
     "minio": MinioResource,
-}
-CATALOG_RESOURCES: dict[str, type[Any]] = {
-    "sql": SqlCatalogResource,
-    "rest": IcebergRestResource,
-    "polaris": PolarisResource,
 }
 
 
@@ -144,21 +130,20 @@ def build_resources(slug: str, plugins: ResolvedPlugins | None) -> dict[str, Any
     Raises:
         ValueError: A type that this version does not know.
     """
-    catalog = (plugins.catalog if plugins else None) or PluginRef(type="sql")
+    catalog = (plugins.catalog if plugins else None) or PluginRef(type=DEFAULT_CATALOG_TYPE)
     storage = (plugins.storage if plugins else None) or PluginRef(type="local")
-    for plugin, known in ((catalog, CATALOG_RESOURCES), (storage, STORAGE_RESOURCES)):
+    for plugin, known in ((catalog, CATALOG_TYPES), (storage, STORAGE_RESOURCES)):
         if plugin.type not in known:
             raise ValueError(f"{plugin.type!r} is not known to this version; it knows: {', '.join(known)}")
-    settings = dict(catalog.config or {})
-    settings |= settings.pop("oauth2", None) or {}
+    kind = CATALOG_TYPES[catalog.type]
     keys = dict(storage.config or {})
-    if is_vended(catalog.type, catalog.config or {}):
+    if kind.gives_keys(catalog.config or {}):
         # The catalog gives them; a run does not even need to know others.
         keys.pop("access_key_id", None)
         keys.pop("secret_access_key", None)
     return {
-        catalog_key(slug): CATALOG_RESOURCES[catalog.type](**_configured(settings)),
-        storage_key(slug): STORAGE_RESOURCES[storage.type](**_configured(keys)),
+        catalog_key(slug): resolve_name(kind.resource).of_plugin(catalog),
+        storage_key(slug): STORAGE_RESOURCES[storage.type](**configured(keys)),
     }
 
 
@@ -172,15 +157,23 @@ def storage_key(slug: str) -> str:
     return f"{slug}_storage"
 
 
-def _configured(settings: dict[str, Any]) -> dict[str, Any]:
-    configured = {}
+def configured(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a plugin as a resource has them: a reference to a secret as `${NAME}`.
+
+    Args:
+        settings: Of the artifact.
+    """
+    shown = {}
     for name, value in settings.items():
         variable = environment_name(value)
-        configured[name] = f"${{{variable}}}" if variable else value
-    return configured
+        if variable is None and isinstance(value, Mapping):
+            value = configured(value)
+        shown[name] = f"${{{variable}}}" if variable else value
+    return shown
 
 
-def _present(resource: Any) -> dict[str, Any]:
+def present(resource: Any) -> dict[str, Any]:
+    """Return the settings of a resource that are set."""
     return {
         name: value for name in type(resource).model_fields if (value := getattr(resource, name)) is not None
     }

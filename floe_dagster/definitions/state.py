@@ -37,8 +37,11 @@ def pin_newest(slug: str) -> None:
     Args:
         slug: The product's slug.
     """
-    from dagster._core.definitions.definitions_load_context import DefinitionsLoadContext, DefinitionsLoadType
-    from dagster._core.storage.defs_state.base import DefsStateStorage
+    from floe_dagster.definitions.dagster_private import (
+        DefinitionsLoadContext,
+        DefinitionsLoadType,
+        DefsStateStorage,
+    )
 
     storage, load, key = DefsStateStorage.get(), DefinitionsLoadContext.get(), state_key(slug)
     # At an initialization Dagster has looked for the newest by itself.
@@ -56,14 +59,14 @@ def pin_none(slug: str) -> None:
     Args:
         slug: The product's slug.
     """
-    from dagster._core.definitions.definitions_load_context import DefinitionsLoadContext
+    from floe_dagster.definitions.dagster_private import DefinitionsLoadContext
 
     DefinitionsLoadContext.get().get_defs_key_state_info(state_key(slug))
 
 
 def _is_pinned(load: Any, key: str) -> bool:
     """Whether the launch of the run that is reconstructed named a state for the key; "none" is a name as well."""
-    from dagster._core.definitions.definitions_load_context import DefinitionsLoadType
+    from floe_dagster.definitions.dagster_private import DefinitionsLoadType
 
     # What the context says in public also holds what was looked up since, in this process; only the data that it was
     # made from tell what the launch named. tests/integration/test_rollback.py fails where Dagster calls it otherwise.
@@ -110,8 +113,7 @@ def bundles_to_serve(
 
 def _stored_before(slug: str, digest: str, home: FloeHome) -> list[Bundle]:
     """Return the state of these sources where the storage still holds it though another one is the newest."""
-    from dagster._core.definitions.definitions_load_context import DefinitionsLoadContext
-    from dagster._core.storage.defs_state.base import DefsStateStorage
+    from floe_dagster.definitions.dagster_private import DefinitionsLoadContext, DefsStateStorage
 
     storage, load = DefsStateStorage.get(), DefinitionsLoadContext.get()
     key, version = state_key(slug), digest.removeprefix("sha256:")
@@ -159,7 +161,7 @@ def store_bundle(instance: dg.DagsterInstance, slug: str, bundle: Bundle, home: 
 
 
 def _remove_old_versions(storage: Any, key: str, latest: str) -> None:
-    from dagster._core.storage.defs_state.blob_storage_state_storage import UPathDefsStateStorage
+    from dagster import UPathDefsStateStorage
 
     if not isinstance(storage, UPathDefsStateStorage):  # others, Dagster+ among them, look after their own
         return

@@ -1,17 +1,16 @@
-"""The one door to Iceberg catalogs; a catalog type is one entry of `CATALOGS`."""
+"""The one door to Iceberg catalogs; what types there are stands in `schemas.catalog_types`."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import urlparse
 
-from floe_dagster.credentials import MissingCredentialError, resolve
+from floe_dagster.credentials import MissingCredentialError, environment_name, resolve
 from floe_dagster.home import FloeHome
-from floe_dagster.iceberg.errors import CatalogError, NotUsableError
-from floe_dagster.iceberg.storage import STORAGES, Storage
+from floe_dagster.iceberg.errors import NotUsableError
+from floe_dagster.iceberg.storage import STORAGES
+from floe_dagster.schemas.catalog_types import CATALOG_TYPES, DEFAULT_CATALOG_TYPE
 
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
@@ -43,10 +42,12 @@ def open_catalog(
         NotUsableError: A type is not supported, a secret is not set, or the catalog refuses.
         CatalogError: The catalog cannot be opened.
     """
-    kind = catalog.type if catalog else "sql"
-    opener = CATALOGS.get(kind)
-    if opener is None:
-        raise NotUsableError(f"catalog {kind!r} cannot be opened; this version opens: {', '.join(CATALOGS)}")
+    name = catalog.type if catalog else DEFAULT_CATALOG_TYPE
+    kind = CATALOG_TYPES.get(name)
+    if kind is None:
+        raise NotUsableError(
+            f"catalog {name!r} cannot be opened; this version opens: {', '.join(CATALOG_TYPES)}"
+        )
     storage_kind = storage.type if storage else "local"
     store = STORAGES.get(storage_kind)
     if store is None:
@@ -56,17 +57,13 @@ def open_catalog(
     config = dict((catalog.config if catalog else None) or {})
     settings = dict((storage.config if storage else None) or {})
     try:
-        _resolve_catalog(config, environ)
-        if not is_vended(kind, config):
+        config = _resolved(config, "plugins.catalog.config", environ)
+        if not kind.gives_keys(config):
             _resolve_storage(settings, environ)
     except MissingCredentialError as error:
         raise NotUsableError(str(error)) from None
-    return opener(config, settings, store, home)
-
-
-def is_vended(kind: str, config: Mapping[str, Any]) -> bool:
-    """Tell whether the catalog, and not the manifest, gives the keys of the storage."""
-    return kind in ("rest", "polaris") and config.get("credential_vending") is not False
+    opened: Catalog = resolve_name(kind.opener)(config, settings, store, home)
+    return opened
 
 
 def request_counts(catalog: Catalog | None) -> dict[str, int]:
@@ -93,63 +90,16 @@ def table_location(catalog: Catalog, namespace: str, name: str) -> tuple[str, st
     return table.location(), str(snapshot.snapshot_id) if snapshot else None
 
 
-def _resolve_catalog(config: dict[str, Any], environ: Mapping[str, str] | None) -> None:
-    place = "plugins.catalog.config"
-    if config.get("oauth2"):
-        oauth2 = dict(config["oauth2"])
-        oauth2["client_id"] = resolve(oauth2.get("client_id"), f"{place}.oauth2.client_id", environ)
-        oauth2["client_secret"] = resolve(
-            oauth2.get("client_secret"), f"{place}.oauth2.client_secret", environ
-        )
-        config["oauth2"] = oauth2
-    if config.get("token"):
-        config["token"] = resolve(config["token"], f"{place}.token", environ)
+def _resolved(value: Any, place: str, environ: Mapping[str, str] | None) -> Any:
+    """Return settings with every reference to a secret in them resolved."""
+    if environment_name(value) is not None:
+        return resolve(value, place, environ)
+    if isinstance(value, Mapping):
+        return {name: _resolved(inner, f"{place}.{name}", environ) for name, inner in value.items()}
+    return value
 
 
 def _resolve_storage(config: dict[str, Any], environ: Mapping[str, str] | None) -> None:
     for name in ("access_key_id", "secret_access_key"):
         if config.get(name):
             config[name] = resolve(config[name], f"plugins.storage.config.{name}", environ)
-
-
-def _open_sql(
-    config: Mapping[str, Any], settings: Mapping[str, Any], storage: Storage, home: FloeHome
-) -> Catalog:
-    from pyiceberg.catalog.sql import SqlCatalog
-    from sqlalchemy.exc import SQLAlchemyError
-
-    warehouse = str(config.get("warehouse") or storage.warehouse(settings, home))
-    uri = config.get("uri")
-    try:
-        if not uri:
-            home.path.mkdir(parents=True, exist_ok=True)
-            escaped = str(home.catalog_db).replace("%", "%25")
-            uri = f"sqlite:///{escaped}?timeout=60"
-        if warehouse.startswith("file://"):
-            Path(urlparse(warehouse).path).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CatalogError(f"the warehouse folder cannot be made: {error}") from error
-    for attempt in range(5):
-        try:
-            return SqlCatalog("floe", uri=uri, warehouse=warehouse, **storage.file_io(settings, vended=False))
-        except SQLAlchemyError as error:
-            # Two processes that open a fresh catalog both want to make its tables.
-            if attempt == 4:
-                raise CatalogError(f"the catalog cannot be opened: {str(error).splitlines()[0]}") from error
-            time.sleep(0.1 * 2**attempt)
-    raise AssertionError("unreachable")
-
-
-def _open_rest(
-    config: Mapping[str, Any], settings: Mapping[str, Any], storage: Storage, home: FloeHome
-) -> Catalog:
-    from floe_dagster.iceberg.rest import rest_catalog
-
-    return rest_catalog(config, storage.file_io(settings, vended=is_vended("rest", config)))
-
-
-CATALOGS: dict[str, Callable[[Mapping[str, Any], Mapping[str, Any], Storage, FloeHome], Catalog]] = {
-    "sql": _open_sql,
-    "rest": _open_rest,
-    "polaris": _open_rest,
-}

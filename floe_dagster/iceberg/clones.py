@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from floe_dagster.iceberg.commit import summary_of
 from floe_dagster.iceberg.errors import CatalogError, PublicationError
+from floe_dagster.iceberg.pyiceberg_private import table_of
 
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
@@ -94,7 +95,7 @@ def make_clone(catalog: Catalog, published: Table, identifier: tuple[str, str]) 
             change.AddSnapshotUpdate(snapshot=snapshot),
             set_main(snapshot.snapshot_id),
         ]
-    catalog.commit_table(creation._table, (change.AssertCreate(),), tuple(updates))
+    catalog.commit_table(table_of(creation), (change.AssertCreate(),), tuple(updates))
     return catalog.load_table(identifier)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from floe_dagster.iceberg.errors import CatalogError, NotUsableError
+from floe_dagster.iceberg.pyiceberg_private import remove_uncommitted, take_producers
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table, Transaction
@@ -42,15 +43,14 @@ def commit(transaction: Transaction) -> Table:
     from pyiceberg import exceptions as iceberg
     from requests import RequestException
 
-    producers = list(transaction._snapshot_producers)
-    transaction._snapshot_producers = []
+    producers = take_producers(transaction)
     try:
         return transaction.commit_transaction()
     except Exception as error:
         is_gone = isinstance(error, iceberg.RESTError) and "NoSuchTable" in str(error)
         if is_conflict(error) or is_gone or isinstance(error, iceberg.NoSuchTableError):
             for producer in producers:
-                producer._clean_all_uncommitted()
+                remove_uncommitted(producer)
             raise ConflictError(str(error)) from error
         unknown = (
             iceberg.CommitStateUnknownException,

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from pyiceberg.table.snapshots import Operation
 from pyiceberg.table.update.snapshot import _OverwriteFiles
 
+from floe_dagster.iceberg.pyiceberg_private import overwrite_arguments
+
 if TYPE_CHECKING:
     from pyiceberg.manifest import ManifestFile
     from pyiceberg.table.update.snapshot import UpdateSnapshot
@@ -29,12 +31,7 @@ class LiveOverwrite(_OverwriteFiles):
 
 def overwrite(update: UpdateSnapshot) -> LiveOverwrite:
     """Return what `update.overwrite()` does, without dead manifests."""
-    metadata = update._transaction.table_metadata
-    is_first = metadata.snapshot_by_name(name=update._branch) is None
-    return LiveOverwrite(
-        operation=Operation.APPEND if is_first else Operation.OVERWRITE,
-        transaction=update._transaction,
-        io=update._io,
-        branch=update._branch,
-        snapshot_properties=update._snapshot_properties,
-    )
+    arguments = overwrite_arguments(update)
+    metadata = arguments["transaction"].table_metadata
+    is_first = metadata.snapshot_by_name(name=arguments["branch"]) is None
+    return LiveOverwrite(operation=Operation.APPEND if is_first else Operation.OVERWRITE, **arguments)

@@ -39,6 +39,7 @@ from floe_dagster.iceberg.layout import (
     initial_spec,
 )
 from floe_dagster.iceberg.namespaces import make_namespace
+from floe_dagster.iceberg.pyiceberg_private import table_of
 from floe_dagster.iceberg.relation import (
     RelationName,
     check_bounds,
@@ -349,7 +350,7 @@ class _Publication:
         options = self.options
         staging = Staging(
             self.con,
-            transaction._table.io,
+            table_of(transaction).io,
             metadata,
             options.layout,
             self.id,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from floe_dagster.iceberg.pyiceberg_private import read_batches
+
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyiceberg.io import FileIO
@@ -27,15 +29,14 @@ def read_tasks(
     """
     import pyarrow as pa
     from pyiceberg.expressions import AlwaysTrue
-    from pyiceberg.io.pyarrow import ArrowScan, _read_all_delete_files, schema_to_pyarrow
+    from pyiceberg.io.pyarrow import ArrowScan, schema_to_pyarrow
 
     schema: Any = metadata.schema()
     if columns is not None:
         schema = schema.select(*columns)
     scan = ArrowScan(metadata, io, schema, AlwaysTrue())
-    listed = list(tasks)
     target = schema_to_pyarrow(schema, include_field_ids=False)
-    batches = scan._record_batches_from_scan_tasks_and_deletes(listed, _read_all_delete_files(io, listed))
+    batches = read_batches(scan, io, tasks)
     first = next(batches, None)
     if first is None:
         return pa.RecordBatchReader.from_batches(target, iter(()))

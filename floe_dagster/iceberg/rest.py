@@ -28,7 +28,7 @@ from floe_dagster.faults import validation_problems
 from floe_dagster.iceberg.errors import CatalogError, NotUsableError
 from floe_dagster.iceberg.vended import VendedFileIO, folder, layered, longest_prefix
 from floe_dagster.schemas.addresses import is_loopback
-from floe_dagster.schemas.plugins import oauth2_scope
+from floe_dagster.schemas.catalog_types.oauth2 import oauth2_scope
 
 if TYPE_CHECKING:
     from pyiceberg.catalog.rest import TableResponse
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from pyiceberg.io import FileIO
     from pyiceberg.table import CommitTableResponse, CreateTableTransaction, StagedTable, Table
     from pyiceberg.typedef import Identifier
+
+    from floe_dagster.home import FloeHome
+    from floe_dagster.iceberg.storage import Storage
 
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 60.0
@@ -306,3 +309,12 @@ def rest_catalog(config: Mapping[str, Any], file_io: Mapping[str, str]) -> Bound
         raise catalog_error(error, f"the catalog at {uri} cannot be opened") from error
     except (OSError, ValueError) as error:
         raise catalog_error(error, "the catalog cannot be opened") from error
+
+
+def open_rest(
+    config: Mapping[str, Any], settings: Mapping[str, Any], storage: Storage, home: FloeHome
+) -> BoundedRestCatalog:
+    """Open a catalog of type rest or polaris; see `CatalogType.opener`, and `rest_catalog` for what it raises."""
+    return rest_catalog(
+        config, storage.file_io(settings, vended=config.get("credential_vending") is not False)
+    )

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from floe_dagster.iceberg.errors import PublicationError
 from floe_dagster.iceberg.layout import TableLayout
+from floe_dagster.iceberg.pyiceberg_private import partition_value
 from floe_dagster.iceberg.storage import local_folder
 from floe_dagster.iceberg.types import field_ids, quoted
 from floe_dagster.iceberg.uploads import Growing, is_finished, upload
@@ -382,6 +383,8 @@ class _Partitions:
                 self.con.remove_function(name)
 
     def _expression(self, number: int, transform: Any, source: Any) -> str:
+        from duckdb.func import FunctionNullHandling, PythonUDFType
+
         column = quoted(source.name)
         kind = str(transform)
         if kind == "identity":
@@ -434,11 +437,9 @@ def _duckdb_types(iceberg: Any, transform: str) -> tuple[str, str]:
 
 
 def _internal(transform: Any, iceberg: Any, value: Any) -> Any:
-    from pyiceberg.partitioning import _to_partition_representation
-
     if value is None or str(transform) != "identity":
         return value
-    return _to_partition_representation(iceberg, value)
+    return partition_value(iceberg, value)
 
 
 def _data_file(

@@ -15,6 +15,8 @@ from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.catalogs import Plugin, open_catalog
 from floe_dagster.iceberg.errors import CatalogError, NotUsableError, catalog_error
 from floe_dagster.iceberg.namespaces import make_namespace
+from floe_dagster.iceberg.pyiceberg_private import table_of
+from floe_dagster.platform.catalog_server import server_of
 from floe_dagster.platform.health import Explained, HealthCheck, Seen, timed
 from floe_dagster.schemas.compute import ENGINES
 from floe_dagster.schemas.compute.engine import audit_schema
@@ -88,23 +90,23 @@ def _check_catalog(
 ) -> tuple[list[HealthCheck], Catalog | None]:
     """Return what was seen, and the catalog; None where it cannot be opened."""
     checks: list[HealthCheck] = []
-    is_remote = catalog is not None and catalog.type != "sql"
-    if catalog is not None and is_remote:
-        checks.append(_timed("catalog", partial(_reachable, catalog)))
+    server = server_of(catalog.type, catalog.config) if catalog is not None else None
+    if server is not None:
+        checks.append(_timed("catalog", server.reach))
         if not checks[-1].passed:
             return checks, None
     opened: list[Catalog] = []
 
     def open_it() -> Seen:
         opened.append(open_catalog(catalog, storage, home=home, environ=environ))
-        return ("accepted" if is_remote else "the embedded catalog opens"), {}
+        return ("accepted" if server is not None else "the embedded catalog opens"), {}
 
     checks.append(_timed("credentials", open_it))
     if not opened:
         return checks, None
     remote = opened[0]
-    if is_remote:
-        checks.append(_timed("versions", lambda: _versions(remote)))
+    if server is not None:
+        checks.append(_timed("versions", partial(server.offered, remote)))
     for namespace in namespaces or (OWN_NAMESPACE,):
         staged: list[Table] = []
         checks.append(_timed("namespace", partial(_namespace, remote, namespace, staged)))
@@ -161,39 +163,6 @@ _WHAT = {
 }
 
 
-def _reachable(catalog: Plugin) -> tuple[str, dict[str, Any]]:
-    from floe_dagster.iceberg.rest import bounded_session
-
-    config = catalog.config or {}
-    uri = str(config.get("uri", "")).rstrip("/")
-    seconds = min(float(config.get("timeout_seconds") or 20.0), 20.0)
-    answer = bounded_session(seconds, repeats=2).get(f"{uri}/v1/config")
-    if answer.status_code >= 500:
-        raise CatalogError(f"the catalog at {uri} answers HTTP {answer.status_code}")
-    if answer.status_code == 404:
-        raise CatalogError(f"at {uri} is no Iceberg REST catalog: /v1/config is not there")
-    return f"{uri} answers", {"server": answer.headers.get("Server", "")}
-
-
-def _versions(catalog: Catalog) -> tuple[str, dict[str, Any]]:
-    import pyiceberg
-    from pyiceberg.catalog.rest import Capability, RestCatalog
-
-    assert isinstance(catalog, RestCatalog)
-
-    wanted = {
-        "create table": Capability.V1_CREATE_TABLE,
-        "load table": Capability.V1_LOAD_TABLE,
-        "update table": Capability.V1_UPDATE_TABLE,
-        "create namespace": Capability.V1_CREATE_NAMESPACE,
-    }
-    missing = [name for name, endpoint in wanted.items() if endpoint not in catalog._supported_endpoints]
-    if missing:
-        raise CatalogError(f"the catalog does not offer: {', '.join(missing)}")
-    details = {"pyiceberg": pyiceberg.__version__, "endpoints": len(catalog._supported_endpoints)}
-    return f"PyIceberg {pyiceberg.__version__}; the catalog offers {details['endpoints']} endpoints", details
-
-
 def _namespace(catalog: Catalog, namespace: str, staged: list[Table]) -> tuple[str, dict[str, Any]]:
     from pyiceberg.schema import Schema
     from pyiceberg.types import LongType, NestedField
@@ -202,8 +171,8 @@ def _namespace(catalog: Catalog, namespace: str, staged: list[Table]) -> tuple[s
     schema = Schema(NestedField(1, "id", LongType(), required=False))
     # Staged and never committed: it exists nowhere.
     transaction = catalog.create_table_transaction((namespace, f"floe_check_{uuid.uuid4().hex[:12]}"), schema)
-    staged.append(transaction._table)
-    return f"{namespace} takes tables", {"location": transaction._table.location()}
+    staged.append(table_of(transaction))
+    return f"{namespace} takes tables", {"location": table_of(transaction).location()}
 
 
 def _storage(table: Table) -> tuple[str, dict[str, Any]]:

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from floe_dagster.iceberg.errors import CatalogError, NotUsableError
 from floe_dagster.iceberg.rest import ClientCredentials, bounded_session
 from floe_dagster.platform.waiting import PlatformError
-from floe_dagster.schemas.plugins import DEFAULT_SCOPE
+from floe_dagster.schemas.catalog_types.oauth2 import DEFAULT_SCOPE
 
 Json = dict[str, Any]
 

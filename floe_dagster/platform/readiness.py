@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from floe_dagster.credentials import MissingCredentialError
-from floe_dagster.iceberg.rest import bounded_session
+from floe_dagster.platform.catalog_server import server_of
 from floe_dagster.platform.object_store import STATE_PREFIX, WAREHOUSE_PREFIX, ObjectStore, own_keys
 from floe_dagster.platform.waiting import PlatformError, wait_for
 from floe_dagster.schemas.manifest import PlatformManifest
@@ -47,10 +47,10 @@ def wait_until_ready(
                 store = _store(storage, part, environ)
                 _wait_for_bucket(store, prefix, deadline)
                 say(f"bucket {store.bucket} at {store.address} exists and answers")
-    if "catalog" in parts and catalog is not None and catalog.type != "sql":
-        uri = str(catalog.config.uri).rstrip("/")
-        wait_for_catalog(uri, max(deadline - time.monotonic(), 1.0))
-        say(f"the catalog at {uri} answers")
+    server = server_of(catalog.type, catalog.config.model_dump()) if catalog is not None else None
+    if "catalog" in parts and server is not None:
+        server.wait(max(deadline - time.monotonic(), 1.0))
+        say(f"the catalog at {server.address} answers")
 
 
 def _store(storage: Any, part: str, environ: Mapping[str, str]) -> ObjectStore:
@@ -80,9 +80,3 @@ def _wait_for_bucket(store: ObjectStore, prefix: str, deadline: float) -> None:
 def wait_for_store(store: ObjectStore, seconds: float) -> None:
     """Wait until a store answers, whoever asks; see `wait_for`."""
     wait_for("the store", store.address, store.answers, seconds)
-
-
-def wait_for_catalog(uri: str, seconds: float) -> None:
-    """Wait until a catalog answers; see `wait_for`. Any answer but a server error will do: without a token it is 401."""
-    session = bounded_session(10.0, repeats=0)
-    wait_for("the catalog", uri, lambda: session.get(f"{uri}/v1/config").status_code < 500, seconds)

@@ -192,7 +192,7 @@ def _schema(warehouse: TrinoWarehouse, name: str, catalog: Catalog, namespace: s
 
 def _forget(warehouse: TrinoWarehouse, catalog: Catalog, view: Relation, table: Relation) -> None:
     """Drop what an attempt that failed has made; why it failed says more than what goes wrong here."""
-    ways: tuple[tuple[Callable[[], None], Callable[[], None]], ...] = (
+    ways: tuple[tuple[Callable[[], object], ...], ...] = (
         (lambda: warehouse.drop(view, "view"), lambda: catalog.drop_view(tuple(view[1:]))),
         (lambda: warehouse.drop(table, "table"), lambda: catalog.drop_table(tuple(table[1:]))),
     )

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from floe_dagster.policies.evaluate import POLICIES, Policy, evaluate_policies
-from floe_dagster.policies.model import PolicyContext, PolicyReport, PolicyResult
+from floe_dagster.policies.evaluate import evaluate_policies
+from floe_dagster.policies.model import PolicyContext, PolicyReport, PolicyResult, Project
+from floe_dagster.policies.policy import Policy
+from floe_dagster.policies.registry import POLICIES, policies_table, policy_settings
 
-__all__ = ["POLICIES", "Policy", "PolicyContext", "PolicyReport", "PolicyResult", "evaluate_policies"]
+__all__ = [
+    "POLICIES",
+    "Policy",
+    "PolicyContext",
+    "PolicyReport",
+    "PolicyResult",
+    "Project",
+    "evaluate_policies",
+    "policies_table",
+    "policy_settings",
+]

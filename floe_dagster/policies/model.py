@@ -8,7 +8,6 @@ from typing import Any
 
 from floe_dagster.findings import Finding
 from floe_dagster.policies.places import DescriptionPlaces
-from floe_dagster.schemas.manifest import NamingRules, QualityGates
 
 LEVELS = ("off", "warn", "strict")
 
@@ -23,9 +22,7 @@ class PolicyContext:
 
     Args:
         level: Effective enforcement level: off, warn or strict.
-        naming: Merged naming rules.
-        quality_gates: Merged quality gates.
-        pii_encryption: required or optional.
+        settings: What is in force of the policies' settings, by field of `governance`.
         tiers: Tier by model name, as the product spec says.
         owner: The product's owner.
         approved_plugins: Plugin types that may be used, by category.
@@ -38,9 +35,7 @@ class PolicyContext:
     """
 
     level: str
-    naming: NamingRules | None = None
-    quality_gates: QualityGates | None = None
-    pii_encryption: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
     tiers: Mapping[str, str] = field(default_factory=dict)
     owner: str | None = None
     approved_plugins: Mapping[str, Sequence[str]] | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keyword
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -20,6 +20,11 @@ def to_camel(name: str) -> str:
     """Return `dependsOn` for `depends_on`."""
     first, *rest = name.split("_")
     return first + "".join(part.title() for part in rest)
+
+
+EnforcementLevel = Literal["off", "warn", "strict"]
+Seconds = Annotated[float, Field(gt=0, le=3600, strict=False)]
+"""How long something may take, an hour at most."""
 
 
 class NotAllowedError(ValueError):

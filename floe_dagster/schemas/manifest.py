@@ -7,12 +7,12 @@ from typing import Annotated, Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from floe_dagster.schemas.addresses import Endpoint, Url
-from floe_dagster.schemas.base import Days, EnvironmentName, Hours, Name, Percent, Regex, Section, SemVer
+from floe_dagster.schemas.base import Days, EnforcementLevel, EnvironmentName, Hours, Name, Section, SemVer
+from floe_dagster.schemas.governed import WithPolicySettings
 from floe_dagster.schemas.plugins import ApprovedPlugins, ManifestPlugins, PluginDefaults
 from floe_dagster.schemas.resources import ResourcePreset
 from floe_dagster.schemas.secrets import Secret
 
-EnforcementLevel = Literal["off", "warn", "strict"]
 Share = Annotated[float, Field(ge=0, le=1, strict=False)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")]
@@ -97,43 +97,16 @@ class ManifestObservability(Section):
     logging: LoggingConfig = Field(default_factory=LoggingConfig, description="Logs.")
 
 
-class NamingRules(Section):
-    """How models must be called."""
-
-    enforcement: EnforcementLevel | None = Field(
-        None, description="Level of the naming policy; it can strengthen the general level, not weaken it."
-    )
-    pattern: Literal["medallion", "kimball", "custom"] | None = Field(
-        None, description="medallion: bronze_, silver_, gold_. kimball: stg_, int_, dim_, fct_, mart_ …"
-    )
-    custom_patterns: list[Regex] | None = Field(
-        None,
-        description="Regular expressions, one of which a model's whole name must match (pattern: custom).",
-    )
-
-
-class QualityGates(Section):
-    """What a product must reach."""
-
-    minimum_test_coverage: Percent | None = Field(
-        None, description="Percent of models with at least one data test, 0 to 100."
-    )
-    require_descriptions: bool | None = Field(None, description="Every model and column has a description.")
-    block_on_failure: bool | None = Field(
-        None, description="A missed gate blocks, whatever the general level."
-    )
-
-
 class GovernanceFields(Section):
-    """Rules that both documents may state; each field is merged by its rule (`compilation.merge_rules`)."""
+    """Rules that both documents may state; each field is merged by its rule (`compilation.merge_rules`).
+
+    Each policy brings the fields that it goes by (`policies`).
+    """
 
     policy_enforcement_level: EnforcementLevel | None = Field(
         None, description="off: policies pass and say so. warn: they show. strict: they block."
     )
     audit_logging: Literal["enabled", "disabled"] | None = Field(None, description="Log who ran what.")
-    pii_encryption: Literal["required", "optional"] | None = Field(
-        None, description="required: columns with personal data must be classified."
-    )
     data_retention_days: Days | None = Field(None, description="Days data is kept at least, 1 to 36,500.")
     default_ttl_hours: Hours | None = Field(None, description="Hours until data counts as expired.")
     snapshot_keep_last: Annotated[int, Field(ge=1)] | None = Field(
@@ -145,8 +118,6 @@ class GovernanceFields(Section):
     schema_evolution: Literal["allow", "additive", "refuse"] | None = Field(
         None, description="Which schema changes publication accepts."
     )
-    naming: NamingRules | None = Field(None, description="How models must be called.")
-    quality_gates: QualityGates | None = Field(None, description="What a product must reach.")
 
 
 class ManifestGovernance(GovernanceFields):
@@ -183,7 +154,9 @@ class PlatformManifest(BaseModel):
         default_factory=ManifestPlugins, description="What the platform runs on."
     )
     observability: ManifestObservability | None = Field(None, description="Traces, lineage, logs.")
-    governance: ManifestGovernance | None = Field(None, description="The platform's rules.")
+    governance: Annotated[ManifestGovernance, WithPolicySettings()] | None = Field(
+        None, description="The platform's rules."
+    )
     approved_plugins: ApprovedPlugins | None = Field(
         None,
         validation_alias=AliasChoices("approved_plugins", "approvedPlugins"),

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from floe_dagster.schemas.addresses import Url, is_loopback
-from floe_dagster.schemas.base import NotAllowedError, Section
+from floe_dagster.schemas.base import NotAllowedError, Seconds, Section
+from floe_dagster.schemas.catalog_types import DEFAULT_CATALOG_TYPE, Catalog
 from floe_dagster.schemas.compute import DEFAULT_ENGINE, Compute
 from floe_dagster.schemas.cron import Cron
 from floe_dagster.schemas.secrets import Secret
-
-Seconds = Annotated[float, Field(gt=0, le=3600, strict=False)]
 
 
 class DagsterConfig(Section):
@@ -27,74 +25,6 @@ class DagsterOrchestrator(Section):
     type: Literal["dagster"] = Field(description="Orchestrator.")
     version: str | None = Field(None, description="Version the platform asks for; informative.")
     config: DagsterConfig = Field(default_factory=DagsterConfig, description="Settings of Dagster.")
-
-
-DEFAULT_SCOPE = "PRINCIPAL_ROLE:ALL"
-"""Of a catalog's token where the manifest names no scope: all roles of the principal, in Polaris' words. The default of
-Iceberg's clients, `catalog`, is one that Polaris refuses."""
-
-
-class OAuth2Config(Section):
-    client_id: str = Field(description="OAuth2 client id; no secret.")
-    client_secret: Secret = Field(description="OAuth2 client secret, by reference.")
-    scope: str = Field(DEFAULT_SCOPE, description="OAuth2 scope.")
-    token_url: Url | None = Field(None, description="Token endpoint; the catalog's own when absent.")
-
-
-def oauth2_scope(oauth2: Mapping[str, Any]) -> str:
-    """Return the scope that every client of the catalog asks its token for: floe-dagster's own, and an engine's.
-
-    Args:
-        oauth2: `plugins.catalog.config.oauth2` of a manifest or of an artifact.
-    """
-    return str(oauth2.get("scope") or DEFAULT_SCOPE)
-
-
-class SqlCatalogConfig(Section):
-    uri: str | None = Field(None, description="SQLAlchemy URI; SQLite under FLOE_HOME when absent.")
-    warehouse: str | None = Field(None, description="Warehouse location; FLOE_HOME/warehouse when absent.")
-
-
-class RestCatalogConfig(Section):
-    uri: Url = Field(description="URI of the Iceberg REST catalog.")
-    warehouse: str = Field(description="Warehouse (catalog) name.")
-    oauth2: OAuth2Config | None = Field(None, description="OAuth2 client credentials.")
-    token: Secret | None = Field(None, description="Bearer token, by reference.")
-    credential_vending: bool = Field(
-        True,
-        description="Take storage credentials from the server; false takes those of plugins.storage.",
-    )
-    timeout_seconds: Seconds = Field(60.0, description="How long one answer of the catalog may take.")
-
-
-class PolarisCatalogConfig(Section):
-    uri: Url = Field(description="URI of Polaris' catalog API, ending in /api/catalog.")
-    warehouse: str = Field(description="Name of the Polaris catalog.")
-    oauth2: OAuth2Config = Field(description="OAuth2 client credentials.")
-    credential_vending: bool = Field(
-        True,
-        description="Take storage credentials from Polaris, which needs a storage with an STS; false takes those "
-        "of plugins.storage.",
-    )
-    timeout_seconds: Seconds = Field(60.0, description="How long one answer of the catalog may take.")
-
-
-class SqlCatalog(Section):
-    type: Literal["sql"] = Field(description="Catalog.")
-    version: str | None = Field(None, description="Version the platform asks for; informative.")
-    config: SqlCatalogConfig = Field(default_factory=SqlCatalogConfig, description="Settings of the catalog.")
-
-
-class RestCatalog(Section):
-    type: Literal["rest"] = Field(description="Catalog.")
-    version: str | None = Field(None, description="Version the platform asks for; informative.")
-    config: RestCatalogConfig = Field(description="Settings of the catalog.")
-
-
-class PolarisCatalog(Section):
-    type: Literal["polaris"] = Field(description="Catalog.")
-    version: str | None = Field(None, description="Version the platform asks for; informative.")
-    config: PolarisCatalogConfig = Field(description="Settings of the catalog.")
 
 
 class LocalStorageConfig(Section):
@@ -164,7 +94,6 @@ class MarquezBackend(Section):
     config: MarquezConfig = Field(description="Settings of the lineage backend.")
 
 
-Catalog = Annotated[SqlCatalog | RestCatalog | PolarisCatalog, Field(discriminator="type")]
 Storage = Annotated[LocalStorage | S3Storage | MinioStorage, Field(discriminator="type")]
 
 
@@ -245,5 +174,5 @@ class PluginDefaults(Section):
 
     compute: str = Field(DEFAULT_ENGINE, description="Engine.")
     orchestrator: str = Field("dagster", description="Orchestrator.")
-    catalog: str = Field("sql", description="Iceberg catalog; `sql` is the embedded one.")
+    catalog: str = Field(DEFAULT_CATALOG_TYPE, description="Iceberg catalog; `sql` is the embedded one.")
     storage: str = Field("local", description="Storage.")

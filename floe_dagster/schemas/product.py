@@ -11,6 +11,7 @@ from pydantic import AfterValidator, AliasChoices, Field, model_validator
 from floe_dagster.schemas.addresses import Repository
 from floe_dagster.schemas.base import EnvironmentName, Name, NotAllowedError, Section, SemVer, slug_of
 from floe_dagster.schemas.cron import Cron
+from floe_dagster.schemas.governed import WithPolicySettings
 from floe_dagster.schemas.manifest import GovernanceFields
 from floe_dagster.schemas.table_layout import PartitionField, SortField
 
@@ -180,7 +181,9 @@ class ProductSpec(Section):
         None, description="The product's models; every model of the dbt project when absent."
     )
     schedule: Schedule | None = Field(None, description="When it runs.")
-    governance: ProductGovernance | None = Field(None, description="Stricter rules than the platform's.")
+    governance: Annotated[ProductGovernance, WithPolicySettings()] | None = Field(
+        None, description="Stricter rules than the platform's."
+    )
     resources: str | None = Field(None, description="Name of one of the platform's resource_presets.")
     freshness: Freshness | None = Field(None, description="How old data may become.")
     environment: list[EnvironmentName] | None = Field(

@@ -77,9 +77,9 @@ from floe_dagster.execution.publications import Publications
 namespace = "small_" + uuid.uuid4().hex[:8]
 con = duckdb.connect()
 con.execute("create table small as select i as id, 'row ' || i as label from range(1000) as rows(i)")
-def publish(cursor, asset):
+def publish(cursor, name):
     return publish_relation(cursor, RelationName("memory", "main", "small"), catalog=catalog, namespace=namespace,
-                            table=asset["name"], snapshot_properties={{}}, options=options)
+                            table=name, snapshot_properties={{}}, options=options)
 times = []
 for round in range(2):
     begun = time.perf_counter()
@@ -89,7 +89,7 @@ for round in range(2):
         while done < {tables}:
             while waiting and publications.has_room():
                 name = waiting.pop()
-                publications.begin(name, {{"name": name}})
+                publications.begin(name, name)
             for _name, result in publications.finished():
                 assert result.rows == 1000, result
                 done += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from floe_dagster.compilation.merge_rules import GOVERNANCE_RULES
+from floe_dagster.compilation.merge_rules import governance_rules
 from floe_dagster.schemas.artifacts import ResolvedGovernance
 from tests.conftest import ROOT
 from tests.generate_docs import HEADING, PAGES, RULES_PAGE, fields_section, with_rules
@@ -26,4 +26,4 @@ def test_the_table_of_rules_is_current() -> None:
 @pytest.mark.parametrize("field", ResolvedGovernance.model_fields)
 def test_the_artifact_says_of_a_governed_field_what_its_rule_says(field: str) -> None:
     said = ResolvedGovernance.model_fields[field].description or ""
-    assert ("the nearest layer's" in said) == (GOVERNANCE_RULES[field].name == "nearest")
+    assert ("the nearest layer's" in said) == (governance_rules()[field].name == "nearest")

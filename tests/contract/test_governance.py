@@ -18,15 +18,18 @@ from pydantic.fields import FieldInfo
 from floe_dagster.compilation.documents import read_document
 from floe_dagster.compilation.governance import GovernanceResolution, resolve_governance
 from floe_dagster.compilation.inheritance import load_manifest_chain
-from floe_dagster.compilation.merge_rules import GOVERNANCE_RULES
+from floe_dagster.compilation.merge_rules import governance_rules
 from floe_dagster.compilation.validation import parse_product
 from floe_dagster.findings import InputError
-from floe_dagster.policies import PolicyContext, rules
+from floe_dagster.policies import PolicyContext
 from floe_dagster.policies.model import Project
+from floe_dagster.policies.naming import Naming, NamingRules
 from floe_dagster.policies.places import DescriptionPlaces
-from floe_dagster.schemas.manifest import GovernanceFields, ManifestGovernance, NamingRules
+from floe_dagster.schemas.governed import with_settings
+from floe_dagster.schemas.manifest import GovernanceFields, ManifestGovernance
 from floe_dagster.schemas.product import ProductGovernance
 
+GOVERNANCE_RULES = governance_rules()
 RULE_NAMES = ("stricter", "outermost", "common", "nearest")
 
 
@@ -237,9 +240,9 @@ def merged(layers: Sequence[Mapping[str, Any]]) -> GovernanceResolution:
 def allowed(naming: NamingRules | None) -> set[str]:
     """Return the names in the pool that the naming policy lets pass."""
     models = [{"name": name, "original_file_path": f"models/{name}.sql", "columns": {}} for name in POOL]
-    context = PolicyContext("strict", naming=naming)
+    context = PolicyContext("strict")
     project = Project(models, {}, {}, context, DescriptionPlaces(context.read_text))
-    return set(POOL) - {str(finding.model) for finding in rules.naming(project)}
+    return set(POOL) - {str(finding.model) for finding in Naming().check(project, naming)}
 
 
 def own_naming(stated: Mapping[str, Any]) -> NamingRules:
@@ -261,10 +264,10 @@ def in_force(resolution: GovernanceResolution) -> dict[str, Any]:
 
 
 def test_every_field_of_both_documents_has_a_rule() -> None:
-    assert set(governed(ManifestGovernance)) == set(GOVERNANCE_RULES)
+    assert set(governed(with_settings(ManifestGovernance))) == set(GOVERNANCE_RULES)
     # What the platform allows is not the product's to say.
     for model in (GovernanceFields, ProductGovernance):
-        assert set(governed(model)) == set(GOVERNANCE_RULES) - COMMON
+        assert set(governed(with_settings(model))) == set(GOVERNANCE_RULES) - COMMON
     by_rule = {name: {f for f, rule in GOVERNANCE_RULES.items() if rule.name == name} for name in RULE_NAMES}
     assert by_rule == {
         "stricter": {*STRICTEST_FIRST, *GREATER_IS_STRICTER},
@@ -311,10 +314,10 @@ def test_the_outermost_layer_that_speaks_of_names_decides_which_are_allowed(
         if str(finding.field).removeprefix("governance.") in NAMES
     }
     if deciding is None:
-        assert allowed(resolution.naming) == set(POOL) and not found
+        assert allowed(resolution.settings.get("naming")) == set(POOL) and not found
         return
     decided = own_naming(layers[deciding])
-    assert allowed(resolution.naming) == allowed(decided)
+    assert allowed(resolution.settings.get("naming")) == allowed(decided)
     pattern, patterns = decided.pattern or "custom", set(decided.custom_patterns or ())
     attempts = set()
     for position, layer in enumerate(layers[deciding + 1 :], deciding + 1):
@@ -396,7 +399,7 @@ def test_a_product_replaces_no_naming_rule_of_the_platform(
     )
     assert "m0.yaml:4" in str(finding.allowed) and finding.fix
     wanted = NamingRules.model_validate(yaml.safe_load(platform))
-    assert allowed(resolution.naming) == allowed(wanted)
+    assert allowed(resolution.settings.get("naming")) == allowed(wanted)
 
 
 @pytest.mark.parametrize(

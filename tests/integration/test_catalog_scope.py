@@ -16,8 +16,8 @@ from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.catalogs import open_catalog
 from floe_dagster.iceberg.errors import NotUsableError
 from floe_dagster.schemas.artifacts import PluginRef
+from floe_dagster.schemas.catalog_types.oauth2 import DEFAULT_SCOPE
 from floe_dagster.schemas.manifest import PlatformManifest
-from floe_dagster.schemas.plugins import DEFAULT_SCOPE
 from tests.conftest import ROOT
 from tests.rest_server.catalog import Given, catalog_contract
 

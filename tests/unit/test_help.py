@@ -2,40 +2,53 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 import shlex
-from collections.abc import Iterator
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from floe_dagster.cli.main import build_parser
+from floe_dagster import cli
+from floe_dagster.cli.main import COMMANDS, build_parser, command_named, main
 from floe_dagster.compilation.sources import product_slug
 from tests.conftest import ROOT
 
 
-def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
-    yield parser
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for child in action.choices.values():
-                yield from parsers(child)
-
-
 def examples() -> list[str]:
-    lines = [line for each in parsers(build_parser()) for line in (each.epilog or "").splitlines()]
+    lines = [line for name in COMMANDS for line in command_named(name).examples.splitlines()]
     # What stands further right says what the command does.
-    found = [
-        re.split(r" {2,}", line.strip())[0] for line in lines if line.strip().startswith("floe-dagster ")
-    ]
+    found = [re.split(r" {2,}", line.strip())[0] for line in lines if line.strip()]
     return [line.partition(" > ")[0] for line in found]
 
 
-def test_each_command_has_an_example() -> None:
-    shown = {example.split()[1] for example in examples()}
-    (commands,) = (a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction))
-    assert shown == set(commands.choices)
+def test_each_command_has_an_example_that_its_help_shows(capsys: pytest.CaptureFixture[str]) -> None:
+    assert {example.split()[1] for example in examples()} == set(COMMANDS)
+    for name in COMMANDS:
+        with pytest.raises(SystemExit) as ended:
+            main([name, "--help"])
+        shown = capsys.readouterr().out
+        assert ended.value.code == 0
+        for example in (each for each in examples() if each.split()[1] == name):
+            assert f"\n  {example}" in shown
+
+
+def test_a_command_is_one_file_and_its_line() -> None:
+    files = {path.stem.removesuffix("_command") for path in Path(cli.__file__).parent.glob("*_command.py")}
+    assert files == set(COMMANDS) and len(COMMANDS) == len(files)
+
+
+def test_help_imports_nothing_that_takes_long() -> None:
+    code = (
+        "import sys\n"
+        "from floe_dagster.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "print('loaded', *{name.partition('.')[0] for name in sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.splitlines()[-1].split()[1:])
+    assert not loaded & {"dagster", "dbt", "duckdb", "pyarrow", "pydantic", "pyiceberg", "yaml"}, loaded
 
 
 @pytest.mark.parametrize("example", examples())

@@ -11,12 +11,10 @@ import pytest
 from floe_dagster.definitions.last_runs import last_run
 from floe_dagster.definitions.outcomes import as_failures
 from floe_dagster.execution.withheld import Withheld
+from tests.index import asset
 
 ORDERS, DAILY = dg.AssetKey(["shop", "orders"]), dg.AssetKey(["shop", "daily"])
-ASSETS = {
-    "orders": {"name": "orders", "deps": []},
-    "daily": {"name": "daily", "deps": ["orders"]},
-}
+ASSETS = {"orders": asset("orders"), "daily": asset("daily", "orders")}
 
 
 @pytest.fixture

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from floe_dagster.findings import Finding
-from floe_dagster.policies import POLICIES, PolicyContext, PolicyReport, evaluate_policies
+from floe_dagster.policies import POLICIES, PolicyContext, PolicyReport, evaluate_policies, policy_settings
+from floe_dagster.policies.naming import NamingRules
+from floe_dagster.policies.quality_gates import QualityGates
 from floe_dagster.policies.sarif import to_sarif
-from floe_dagster.schemas.manifest import NamingRules, QualityGates
 
 
 def model(name: str, *, reads: tuple[str, ...] = (), folder: str = "models", **fields: Any) -> dict[str, Any]:
@@ -52,8 +53,9 @@ def evaluate(*nodes: Mapping[str, Any], **context: Any) -> PolicyReport:
         "metadata": {"project_name": "shop"},
         "nodes": {node["unique_id"]: node for node in nodes},
     }
+    settings = {setting.name: context.pop(setting.name, None) for setting in policy_settings()}
     context = {"level": "warn", "owner": "shop@example.com", "path_prefix": "products/shop", **context}
-    return evaluate_policies(manifest, PolicyContext(**context))
+    return evaluate_policies(manifest, PolicyContext(settings=settings, **context))
 
 
 def found(report: PolicyReport, policy: str) -> list[Finding]:
@@ -291,5 +293,5 @@ def test_sarif() -> None:
 
 
 def test_every_policy_is_described() -> None:
-    assert len({policy.name for policy in POLICIES}) == len(POLICIES) == 9
-    assert all(policy.title and policy.description.endswith(".") for policy in POLICIES)
+    assert [policy.name for policy in POLICIES.values()] == list(POLICIES) and len(POLICIES) == 9
+    assert all(policy.title and policy.description.endswith(".") for policy in POLICIES.values())

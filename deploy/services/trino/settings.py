@@ -18,7 +18,7 @@ import yaml
 from deploy.services import control
 from deploy.services.trino.server import find_java
 from floe_dagster.credentials import environment_name
-from floe_dagster.schemas.plugins import oauth2_scope
+from floe_dagster.schemas.catalog_types.oauth2 import oauth2_scope
 
 USER = "floe"
 

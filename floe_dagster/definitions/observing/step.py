@@ -165,7 +165,7 @@ def _root_tags(context: Any) -> Mapping[str, str]:
 
 
 def _is_interruption(error: BaseException) -> bool:
-    from dagster._core.errors import DagsterExecutionInterruptedError
+    from dagster import DagsterExecutionInterruptedError
 
     interruptions = DagsterExecutionInterruptedError | KeyboardInterrupt | GeneratorExit | SystemExit
     found: BaseException | None = error

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import dagster as dg
-from dagster._core.definitions.assets.job.asset_job import is_reserved_asset_job_name
-from dagster._core.run_coordinator.base import SubmitRunContext
-from dagster._core.run_coordinator.queued_run_coordinator import QueuedRunCoordinator
-from dagster._core.storage.dagster_run import ACTIVE_RUN_STATUSES
-from dagster._core.storage.tags import PRIORITY_TAG
+from dagster import QueuedRunCoordinator, SubmitRunContext
 
+from floe_dagster.definitions.dagster_private import (
+    ACTIVE_RUN_STATUSES,
+    PRIORITY_TAG,
+    is_reserved_asset_job_name,
+)
 from floe_dagster.definitions.queue.tags import PRODUCT_TAG, TURN_TAG, is_queue_tag
 
 _OPEN = (dg.DagsterRunStatus.QUEUED, *ACTIVE_RUN_STATUSES)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from floe_dagster.schemas.artifacts import PluginRef, ResolvedPlugins
+from floe_dagster.schemas.catalog_types import DEFAULT_CATALOG_TYPE
 
 PRODUCT_TAG = "floe/product"
 ENGINE_TAGS = "floe/engine."
@@ -65,5 +66,5 @@ def catalog_name(catalog: PluginRef | None) -> str:
         catalog: From the compiled artifact; the embedded one where there is none.
     """
     if catalog is None:
-        return "sql"
+        return DEFAULT_CATALOG_TYPE
     return str((catalog.config or {}).get("warehouse") or catalog.type)

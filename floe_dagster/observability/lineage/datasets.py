@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from floe_dagster.schemas.artifacts import CompiledArtifacts, ResolvedPlugins
+from floe_dagster.schemas.catalog_types import CATALOG_TYPES, DEFAULT_CATALOG_TYPE
 from floe_dagster.schemas.compute import ENGINES
 from floe_dagster.schemas.product_index import Asset
 
@@ -46,7 +47,7 @@ class CatalogNames:
     """How the catalog of a product is called.
 
     Args:
-        type: sql, rest or polaris.
+        type: `plugins.catalog.type`.
         namespace: Of the tables in it, in symlinks.
         uri: Of the catalog; None for the embedded one.
         warehouse: As the catalog knows it.
@@ -65,8 +66,11 @@ class CatalogNames:
         catalog = plugins.catalog if plugins else None
         storage = plugins.storage.type if plugins and plugins.storage else "local"
         config = (catalog.config if catalog else None) or {}
-        kind = catalog.type if catalog else "sql"
-        uri = _without_user(str(config["uri"]).rstrip("/")) if config.get("uri") and kind != "sql" else None
+        kind = catalog.type if catalog else DEFAULT_CATALOG_TYPE
+        known = CATALOG_TYPES.get(kind)
+        # One that is not shared is a database; its URI is of no use to others, and nothing to show.
+        is_address = bool(config.get("uri")) and (known is None or known.is_shared)
+        uri = _without_user(str(config["uri"]).rstrip("/")) if is_address else None
         warehouse = config.get("warehouse")
         return cls(kind, uri or "iceberg", uri, str(warehouse) if warehouse else None, storage)
 
