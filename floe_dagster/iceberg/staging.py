@@ -392,8 +392,6 @@ class _Partitions:
         if kind == "void":
             return "null"
         name = f"floe_transform_{id(self)}_{number}"
-        from duckdb.func import FunctionNullHandling, PythonUDFType
-
         apply = transform.pyarrow_transform(source.field_type)
 
         def transformed(values: Any) -> Any:
