@@ -20,7 +20,7 @@ from dagster._core.execution.plan.utils import RetryRequestedFromPolicy
 
 from floe_dagster.definitions.observing.process import Observed
 from floe_dagster.definitions.observing.run_sensors import close_run
-from floe_dagster.definitions.withheld import WITHHELD
+from floe_dagster.definitions.outcomes import WITHHELD
 from floe_dagster.home import FloeHome
 
 INTERRUPTED = "floe/interrupted"

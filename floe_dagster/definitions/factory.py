@@ -7,22 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from dagster_dbt import DbtCliResource
 
 from floe_dagster.compilation.bundle import Bundle
 from floe_dagster.definitions.asset_specs import asset_specs, check_specs
 from floe_dagster.definitions.command_runs import without_retry_of_interruptions
-from floe_dagster.definitions.dbt_build import RunOptions
 from floe_dagster.definitions.health import build_health_definitions
 from floe_dagster.definitions.kubernetes import kubernetes_tags
 from floe_dagster.definitions.maintenance import build_maintenance_definitions
 from floe_dagster.definitions.observing.process import Observed, is_observed, observe
 from floe_dagster.definitions.observing.run_sensors import build_run_sensors
 from floe_dagster.definitions.observing.ticks import trace_tick
+from floe_dagster.definitions.product_run import ProductStep, RunResources
 from floe_dagster.definitions.queue.tags import catalog_tags, run_tags
-from floe_dagster.definitions.resources import build_resources, catalog_key, storage_key
-from floe_dagster.definitions.run import ProductRun
+from floe_dagster.definitions.resources import DbtResource, build_resources, catalog_key, storage_key
 from floe_dagster.definitions.run_retries import run_retry_tags
+from floe_dagster.execution.context import RunOptions
 from floe_dagster.home import FloeHome
 
 
@@ -64,7 +63,8 @@ def build_product_definitions(
     observed_here = partial(observe, artifact, index, product_dir, home)
     # Keyed by product, so that several products fit into one location.
     dbt_key = f"{slug}_dbt"
-    dbt = DbtCliResource(project_dir=str(product_dir), dbt_executable=str(dbt_executable()))
+    dbt = DbtResource(dbt_executable=str(dbt_executable()))
+    step = ProductStep(bundle, index, specs, checks, home)
 
     @dg.multi_asset(
         name=f"{slug}_dbt",
@@ -81,16 +81,11 @@ def build_product_definitions(
     )
     def dbt_models(context: dg.AssetExecutionContext, config: ProductRunConfig) -> Iterator[Any]:
         options = RunOptions(full_refresh=config.full_refresh, vars=config.vars)
-        dbt: DbtCliResource = getattr(context.resources, dbt_key)
-        catalog, storage = (getattr(context.resources, key(slug)) for key in (catalog_key, storage_key))
-        observed = observe(artifact, index, product_dir, home)
-        run = ProductRun(
-            context, bundle, index, specs, checks, home, dbt, options, catalog, storage, observed
+        given = RunResources(
+            *(getattr(context.resources, key) for key in (dbt_key, catalog_key(slug), storage_key(slug)))
         )
-        if launched:
-            yield from run.execute()
-        else:
-            yield from without_retry_of_interruptions(run.execute())
+        events = step.events(context, options, given, observe(artifact, index, product_dir, home))
+        yield from events if launched else without_retry_of_interruptions(events)
 
     job = dg.define_asset_job(
         f"{slug}_run",

@@ -13,11 +13,11 @@ from pydantic import Field
 from floe_dagster.definitions.asset_specs import asset_key
 from floe_dagster.definitions.observing.process import Observed
 from floe_dagster.definitions.observing.step import ObservedStep
+from floe_dagster.definitions.outcomes import as_failures
 from floe_dagster.definitions.resources import catalog_key, storage_key
 from floe_dagster.definitions.run_retries import run_retry_tags
-from floe_dagster.faults import fault_report, is_fault, presentable
 from floe_dagster.home import FloeHome
-from floe_dagster.iceberg.errors import CatalogError, NotUsableError, PublicationError
+from floe_dagster.iceberg.errors import CatalogError, PublicationError
 from floe_dagster.iceberg.maintenance import Rules, TableMaintenance, drop_retired, retired_tables
 
 CRON = "15 3 * * *"
@@ -72,7 +72,7 @@ def build_maintenance_definitions(
     def _maintain_all(context: dg.OpExecutionContext, config: MaintenanceConfig) -> None:
         storage = getattr(context.resources, storage_key(slug))
         failed: dict[str, str] = {}
-        try:
+        with as_failures(f"the tables of {slug} could not be maintained"):
             catalog = getattr(context.resources, catalog_key(slug)).open(storage, home)
             unknown = sorted(set(config.tables) - assets.keys())
             if unknown:
@@ -89,15 +89,6 @@ def build_maintenance_definitions(
                     failed[name] = str(error)
             retired = retired_tables(catalog, slug, set(assets))
             _report_retired(context, catalog, slug, product["name"], retired, config)
-        except PublicationError as error:
-            raise dg.Failure(str(error), allow_retries=False) from error
-        except CatalogError as error:
-            raise dg.Failure(str(error), allow_retries=not isinstance(error, NotUsableError)) from error
-        except Exception as error:
-            if not is_fault(error):
-                raise
-            message = fault_report(error, f"the tables of {slug} could not be maintained")
-            raise dg.Failure(message, allow_retries=False) from presentable(error)
         if failed:
             raise dg.Failure(
                 "not maintained:\n" + "\n".join(f"- {name}: {text}" for name, text in failed.items()),

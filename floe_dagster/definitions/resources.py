@@ -1,4 +1,4 @@
-"""Catalog and storage as Dagster resources, built from the compiled artifact of a product.
+"""dbt, catalog and storage as Dagster resources, built from the compiled artifact of a product.
 
 They are configuration alone, visible in Dagster's UI. A secret is the reference `${NAME}` until the catalog is opened:
 `EnvVar` would be read where a run is planned, so the code server would need every secret of its runs. Who builds such a
@@ -15,6 +15,13 @@ from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.catalogs import is_vended, open_catalog
 from floe_dagster.schemas.artifacts import PluginRef, ResolvedPlugins
 from floe_dagster.schemas.plugins import DEFAULT_SCOPE
+
+
+class DbtResource(dg.ConfigurableResource[Any]):
+    """The dbt that a run starts. `DbtCliResource` of dagster-dbt says the same, and may stand in its place."""
+
+    dbt_executable: str = Field(description="Path of the dbt that runs: this environment's own.")
+    global_config_flags: list[str] = Field(default=[], description="Global flags of dbt, before its command.")
 
 
 class LocalStorageResource(dg.ConfigurableResource[Any]):

@@ -75,6 +75,24 @@ def request_counts(catalog: Catalog | None) -> dict[str, int]:
     return counts() if counts is not None else {}
 
 
+def table_location(catalog: Catalog, namespace: str, name: str) -> tuple[str, str | None] | None:
+    """Return where a table lies, and the id of its snapshot where it has one; None where there is no table.
+
+    Args:
+        catalog: From `open_catalog`.
+        namespace: Of the table.
+        name: Of the table.
+    """
+    from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
+
+    try:
+        table = catalog.load_table((namespace, name))
+    except (NoSuchTableError, NoSuchNamespaceError, OSError):
+        return None
+    snapshot = table.current_snapshot()
+    return table.location(), str(snapshot.snapshot_id) if snapshot else None
+
+
 def _resolve_catalog(config: dict[str, Any], environ: Mapping[str, str] | None) -> None:
     place = "plugins.catalog.config"
     if config.get("oauth2"):

@@ -73,7 +73,7 @@ uploaded = time.perf_counter() - begun
 Path({answer!r}).write_text(json.dumps([copied, uploaded]))
 """
 SMALL = """
-from floe_dagster.definitions.publications import Publications
+from floe_dagster.execution.publications import Publications
 namespace = "small_" + uuid.uuid4().hex[:8]
 con = duckdb.connect()
 con.execute("create table small as select i as id, 'row ' || i as label from range(1000) as rows(i)")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from floe_dagster.cli import main, run_command
-from floe_dagster.definitions import run as run_module
+from floe_dagster.definitions import product_run
 
 Command = Callable[..., tuple[int, str]]
 
@@ -151,7 +151,7 @@ def test_run_says_once_what_an_error_that_nobody_foresaw_was(
     def fail(*_: object, **__: object) -> None:
         raise ValueError("seven is no even number") from KeyError("even")
 
-    monkeypatch.setattr("floe_dagster.definitions.run.plan_phases", fail)
+    monkeypatch.setattr("floe_dagster.execution.run.plan_phases", fail)
     code, text = floe("run", shop)
     assert code == 1 and "shop: ValueError: seven is no even number\nshop: caused by KeyError: 'even'" in text
     # It would be the same another time, so there is none; the report says it once more.
@@ -163,7 +163,7 @@ def test_run_says_once_what_an_error_that_nobody_foresaw_was(
 def test_run_reports_the_tables_of_an_attempt_that_died_after_its_commit(
     shop: Path, floe: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = run_module.publication_metadata, []
+    real, calls = product_run.materialization, []
 
     def die_once(*arguments: Any) -> Any:
         calls.append(arguments)
@@ -171,7 +171,7 @@ def test_run_reports_the_tables_of_an_attempt_that_died_after_its_commit(
             raise OSError("the process died between the commit and its event")
         return real(*arguments)
 
-    monkeypatch.setattr(run_module, "publication_metadata", die_once)
+    monkeypatch.setattr(product_run, "materialization", die_once)
     (shop / "models" / "broken.sql").write_text("select * from nowhere\n")
     code, text = floe("run", shop, "--format", "json")
     report = json.loads(text[text.index("{") :])

@@ -93,7 +93,7 @@ def test_a_pool_serialises_writers_of_the_duckdb_file(definitions: dg.Definition
 
 
 def test_the_dbt_resource_is_visible(definitions: dg.Definitions) -> None:
-    from dagster_dbt import DbtCliResource
+    from floe_dagster.definitions.resources import DbtResource
 
     assert isinstance(definitions.resources, dict)
-    assert any(isinstance(resource, DbtCliResource) for resource in definitions.resources.values())
+    assert any(isinstance(resource, DbtResource) for resource in definitions.resources.values())

@@ -18,11 +18,11 @@ import duckdb
 import pytest
 
 from floe_dagster.compilation.stages import compile_product
-from floe_dagster.definitions import dbt_process
-from floe_dagster.definitions.dbt_process import end, ending_with_parent, owning
 from floe_dagster.definitions.factory import build_product_definitions
 from floe_dagster.definitions.observing.process import observe
 from floe_dagster.definitions.sensors import build_sources_sensor
+from floe_dagster.execution import dbt_process
+from floe_dagster.execution.dbt_process import end, ending_with_parent, owning
 from floe_dagster.home import FloeHome
 from tests.conftest import ROOT
 from tests.processes import dbt_below, runs, wait_for
@@ -166,7 +166,7 @@ def test_two_commands_for_one_product_take_turns(
 
 PARENT = """
 import subprocess, sys, time
-from floe_dagster.definitions.dbt_process import ending_with_parent
+from floe_dagster.execution.dbt_process import ending_with_parent
 child = subprocess.Popen(ending_with_parent([sys.executable, "-c", "import time; time.sleep(600)"]))
 print(child.pid, flush=True)
 time.sleep(600)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from dagster_dbt import DbtCliResource
 
 from floe_dagster.cli import main
+from floe_dagster.definitions.resources import DbtResource
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ def test_what_is_generated_is_a_code_location(
     assert isinstance(defs, dg.Definitions)
     models = {key.to_user_string() for key in defs.resolve_asset_graph().get_all_asset_keys()}
     assert {"shop/orders", "shop/daily"} <= models
-    assert isinstance((defs.resources or {})["shop_dbt"], DbtCliResource)
+    assert isinstance((defs.resources or {})["shop_dbt"], DbtResource)
 
 
 def test_what_somebody_wrote_is_left_alone(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:

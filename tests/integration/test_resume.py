@@ -13,7 +13,7 @@ import pytest
 
 from floe_dagster.compilation.stages import compile_product
 from floe_dagster.definitions.factory import build_product_definitions
-from floe_dagster.definitions.resume import CARRIED_OVER
+from floe_dagster.definitions.recorded_attempts import CARRIED_OVER
 from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.catalogs import open_catalog
 from tests.jobs import execute_job, reconstructable_shop_job

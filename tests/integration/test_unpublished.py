@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import dagster_dbt  # noqa: F401  (sets the level of Dagster's logger when it is imported)
 import pytest
 import yaml
 

@@ -25,7 +25,7 @@ from tests.trino.shops import AUDIT, Shop, said
 def test_trino_never_drops_what_another_run_writes(on_trino: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     assert on_trino.run().success
     # As if the other run, on another machine, had begun after this one took away what was left.
-    monkeypatch.setattr("floe_dagster.definitions.workspaces.trino.drop_clones", lambda *_: [])
+    monkeypatch.setattr("floe_dagster.execution.workspaces.trino.workspace.drop_clones", lambda *_: [])
     clone = make_clone(on_trino.catalog, on_trino.catalog.load_table(("shop", "orders")), (AUDIT, "orders"))
     outcome = on_trino.run()
     assert not outcome.success
@@ -61,7 +61,7 @@ def test_a_clone_that_cannot_be_taken_away_is_no_failure(
         raise CatalogError("the catalog is away")
 
     assert on_trino.run().success
-    monkeypatch.setattr("floe_dagster.definitions.workspaces.trino.drop_clone", away)
+    monkeypatch.setattr("floe_dagster.execution.workspaces.trino.publishing.drop_clone", away)
     outcome = on_trino.run(config={"vars": {"factor": 2}})
     assert outcome.success, said(outcome)
     assert [row["amount"] for row in on_trino.rows("orders")] == [20, 40, 60, 80, 100, 120]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from floe_dagster.definitions.audit import Audit, audit
+from floe_dagster.execution.audit import Audit, audit
 
 ASSETS = {"a": [], "b": ["a"], "c": ["b"], "d": []}
 STATUSES = ("success", "error", "skipped", "partial success", "no-op", None)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dbt.contracts.state import PreviousState
 
-from floe_dagster.definitions.dbt_selection import STATUS, select_exactly
+from floe_dagster.execution.dbt_selection import STATUS, select_exactly
 
 NODES = {
     "model.shop.orders",

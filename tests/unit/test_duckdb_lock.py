@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from floe_dagster.definitions.duckdb_lock import lock_problem
+from floe_dagster.execution.workspaces.duckdb.held import lock_problem
 
 HELD = (
     'IO Error: Could not set lock on file "/data/my shop.duckdb": Conflicting lock is held in '

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import dagster as dg
-import dagster_dbt  # noqa: F401  (sets the level of Dagster's logger when it is imported)
 import pytest
 
 from floe_dagster.definitions.last_runs import last_run
-from floe_dagster.definitions.withheld import Withheld
+from floe_dagster.definitions.outcomes import as_failures
+from floe_dagster.execution.withheld import Withheld
 
 ORDERS, DAILY = dg.AssetKey(["shop", "orders"]), dg.AssetKey(["shop", "daily"])
 ASSETS = {
@@ -61,7 +61,8 @@ def refused() -> Iterator[Any]:
     withheld.from_now_on({"orders", "daily"})
     failure = withheld.failure()
     assert failure is not None
-    raise failure
+    with as_failures("the run of shop could not go on"):
+        raise failure
     yield
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from floe_dagster.definitions.phases import plan_phases
+from floe_dagster.execution.phases import plan_phases
 
 
 def graph(*lines: str) -> dict[str, dict[str, Any]]:

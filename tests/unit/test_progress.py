@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
-from floe_dagster.definitions.progress import ProgressLog
+from floe_dagster.execution.progress import ProgressLog
 
 
 class Recorder(logging.Handler):

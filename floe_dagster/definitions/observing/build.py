@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,10 @@ from floe_dagster.definitions.observing.harmless import harmless
 from floe_dagster.definitions.observing.nodes import DbtNodes
 from floe_dagster.definitions.observing.step import ObservedStep
 from floe_dagster.definitions.observing.times import nanoseconds, seconds_of, when
+from floe_dagster.execution.audit import Audit
+from floe_dagster.execution.errors import RunError
+from floe_dagster.execution.results import Built, Published
+from floe_dagster.iceberg.catalogs import table_location
 from floe_dagster.iceberg.publication import PublicationResult
 from floe_dagster.observability.lineage.datasets import (
     DatasetName,
@@ -28,13 +32,12 @@ from floe_dagster.observability.trace_context import lineage_run_id
 
 
 class ObservedBuild:
-    """What one run of a product tells of its models, tests and tables.
+    """What one run of a product tells of its models, tests and tables: an `Observer` of the run.
 
     Args:
         step: The step that does it.
         index: The bundle's asset index.
         policies: Results of the policies by name, as in the bundle's report.
-        location_of: Gives location and snapshot of a table that stands; None where there is none.
     """
 
     def __init__(
@@ -42,13 +45,12 @@ class ObservedBuild:
         step: ObservedStep,
         index: Mapping[str, Any],
         policies: Mapping[str, Any],
-        location_of: Callable[[str], tuple[str, str | None] | None],
     ) -> None:
         self.step = step
         self.observed = step.observed
         self.assets = {asset["id"]: asset for asset in index["assets"]}
         self.tests = {check["id"]: check for check in index["checks"]}
-        self._location_of = location_of
+        self._catalog: Any = None
         self._open: dict[str, float] = {}
         self._names: dict[str, tuple[DatasetName, str | None]] = {}
         self._catalog_is_away = False
@@ -70,6 +72,18 @@ class ObservedBuild:
         """Whether anybody listens."""
         return self.observed.enabled
 
+    def catalog_opened(self, catalog: Any) -> None:
+        """See `Observer`: what a run reads and does not publish is looked up there."""
+        self._catalog = catalog
+
+    @harmless
+    def requests(self, counts: Mapping[str, int]) -> None:
+        """See `Observer`."""
+        for name, count in counts.items():
+            if count:
+                kind = {"kind": "catalog"} if name == "retries" else {}
+                self.observed.telemetry.instruments.add(name, count, product=self.observed.slug, **kind)
+
     @harmless
     def dbt_event(self, event: Mapping[str, Any]) -> None:
         """Tell what dbt says while it runs: a node began, a node is done.
@@ -84,7 +98,7 @@ class ObservedBuild:
                 self.observed.lineage.emit(self._lineage.asset_event("START", when(at), asset))
 
     @harmless
-    def audited(self, outcome: Any) -> None:
+    def audited(self, outcome: Audit) -> None:
         """Tell what dbt's results say: failures with their messages, tests as assertions, what is withheld.
 
         Args:
@@ -110,7 +124,7 @@ class ObservedBuild:
             self.refused(key, f"{reason.partition(': ')[0]}: {said}" if failed else reason)
         self._tell_tests(outcome)
 
-    def _tell_tests(self, outcome: Any) -> None:
+    def _tell_tests(self, outcome: Audit) -> None:
         """Tell of the tests: at once of tables that stay as they are, of others when they are published."""
         self._tested.add(outcome.tests)
         waiting = {key for key in self._open if self.assets[key]["published"]}
@@ -171,26 +185,21 @@ class ObservedBuild:
             telemetry.instruments.add("retries", result.attempts - 1, **told, kind="commit")
 
     @harmless
-    def done(
-        self,
-        asset: Mapping[str, Any],
-        dbt_result: Mapping[str, Any],
-        metadata: Mapping[str, Any],
-        published: PublicationResult | None,
-    ) -> None:
+    def done(self, built: Built | Published) -> None:
         """Tell that a model stands: its datasets, columns, lineage and statistics.
 
         Args:
-            asset: As in the asset index.
-            dbt_result: dbt's result of building it.
-            metadata: Of its materialization.
-            published: Its publication; None where it is not published.
+            built: What the run yields.
         """
-        self._open.pop(asset["id"], None)
+        self._open.pop(built.asset, None)
         if self._lineage is None:
             return
         from floe_dagster.observability.lineage.facets import TableState, input_dataset, output_dataset
 
+        asset = self.assets[built.asset]
+        described, description = _described(asset), built.description
+        counted = description.rows if description else None
+        published = built.publication if isinstance(built, Published) else None
         if published is not None:
             name = table_name(
                 asset,
@@ -203,16 +212,13 @@ class ObservedBuild:
             at = published.committed_at or time.time()
         else:
             name = relation_name(asset, self.observed.engine_of(asset))
-            at = _finished(dbt_result)
+            at = _finished(built.dbt_result)
         inputs = {self.assets[key]["name"]: self.dataset(self.assets[key]) for key in asset["deps"]}
         names = {key: dataset for key, (dataset, _snapshot) in inputs.items()}
         state = TableState(
-            columns=[
-                (column.name, column.type, column.description)
-                for column in getattr(metadata.get("dagster/column_schema"), "columns", ())
-            ],
-            lineage=column_inputs(_column_lineage(metadata.get("dagster/column_lineage")), names),
-            rows=published.inserted if published else metadata.get("dagster/row_count"),
+            columns=[(name, kind, described.get(name.lower())) for name, kind in built.columns],
+            lineage=column_inputs((description.lineage if description else None) or {}, names),
+            rows=published.inserted if published else counted,
             bytes=published.written_bytes if published else None,
             files=published.written_files if published else None,
             snapshot=str(published.snapshot_id) if published else None,
@@ -231,7 +237,7 @@ class ObservedBuild:
             "COMPLETE",
             when(at),
             asset,
-            sql=dbt_result.get("compiled_code"),
+            sql=built.dbt_result.get("compiled_code"),
             inputs=[input_dataset(dataset, snapshot=snapshot) for dataset, snapshot in inputs.values()],
             outputs=[output],
         )
@@ -257,7 +263,7 @@ class ObservedBuild:
     @harmless
     def ended(self, error: BaseException | None) -> None:
         """Tell of everything that began and came to no end of its own."""
-        is_failure = isinstance(error, dg.Failure)
+        is_failure = isinstance(error, RunError)
         for key in self._tested.waiting():
             self._tested.tell(key)
         for key in list(self._open):
@@ -294,7 +300,7 @@ class ObservedBuild:
         if self._catalog_is_away:
             return None
         try:
-            return self._location_of(asset["name"])
+            return table_location(self._catalog, self.observed.slug, asset["name"])
         except (
             Exception
         ) as error:  # what is told of the run must neither fail it nor wait for the catalog again
@@ -342,11 +348,9 @@ def _tags(asset: Mapping[str, Any]) -> list[tuple[str, str, str | None]]:
     return tags
 
 
-def _column_lineage(lineage: Any) -> dict[str, Sequence[tuple[str, str]]]:
-    found: dict[str, Sequence[tuple[str, str]]] = {}
-    for column, sources in getattr(lineage, "deps_by_column", {}).items():
-        found[column] = [(source.asset_key.path[-1], source.column_name) for source in sources]
-    return found
+def _described(asset: Mapping[str, Any]) -> dict[str, str | None]:
+    """Return the description of each column, by its name in lower case."""
+    return {column["name"].lower(): column["description"] or None for column in asset["columns"]}
 
 
 def _finished(dbt_result: Mapping[str, Any]) -> float:

@@ -86,7 +86,7 @@ class Engine:
             it needs nothing.
         extra: Extra of floe-dagster that brings the adapter; None where it is always there.
         writes_catalog: It writes the platform's Iceberg catalog itself; else this process publishes what it computed.
-        workspace: Class that a run builds with: a `definitions.workspaces.base.Workspace` made from a `WorkspaceRequest`.
+        workspace: Class that a run builds with: a `execution.workspaces.base.Workspace` made from a `WorkspaceRequest`.
         data_source: Gives what its relations are called in OpenLineage, from what `dbt_output` gave.
         place: Gives where relations stand before they are published, for people, from the same.
         dbt_output: Gives what `outputs` of the dbt profile holds, from the product's slug and the settings.

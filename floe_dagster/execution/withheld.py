@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-import dagster as dg
-
-WITHHELD = "withheld"
-"""Metadata of the failure of a step: why a table is not published, by name."""
+from floe_dagster.execution.errors import WithheldError
 
 
 class Withheld:
@@ -55,14 +52,9 @@ class Withheld:
         )
         return asked - self.reasons.keys()
 
-    def failure(self) -> dg.Failure | None:
+    def failure(self) -> WithheldError | None:
         """Return how the run ends where something that it was asked for is withheld."""
         if not self._told:
             return None
         reasons = {self._assets[key]["name"]: reason for key, reason in self._told.items()}
-        lines = [f"- {name}: {reason}" for name, reason in reasons.items()]
-        return dg.Failure(
-            "not published, their last snapshots stand:\n" + "\n".join(lines),
-            metadata={WITHHELD: dg.MetadataValue.json(reasons)},
-            allow_retries=self.try_again,
-        )
+        return WithheldError(reasons, transient=self.try_again)

@@ -6,14 +6,15 @@ run's. The run asks the same of each: bring it to where dbt can begin, publish w
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import dagster as dg
-
 from floe_dagster.compilation.bundle import Bundle
+from floe_dagster.execution.errors import RunError
+from floe_dagster.execution.results import RelationDescription
 from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.publication import PublicationOptions, PublicationResult
 from floe_dagster.schemas.compute.engine import Engine
@@ -56,8 +57,8 @@ class WorkspaceRequest:
         bundle: What was compiled.
         assets: Of the asset index by unique id, each after those that it reads, as this engine knows them.
         home: The writable folder.
-        log: A logger.
-        run_id: Of the Dagster run.
+        log: Takes what people read.
+        run_id: Of the run.
     """
 
     slug: str
@@ -68,7 +69,7 @@ class WorkspaceRequest:
     bundle: Bundle
     assets: Mapping[str, dict[str, Any]]
     home: FloeHome
-    log: Any
+    log: logging.Logger
     run_id: str
 
 
@@ -93,8 +94,8 @@ class Publisher(Protocol):
 class BuiltRelations(Protocol):
     """What dbt has built."""
 
-    def describe(self, asset: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the metadata of one relation, published or not.
+    def describe(self, asset: Mapping[str, Any], result: Mapping[str, Any]) -> RelationDescription:
+        """Describe one relation, published or not.
 
         Args:
             asset: As in the asset index.
@@ -133,7 +134,7 @@ class Workspace(Protocol):
             catalog: From `open_catalog`.
 
         Raises:
-            dg.Failure: It is not to be had; whether a retry may help is said in it.
+            WorkspaceError: It is not to be had.
         """
 
     def environment(self) -> Mapping[str, str]:
@@ -192,7 +193,7 @@ class Workspace(Protocol):
     def said(self, error: Exception) -> str | None:
         """Return what the engine says of one relation, in one line; None where the error is not the engine's."""
 
-    def failure(self, error: Exception) -> dg.Failure | None:
+    def failure(self, error: Exception) -> RunError | None:
         """Return how a run ends with an error of the engine; None where it is none."""
 
 

@@ -9,14 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
-
 from floe_dagster.compilation.profiles import configured_memory_limit, duckdb_file, with_memory_limit
-from floe_dagster.definitions.duckdb_lock import lock_problem
-from floe_dagster.definitions.run_metadata import RelationColumns, RelationMetadata
-from floe_dagster.definitions.workspaces.base import PublicationRequest, WorkspaceRequest, place
-from floe_dagster.definitions.workspaces.duckdb_cache import Before, DuckDBCache
-from floe_dagster.definitions.workspaces.locks import only_writer
+from floe_dagster.execution.description import RelationColumns, Relations
+from floe_dagster.execution.errors import RunError, WorkspaceError
+from floe_dagster.execution.results import RelationDescription
+from floe_dagster.execution.workspaces.base import PublicationRequest, WorkspaceRequest, place
+from floe_dagster.execution.workspaces.duckdb.cache import Before, DuckDBCache
+from floe_dagster.execution.workspaces.duckdb.held import lock_problem
+from floe_dagster.execution.workspaces.locks import only_writer
 from floe_dagster.iceberg.publication import PublicationOptions, PublicationResult, publish_relation
 from floe_dagster.iceberg.relation import RelationName, relation_columns
 from floe_dagster.iceberg.storage import local_folder
@@ -125,7 +125,7 @@ class DuckDBWorkspace:
             )
             # The command line shows what is logged.
             self.log.error(message)
-            raise dg.Failure(message, allow_retries=False) from error
+            raise WorkspaceError(message, transient=False) from error
 
     @contextmanager
     def built(self, catalog: Any) -> Iterator[BuiltInDuckDB]:
@@ -153,12 +153,12 @@ class DuckDBWorkspace:
 
         return self.explain(str(error)) if isinstance(error, duckdb.Error) else None
 
-    def failure(self, error: Exception) -> dg.Failure | None:
+    def failure(self, error: Exception) -> RunError | None:
         """See `Workspace`: another process holds the file."""
         import duckdb
 
         if isinstance(error, duckdb.Error) and (locked := lock_problem(str(error))):
-            return dg.Failure(locked, allow_retries=True)
+            return WorkspaceError(locked, transient=True)
         return None
 
 
@@ -175,13 +175,13 @@ class BuiltInDuckDB:
         self._con = con
         self._workspace = workspace
         self._catalog = catalog
-        self._metadata = RelationMetadata(
+        self._relations = Relations(
             _columns(con), self._count, workspace.assets, workspace.slug, workspace.engine.dialect
         )
 
-    def describe(self, asset: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
+    def describe(self, asset: Mapping[str, Any], result: Mapping[str, Any]) -> RelationDescription:
         """See `BuiltRelations`."""
-        return self._metadata.describe(asset, result)
+        return self._relations.describe(asset, result)
 
     def _count(self, asset: Mapping[str, Any]) -> int:
         relation = ".".join(quoted(part) for part in asset["relation"])

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from floe_dagster.definitions.phases import withheld_by
+from floe_dagster.execution.phases import withheld_by
 
 _PART = re.compile(r'"((?:[^"]|"")*)"(\.|$)')
 BUILT = frozenset({"success", "pass"})

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from floe_dagster.definitions.workspaces.base import PublicationRequest
 from floe_dagster.engines.errors import EngineError
+from floe_dagster.execution.workspaces.base import PublicationRequest
+from floe_dagster.execution.workspaces.trino.session import TrinoSession
 from floe_dagster.iceberg.errors import PublicationError
 from floe_dagster.iceberg.keys import check_key
 from floe_dagster.schemas.compute.engine import STATEFUL
 from floe_dagster.schemas.compute.trino_project import table_properties
-
-if TYPE_CHECKING:
-    from floe_dagster.definitions.workspaces.trino import TrinoWorkspace
 
 COPY = "__floe_table"
 """Ends the name of the table that takes the rows of a relation which dbt does not write as the published table."""
@@ -37,15 +35,25 @@ def is_copied(asset: Mapping[str, Any]) -> bool:
     return asset["materialized"] == "view" or mode != "overwrite"
 
 
+def written(asset: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Return the relation that becomes the published table.
+
+    Args:
+        asset: As in the asset index.
+    """
+    database, schema, name = asset["relation"]
+    return database, schema, f"{name}{COPY}" if is_copied(asset) else name
+
+
 class Copies:
     """Copies of one run, made before anything gets its published name.
 
     Args:
-        workspace: Where relations and copies stand.
+        session: Of the run.
     """
 
-    def __init__(self, workspace: TrinoWorkspace) -> None:
-        self._workspace = workspace
+    def __init__(self, session: TrinoSession) -> None:
+        self._session = session
         self._failures: dict[str, PublicationError] = {}
 
     def make(self, requests: Sequence[PublicationRequest], away: EngineError | None) -> None:
@@ -61,7 +69,7 @@ class Copies:
                 failures = list(pool.map(partial(self._try, away=away), copied))
         except BaseException:
             # Who waits for a statement is told first; Trino goes on otherwise.
-            self._workspace.queries.cancel()
+            self._session.queries.cancel()
             raise
         for request, failure in zip(copied, failures, strict=True):
             if failure is not None:
@@ -86,19 +94,19 @@ class Copies:
             return error
         except Exception as error:
             # Trino's word on a whole run is its word on one table, too.
-            if (failure := self._workspace.failure(error)) is None:
+            if (failure := self._session.messages.failure(error)) is None:
                 raise
-            return PublicationError(f"{full_name}: {failure.description}", transient=failure.allow_retries)
+            return PublicationError(f"{full_name}: {failure}", transient=failure.transient)
         return None
 
     def _copy(self, request: PublicationRequest, full_name: str) -> None:
-        asset, warehouse = request.asset, self._workspace.warehouse
-        source, target = asset["relation"], self._workspace.written(asset)
+        asset, warehouse = request.asset, self._session.warehouse
+        source, target = asset["relation"], written(asset)
         # Trino knows columns in lower case alone.
         key = [name.lower() for name in request.options.key]
         if request.options.mode == "upsert":
             check_key(key, list(warehouse.columns_of(source)), full_name, partial(warehouse.any_row, source))
-        match self._workspace.mode(request):
+        match self._session.mode(request):
             case "append":
                 warehouse.append(source, target, warehouse.widen(source, target))
             case "upsert":

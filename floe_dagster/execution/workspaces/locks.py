@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import dagster as dg
+from floe_dagster.execution.errors import WorkspaceError
 
 LOCK_TIMEOUT_SECONDS = 1800.0
 
 
 @contextmanager
-def only_writer(path: Path, what: str, log: Any) -> Iterator[None]:
+def only_writer(path: Path, what: str, log: logging.Logger) -> Iterator[None]:
     """Hold the lock of what is written.
 
     Args:
@@ -24,7 +24,7 @@ def only_writer(path: Path, what: str, log: Any) -> Iterator[None]:
         log: Is told every ten seconds that another writer is waited for.
 
     Raises:
-        dg.Failure: It was not to be had; a retry may help.
+        WorkspaceError: It was not to be had; a retry may help.
     """
     from filelock import FileLock, Timeout
 
@@ -38,9 +38,9 @@ def only_writer(path: Path, what: str, log: Any) -> Iterator[None]:
         except Timeout:
             waited = time.monotonic() - begun
             if waited > LOCK_TIMEOUT_SECONDS:
-                raise dg.Failure(
+                raise WorkspaceError(
                     f"another process writes {what} for over {waited:.0f} seconds; end it, or wait",
-                    allow_retries=True,
+                    transient=True,
                 ) from None
             log.info(f"waiting for another writer of {what} ({waited:.0f} s)")
     try:

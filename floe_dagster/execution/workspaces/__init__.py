@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pkgutil import resolve_name
 from typing import Any
 
-import dagster as dg
-
 from floe_dagster.compilation.bundle import Bundle
 from floe_dagster.compilation.profiles import engine_profiles
-from floe_dagster.definitions.workspaces.base import Workspace, WorkspaceRequest, seen_by
+from floe_dagster.execution.errors import WorkspaceError
+from floe_dagster.execution.workspaces.base import Workspace, WorkspaceRequest, seen_by
 from floe_dagster.home import FloeHome
 from floe_dagster.schemas.artifacts import CompiledArtifacts
 from floe_dagster.schemas.compute import ENGINES
@@ -23,7 +23,7 @@ def open_workspace(
     bundle: Bundle,
     assets: Mapping[str, dict[str, Any]],
     home: FloeHome,
-    log: Any,
+    log: logging.Logger,
     *,
     engine: str,
     run_id: str,
@@ -36,18 +36,18 @@ def open_workspace(
         bundle: It came from.
         assets: Of the asset index by unique id, each after those that it reads.
         home: The writable folder.
-        log: A logger.
+        log: Takes what people read.
         engine: One of the artifact's.
-        run_id: Of the Dagster run.
+        run_id: Of the run.
 
     Raises:
-        dg.Failure: This version knows no workspace for the engine.
+        WorkspaceError: This version knows no workspace for the engine.
     """
     known = ENGINES.get(engine)
     if known is None:
-        raise dg.Failure(
+        raise WorkspaceError(
             f"this version runs nothing on {engine}; name another engine in the manifest and compile again",
-            allow_retries=False,
+            transient=False,
         )
     plugin = artifact.plugins.engines()[engine] if artifact.plugins else None
     opened: Workspace = resolve_name(known.workspace)(

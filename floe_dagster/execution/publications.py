@@ -7,7 +7,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Any, Self
 
-from floe_dagster.definitions.workspaces.base import PublicationRequest, Publisher
+from floe_dagster.execution.workspaces.base import PublicationRequest, Publisher
 from floe_dagster.iceberg.errors import CatalogError, PublicationError
 from floe_dagster.iceberg.layout import TableLayout
 from floe_dagster.iceberg.publication import PublicationOptions

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from floe_dagster.compilation.atomic import write_atomically
-from floe_dagster.definitions.workspaces.base import is_foreign, place
+from floe_dagster.execution.workspaces.base import is_foreign, place
 from floe_dagster.iceberg.changes import BEFORE_SCHEMA, row_hash
 from floe_dagster.iceberg.errors import PublicationError
 from floe_dagster.iceberg.maintenance import same_content
@@ -148,7 +149,9 @@ class DuckDBCache:
                 pending += assets[key]["deps"]
         return build, restore
 
-    def restore(self, assets: list[dict[str, Any]], catalog: Any, namespace: str, log: Any) -> None:
+    def restore(
+        self, assets: list[dict[str, Any]], catalog: Any, namespace: str, log: logging.Logger
+    ) -> None:
         """Bring stateful models that dbt is about to extend, and tables of other engines, to what Iceberg holds.
 
         A relation that is missing, that another machine's run has overtaken, or whose last increment was
@@ -159,7 +162,7 @@ class DuckDBCache:
             assets: Those that dbt is about to build, or to read.
             catalog: From `open_catalog`.
             namespace: Of the product.
-            log: A logger.
+            log: Takes what people read.
         """
         present, known = self.relations(), self._snapshots()
         unjudged = self.unjudged.keys()

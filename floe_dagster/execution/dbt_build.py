@@ -5,27 +5,21 @@ from __future__ import annotations
 import json
 import re
 import signal
-import subprocess
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from importlib import metadata
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import dagster as dg
-from dagster_dbt import DagsterDbtTranslator, DbtCliInvocation, DbtCliResource
-from packaging.version import Version
 
 from floe_dagster.compilation.bundle import Bundle
 from floe_dagster.compilation.dbt_environment import dbt_environment, is_confining
 from floe_dagster.compilation.profiles import TARGET, write_profiles
-from floe_dagster.definitions.dbt_process import INTERRUPT_SECONDS, ending_with_parent, owning
-from floe_dagster.definitions.dbt_selection import select_exactly
-from floe_dagster.definitions.observing.logs import shaped_output
-from floe_dagster.definitions.progress import ProgressLog
-from floe_dagster.definitions.workspaces.base import Workspace
+from floe_dagster.execution.context import RunContext
+from floe_dagster.execution.dbt_process import dbt_events, owning
+from floe_dagster.execution.dbt_selection import select_exactly
+from floe_dagster.execution.errors import DbtError, WorkspaceError
+from floe_dagster.execution.progress import ProgressLog
+from floe_dagster.execution.workspaces.base import Workspace
 from floe_dagster.home import FloeHome
+from floe_dagster.observability.printed import shaped_output
 
 PROGRESS_EVENTS = frozenset(
     {
@@ -49,47 +43,28 @@ KILLED = (
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    """What a person asked of the run.
-
-    Args:
-        full_refresh: Rebuild incremental models and seeds from nothing.
-        vars: dbt variables.
-    """
-
-    full_refresh: bool = False
-    vars: Mapping[str, Any] = field(default_factory=dict)
-
-
 class DbtBuild:
     """Runs `dbt build` on the sources that a bundle holds, never on the working tree.
 
     Args:
-        context: Of the step; progress goes to its log.
+        context: Of the run; progress goes to its log.
         bundle: What was compiled.
         home: The writable folder.
-        dbt: Says which dbt executable runs.
-        options: What a person asked of the run.
         workspace: Where dbt builds.
         engine: It builds with, where that is not the product's default: dbt keeps what it parsed for each by itself.
     """
 
     def __init__(
         self,
-        context: dg.AssetExecutionContext,
+        context: RunContext,
         bundle: Bundle,
         home: FloeHome,
-        dbt: DbtCliResource,
-        options: RunOptions,
         workspace: Workspace,
         engine: str | None = None,
     ) -> None:
         self.context = context
         self.bundle = bundle
         self.home = home
-        self.dbt = dbt
-        self.options = options
         self.workspace = workspace
         self.engine = engine
 
@@ -101,7 +76,8 @@ class DbtBuild:
             on_event: Called with each of dbt's structured log events as it comes.
 
         Raises:
-            dg.Failure: dbt ended before it ran a node.
+            DbtError: dbt ended before it ran a node.
+            WorkspaceError: It did because another process holds what it builds in.
         """
         slug = self.bundle.slug
         if not is_confining():
@@ -116,55 +92,47 @@ class DbtBuild:
         target = self.home.dbt_target_dir(slug, self.engine)
         results = target / "run_results.json"
         results.unlink(missing_ok=True)
-        command = [
-            self.dbt.dbt_executable,
+        arguments = [
+            self.context.dbt.executable,
             *("--no-version-check", "--no-use-colors", "--log-level-file", "info"),
-            *self.dbt.global_config_flags,
+            *self.context.dbt.flags,
             *("build", *FLAGS, *self.workspace.arguments()),
             *select_exactly(nodes, target.with_name(f"{target.name}-planned")),
             *("--profiles-dir", str(profiles_dir), "--profile", slug, "--target", TARGET),
         ]
-        if self.options.full_refresh:
-            command.append("--full-refresh")
-        if self.options.vars:
-            command += ["--vars", json.dumps(dict(self.options.vars))]
-        # `DbtCliResource.cli` would first ask dbt for its version and open an adapter, seconds that serve
-        # what is not needed here: row counts and columns are read from DuckDB directly.
-        invocation = DbtCliInvocation.run(
-            args=ending_with_parent(command),
-            env=self._environment(unpacked.project_dir, target, self.home.logs_dir(slug)),
-            manifest={},
-            dagster_dbt_translator=DagsterDbtTranslator(),
-            project_dir=unpacked.project_dir,
-            target_path=target,
-            raise_on_error=False,
-            context=None,
-            adapter=None,
-            cli_version=Version(metadata.version("dbt-core")),
-        )
-        logging = self.bundle.artifact().observability.telemetry.logging
-        with (
-            self._ended(invocation),
-            shaped_output(slug, logging, {"run_id": self.context.run.run_id}),
-            ProgressLog(self.context.log) as progress,
-        ):
-            errors = []
-            for event in invocation.stream_raw_events():
-                on_event(event.raw_event)
-                if message := self._log(event.raw_event, progress):
-                    errors.append(message)
-        return self._read(results, errors, invocation.process.returncode)
+        if self.context.options.full_refresh:
+            arguments.append("--full-refresh")
+        if self.context.options.vars:
+            arguments += ["--vars", json.dumps(dict(self.context.options.vars))]
+        environment = self._environment(unpacked.project_dir, target, self.home.logs_dir(slug))
+        errors, returncode = self._follow(arguments, environment, unpacked.project_dir, on_event)
+        return self._read(results, errors, returncode)
 
-    @contextmanager
-    def _ended(self, invocation: DbtCliInvocation) -> Iterator[None]:
-        """Leave no dbt behind, however the step ends: it would keep the lock of the DuckDB file."""
-        invocation.termination_timeout_seconds = INTERRUPT_SECONDS
-        with owning(invocation.process):
-            try:
-                yield
-            except subprocess.TimeoutExpired as error:
-                # It did not end when the run was canceled, which is what this is about.
-                raise error.__context__ or error from None
+    def _follow(
+        self,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        project_dir: Path,
+        on_event: Callable[[Mapping[str, Any]], None],
+    ) -> tuple[list[str], int | None]:
+        """Run dbt to its end and return what it called an error, and how it ended."""
+        errors = []
+        command = " ".join(arguments)
+        process = self.context.dbt.start(arguments, environment, project_dir)
+        # However the step ends: a dbt that is left behind would keep the lock of the DuckDB file.
+        with owning(process):
+            self.context.log.info(f"Running dbt command: `{command}`.")
+            logging = self.bundle.artifact().observability.telemetry.logging
+            with (
+                shaped_output(self.bundle.slug, logging, {"run_id": self.context.identity.run_id}),
+                ProgressLog(self.context.log) as progress,
+            ):
+                for event in dbt_events(process):
+                    on_event(event)
+                    if message := self._log(event, progress):
+                        errors.append(message)
+            self.context.log.info(f"Finished dbt command: `{command}`.")
+        return errors, process.returncode
 
     def _environment(self, project_dir: Path, target: Path, logs: Path) -> dict[str, str]:
         return {
@@ -195,12 +163,11 @@ class DbtBuild:
             loaded: dict[str, Any] = json.loads(results.read_bytes())
         except FileNotFoundError:
             if returncode == -signal.SIGKILL:
-                raise dg.Failure(f"{KILLED}{self.workspace.less_memory}", allow_retries=False) from None
+                raise DbtError(f"{KILLED}{self.workspace.less_memory}", transient=False) from None
             said = "\n".join(errors[-5:]) or "it said nothing; see this run's log"
             if locked := self.workspace.held_by(said):
-                raise dg.Failure(locked, allow_retries=True) from None
-            raise dg.Failure(
-                f"dbt ended before it ran a model:\n{said}",
-                allow_retries=self.workspace.is_transient(said),
+                raise WorkspaceError(locked, transient=True) from None
+            raise DbtError(
+                f"dbt ended before it ran a model:\n{said}", transient=self.workspace.is_transient(said)
             ) from None
         return loaded

@@ -1,0 +1,126 @@
+"""The step that runs a product: what Dagster asks of it, handed to `execution/`, and what comes of it, handed back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import dagster as dg
+
+from floe_dagster.compilation.bundle import Bundle
+from floe_dagster.definitions.observing.build import ObservedBuild
+from floe_dagster.definitions.observing.process import Observed
+from floe_dagster.definitions.observing.step import ObservedStep
+from floe_dagster.definitions.outcomes import as_failures, carried_over, check_result, materialization
+from floe_dagster.definitions.recorded_attempts import RecordedAttempts, is_resumed
+from floe_dagster.definitions.resources import CatalogResource, DbtResource, StorageResource
+from floe_dagster.execution.context import RunContext, RunIdentity, RunOptions, Selection
+from floe_dagster.execution.dbt_process import DbtProgram
+from floe_dagster.execution.results import Built, CarriedOver, Checked, Result
+from floe_dagster.execution.run import ProductRun
+from floe_dagster.home import FloeHome
+
+
+@dataclass(frozen=True, slots=True)
+class RunResources:
+    """What the resources of a product give to its run.
+
+    Args:
+        dbt: Says which dbt runs.
+        catalog: Where tables are registered.
+        storage: Where their files lie.
+    """
+
+    dbt: DbtResource
+    catalog: CatalogResource
+    storage: StorageResource
+
+
+@dataclass(frozen=True, slots=True)
+class ProductStep:
+    """Runs one product as a step of Dagster.
+
+    Args:
+        bundle: What was compiled; its sources run.
+        index: The bundle's asset index.
+        specs: Asset specs by dbt's unique id.
+        checks: Check specs by dbt's unique id.
+        home: The writable folder.
+    """
+
+    bundle: Bundle
+    index: Mapping[str, Any]
+    specs: Mapping[str, dg.AssetSpec]
+    checks: Mapping[str, dg.AssetCheckSpec]
+    home: FloeHome
+
+    def events(
+        self,
+        context: dg.AssetExecutionContext,
+        options: RunOptions,
+        resources: RunResources,
+        observed: Observed,
+    ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
+        """Yield materializations of what was published and results of what was checked.
+
+        Args:
+            context: Of the step.
+            options: What a person asked of the run.
+            resources: Of the product.
+            observed: Who is told of it.
+
+        Raises:
+            dg.Failure: A model or an error test failed, a table cannot be published, or the program is at fault (not
+                retried); the catalog or the engine is not to be had (retried).
+        """
+        slug = self.index["product"]["slug"]
+        step = ObservedStep(observed, context)
+        observer = ObservedBuild(
+            step, self.index, self.bundle.report().get("policies", {}).get("results", {})
+        )
+        recorded = RecordedAttempts(context, self.specs, self.checks)
+        run_context = RunContext(
+            identity=RunIdentity(
+                run_id=context.run.run_id,
+                group=context.run.root_run_id or context.run.run_id,
+                is_resumed=is_resumed(context),
+                properties=step.run.identity(),
+            ),
+            selection=self._selection(context),
+            options=options,
+            dbt=DbtProgram(resources.dbt.dbt_executable, tuple(resources.dbt.global_config_flags)),
+            open_catalog=partial(resources.catalog.open, resources.storage, self.home),
+            earlier=recorded,
+            observer=observer,
+            log=context.log,
+        )
+        with step.observing(), as_failures(f"the run of {slug} could not go on"):
+            run = ProductRun(run_context, self.bundle, self.index, self.home)
+            with closing(run.execute()) as results:
+                for result in results:
+                    yield self._event(result, observer, recorded)
+
+    def _selection(self, context: dg.AssetExecutionContext) -> Selection:
+        assets, checks = context.selected_asset_keys, context.selected_asset_check_keys
+        return Selection(
+            frozenset(key for key, spec in self.specs.items() if spec.key in assets),
+            frozenset(key for key, spec in self.checks.items() if spec.key in checks),
+            # A step that waits for one of these outputs would be skipped without it.
+            repeats_carried_over=len(context.job_def.graph.nodes) > 1,
+        )
+
+    def _event(
+        self, result: Result, observer: ObservedBuild, recorded: RecordedAttempts
+    ) -> dg.MaterializeResult[Any] | dg.AssetCheckResult:
+        slug = self.index["product"]["slug"]
+        if isinstance(result, Built):
+            asset = observer.assets[result.asset]
+            return materialization(result, asset, slug, observer.links(asset))
+        if isinstance(result, CarriedOver):
+            return carried_over(result, observer.assets[result.asset], slug)
+        if isinstance(result, Checked):
+            return check_result(result, self.checks[result.test], observer.tests[result.test])
+        return recorded.check_result(result.test)

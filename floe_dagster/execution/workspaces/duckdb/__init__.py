@@ -1,0 +1,1 @@
+"""DuckDB: a file of this machine."""

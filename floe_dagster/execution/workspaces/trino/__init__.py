@@ -1,0 +1,1 @@
+"""Trino: a schema of the catalog that is the run's alone."""
