@@ -19,6 +19,7 @@ from typing import Any, TextIO
 from floe_dagster.cli.dagster_home import make_dagster_home, named_dagster_home
 from floe_dagster.cli.run_report import next_steps, nothing_published
 from floe_dagster.cli.terminal import colour, print_findings, print_json, product_dirs, table
+from floe_dagster.compilation.dbt_server import server
 from floe_dagster.compilation.outputs import outputs_current, write_outputs
 from floe_dagster.compilation.unpublished import NOTHING_PUBLISHED
 from floe_dagster.definitions.compiling import compile_product
@@ -30,6 +31,8 @@ _COLUMNS = ("product", "assets", "passed", "warned", "failed", "tables", "rows",
 
 def run(options: argparse.Namespace) -> int:
     """Compile and run each product; a broken one does not stop the others, and the report is always printed."""
+    # Compiled or not, dbt will be needed: it is imported while Dagster is.
+    server.warm()
     exit_code = 0
     rows: list[dict[str, Any]] = []
     tables: list[dict[str, Any]] = []

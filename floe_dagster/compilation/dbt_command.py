@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dbt.contracts.graph.manifest import Manifest
 
+WRITE, NOT_WRITE = "--write-json", "--no-write-json"
 NOT_USABLE = "ParseStateNotUsable"
 """Name of the event, in the form of dbt's own, that says why dbt parses all the same."""
 
@@ -52,6 +53,7 @@ def load_manifest(content: bytes) -> Manifest:
         content: See `run_command`.
     """
     from dbt.contracts.graph.manifest import Manifest
+    from dbt.contracts.graph.nodes import SeedNode
 
     # dbt's own reader of its dates in msgpack; documented nowhere, so a test holds that it is there.
     from dbt.parser.manifest import extended_mashumuro_decoder
@@ -61,16 +63,21 @@ def load_manifest(content: bytes) -> Manifest:
     manifest.build_parent_and_child_maps()
     manifest.build_group_map()
     for node in manifest.nodes.values():
-        if getattr(node, "root_path", None):
+        if isinstance(node, SeedNode) and node.root_path:
             node.root_path = os.path.abspath(node.root_path)
     manifest.build_flat_graph()
     return manifest
 
 
 def _run_with(manifest: Manifest, args: Sequence[str]) -> int:
+    from dbt.artifacts.schemas.run import RunExecutionResult
     from dbt.cli.main import dbtRunner
 
-    outcome = dbtRunner(manifest=manifest).invoke(list(args))
+    # dbt would write its manifest and its graph, too, which takes as long as a few models and which nobody reads.
+    writes = WRITE in args
+    outcome = dbtRunner(manifest=manifest).invoke([*args, NOT_WRITE] if writes else [*args])
+    if writes and isinstance(outcome.result, RunExecutionResult):
+        outcome.result.write(os.path.join(os.environ["DBT_TARGET_PATH"], "run_results.json"))
     if outcome.success:
         return 0
     if outcome.exception is None:

@@ -23,16 +23,19 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, NoReturn
 
 from floe_dagster.compilation.dbt_child import PR_SET_PDEATHSIG, see_no_other_process
-from floe_dagster.compilation.dbt_command import run_command
+from floe_dagster.compilation.dbt_command import load_manifest, run_command
 from floe_dagster.schemas.compute import supported_engines
 
 IDLE_SECONDS = 120.0
 """After so long without a command the server ends: what it has imported takes memory."""
 LONGEST_MESSAGE = 1 << 20
 PR_SET_NAME = 15
+NO_MANIFEST = b"\x81\xa5nodes\x01"
+"""A manifest whose nodes are a number, in msgpack: it is refused before anything is made of it."""
 _exit_code: list[int] = []
 """Of the command, in its own process."""
 
@@ -62,6 +65,7 @@ class _Forks:
                 # What came before it in this round may have ended it, and its number may be another's by now.
                 if self.selector.get_map().get(key.fd) == key:
                     key.data()
+        self._end_all()
 
     def _begin(self) -> None:
         message, descriptors, _flags, _address = socket.recv_fds(self.control, LONGEST_MESSAGE, 3)
@@ -69,9 +73,9 @@ class _Forks:
             self._end_all()
         job = json.loads(message)
         asked, *outputs = descriptors
+        server = os.getpid()
         pid = os.fork()
         if pid == 0:
-            server = os.getppid()
             self._let_go()
             _become(job, outputs, server)
         with suppress(OSError):  # the fork does the same; whoever is first
@@ -192,9 +196,22 @@ def main() -> None:
 
 
 def _import_dbt() -> None:
-    import dbt.cli.main
-    import dbt.task.build  # noqa: F401  # dbt imports it when it is asked to build
+    # dbt imports the others when it has something to build.
+    for module in (
+        "dbt.cli.main",
+        "dbt.task.build",
+        "dbt_common.clients.agate_helper",
+        "multiprocessing.dummy",
+    ):
+        import_module(module)
     from dbt.adapters.factory import FACTORY
+    from dbt.contracts.project import Configuration, PackageConfig, ProfileConfig, Project, ProjectFlags
 
-    for engine in supported_engines():
-        FACTORY.load_plugin(engine)
+    credentials: list[Any] = [FACTORY.load_plugin(engine) for engine in supported_engines()]
+    # What these classes check documents with, and what reads a manifest, dbt makes when it is first needed, half a second in
+    # all: here it is made for all commands. It holds nothing of any project.
+    for checked in (Configuration, PackageConfig, ProfileConfig, Project, ProjectFlags, *credentials):
+        with suppress(Exception):  # an adapter may have something else there
+            checked.json_schema()
+    with suppress(Exception):
+        load_manifest(NO_MANIFEST)

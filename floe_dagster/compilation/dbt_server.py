@@ -36,7 +36,7 @@ _NO_MATTER = frozenset({"PYTHONUNBUFFERED"})
 _ENDED = "the process that starts dbt ended"
 
 
-class DbtProcess:
+class ForkedDbt:
     """A dbt command that runs, with the methods of `subprocess.Popen` that a step needs.
 
     Attributes:
@@ -116,6 +116,11 @@ class DbtProcess:
         return found
 
 
+def own_dbt() -> Path:
+    """Return the dbt of this very environment, whatever PATH says."""
+    return Path(sys.executable).with_name("dbt")
+
+
 class DbtServer:
     """Starts dbt commands; the process that has imported dbt begins with the first one, and again when it has ended."""
 
@@ -134,7 +139,7 @@ class DbtServer:
 
     def start(
         self, args: Sequence[str], *, env: Mapping[str, str], cwd: Path, state: Path | None = None
-    ) -> DbtProcess:
+    ) -> ForkedDbt:
         """Start a dbt command, which prints to a pipe; its standard error goes the same way.
 
         Args:
@@ -156,7 +161,7 @@ class DbtServer:
             raise
         finally:
             os.close(writing)
-        return DbtProcess(args, told, stdout)
+        return ForkedDbt(args, told, stdout)
 
     def run(
         self, args: Sequence[str], *, env: Mapping[str, str], cwd: Path, timeout_seconds: float | None
@@ -175,7 +180,7 @@ class DbtServer:
         """
         with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
             told = self._ask(args, env, cwd, None, [stdout.fileno(), stderr.fileno()])
-            process = DbtProcess(args, told, None)
+            process = ForkedDbt(args, told, None)
             try:
                 code = process.wait(timeout_seconds)
             finally:
@@ -252,7 +257,7 @@ class DbtServer:
                     confined([sys.executable, "-P", "-c", _CODE, str(os.getpid())]),
                     # A fork's own environment hides this one from dbt alone: /proc/self/environ shows what the server began with.
                     env=self._environment,
-                    stdin=theirs,
+                    stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                     # A person's Ctrl-C is for the one who asked, who then ends this.

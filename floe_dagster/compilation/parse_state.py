@@ -97,7 +97,7 @@ def parse_state(
         # dbt tells the adapter of them after a parse alone.
         return ParseState(why_not="the project has a catalogs.yml")
     try:
-        content, tracked = _portable(partial_parse.read_bytes())
+        content, tracked = _portable(partial_parse.read_bytes(), folder)
     except Exception as error:  # whatever another dbt may leave there, a run can parse
         return ParseState(why_not=f"what dbt left of its parse cannot be read: {error}")
     if any(str(place).encode() in content for place in places):
@@ -166,12 +166,13 @@ def _other(state: ParseState, engine: str, *, full_refresh: bool) -> str | None:
     return None
 
 
-def _portable(content: bytes) -> tuple[bytes, set[str]]:
+def _portable(content: bytes, folder: Path) -> tuple[bytes, set[str]]:
     """Return dbt's manifest without what is this machine's, and the names of the variables that dbt saw it read."""
     import msgpack
 
     manifest: dict[str, Any] = msgpack.unpackb(content, strict_map_key=False)
     names = set(manifest.get("env_vars", ()))
+    roots = _roots(manifest, folder)
     for name in _OF_A_PARSE_ALONE:
         manifest.pop(name, None)
     for name in _MACHINE_SPECIFIC:
@@ -183,12 +184,25 @@ def _portable(content: bytes) -> tuple[bytes, set[str]]:
             if isinstance(entry, dict):
                 entry.pop("created_at", None)
                 if entry.get("root_path"):
-                    # Of a seed in a package dbt knows the place without it.
-                    is_own = entry["package_name"] == manifest["metadata"]["project_name"]
-                    entry["root_path"] = "." if is_own else None
+                    entry["root_path"] = _below(roots, entry["root_path"])
         # dbt finds files in the order of the folder, which another machine has otherwise.
         manifest[section] = {key: entries[key] for key in sorted(entries)}
     return msgpack.packb(manifest), names
+
+
+def _roots(manifest: Mapping[str, Any], folder: Path) -> set[str]:
+    """Return where the project lay when its files were read: what has not changed since dbt takes from an earlier parse."""
+    own = manifest["metadata"].get("project_name")
+    files = manifest.get("files", {}).values()
+    return {str(folder), *(file["path"]["project_root"] for file in files if file["project_name"] == own)}
+
+
+def _below(roots: Iterable[str], path: str) -> str:
+    """Return a seed's project, which may be a package, below the project."""
+    for root in roots:
+        if Path(path).is_relative_to(root):
+            return Path(path).relative_to(root).as_posix()
+    raise ValueError("a seed lies outside of the project")
 
 
 def _versions(engine: str) -> dict[str, str]:

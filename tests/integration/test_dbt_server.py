@@ -124,7 +124,7 @@ def test_what_a_command_has_started_ends_with_it(server: DbtServer, tmp_path: Pa
         "import subprocess, sys\n"
         "def model(dbt, session):\n"
         "    dbt.config(materialized='table')\n"
-        "    child = subprocess.Popen(['sleep', '600'], stdout=subprocess.DEVNULL)\n"
+        "    child = subprocess.Popen(['sleep', '600'], stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)\n"
         f"    open('{tmp_path / 'child'}', 'w').write(str(child.pid))\n"
         "    return session.sql('select 1 as one')\n"
     )

@@ -91,7 +91,7 @@ MANIFEST = {
         "seed.other.a": {"package_name": "other", "root_path": "/somewhere/shop/dbt_packages/other"},
     },
     "env_vars": {"SEEN": "hunter2", "WITH_DEFAULT": "DBT_DEFAULT_PLACEHOLDER"},
-    "files": {"shop://a.sql": {"project_root": "/somewhere/shop"}},
+    "files": {"shop://a.sql": {"project_name": "shop", "path": {"project_root": "/somewhere/shop"}}},
     "disabled": {"model.shop.c": [{"config": {"alias": "hunter2"}}]},
     "state_check": {"project_env_vars_hash": {"checksum": "of hunter2"}},
 }
@@ -113,6 +113,7 @@ def test_nothing_of_the_machine_nor_of_its_environment_is_carried(tmp_path: Path
     manifest = msgpack.unpackb(made.content)
     assert [*manifest["nodes"]] == ["seed.other.a", "seed.shop.b"]
     assert manifest["nodes"]["seed.shop.b"] == {"package_name": "shop", "root_path": "."}
+    assert manifest["nodes"]["seed.other.a"]["root_path"] == "dbt_packages/other"
     assert made.versions == {name: metadata.version(name) for name in ("dbt-core", "dbt-duckdb")}
 
 
