@@ -56,6 +56,7 @@ class ProductRun:
         self.context = context
         self.bundle = bundle
         self.index = index
+        self.artifact = bundle.artifact()
         self.home = home
         self.slug = index["product"]["slug"]
         self.assets = {asset["id"]: asset for asset in in_order(index)}
@@ -70,10 +71,9 @@ class ProductRun:
         }
 
     def _engine(self, engine: str) -> EngineOfRun:
-        artifact = self.bundle.artifact()
         workspace = open_workspace(
             self.slug,
-            artifact,
+            self.artifact,
             self.bundle,
             self.assets,
             self.home,
@@ -81,7 +81,7 @@ class ProductRun:
             engine=engine,
             run_id=self.context.identity.run_id,
         )
-        apart = engine if engine != artifact.default_engine else None
+        apart = engine if engine != self.artifact.default_engine else None
         return EngineOfRun(workspace, DbtBuild(self.context, self.bundle, self.home, workspace, apart))
 
     def execute(self) -> Generator[Result, None, None]:
