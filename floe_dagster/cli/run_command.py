@@ -25,7 +25,7 @@ from floe_dagster.compilation.unpublished import NOTHING_PUBLISHED
 from floe_dagster.definitions.compiling import compile_product
 from floe_dagster.home import FloeHome
 
-_PROGRESS = ("building on", "published", "restored", "not in the", "waiting", "withheld")
+_PROGRESS = ("building on", "dbt parses", "published", "restored", "not in the", "waiting", "withheld")
 _COLUMNS = ("product", "assets", "passed", "warned", "failed", "tables", "rows", "seconds")
 
 

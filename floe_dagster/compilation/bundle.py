@@ -219,7 +219,7 @@ class Bundle:
     def holds(self, name: str) -> bool:
         """Tell whether the bundle has a document of this name."""
         try:
-            return name in self._archive.NameToInfo
+            return name in self._archive.namelist()
         except (OSError, zipfile.BadZipFile):
             return False
 

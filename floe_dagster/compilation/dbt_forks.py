@@ -24,6 +24,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import pairwise
 from typing import Any, NoReturn
 
 from floe_dagster.compilation.dbt_child import PR_SET_PDEATHSIG, see_no_other_process
@@ -168,7 +169,9 @@ def _be_called(args: Sequence[str]) -> None:
     """Be `dbt build` and the like for who looks at processes by name; the command line stays the server's."""
     from dbt.cli.main import cli
 
-    command = next((arg for arg in args if arg in cli.commands), "")
+    # `debug` may also be the level of a log.
+    words = (arg for before, arg in pairwise(["", *args]) if not before.startswith("--log-"))
+    command = next((word for word in words if word in cli.commands), "")
     ctypes.CDLL(None).prctl(PR_SET_NAME, f"dbt {command}".strip().encode(), 0, 0, 0)
 
 

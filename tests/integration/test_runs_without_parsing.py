@@ -56,8 +56,8 @@ FILES = {
         "select id, amount, {% if is_incremental() %}'increment'{% else %}'whole'{% endif %} as how from {{ ref('doubled') }}\n"
     ),
     "models/batches.sql": (
-        "{{ config(materialized='incremental', incremental_strategy='microbatch', event_time='placed', batch_size='day',"
-        " begin='2026-01-01', lookback=1) }}\nselect id, placed from {{ ref('orders') }}\n"
+        "{{ config(materialized='incremental', incremental_strategy='microbatch', event_time='placed', batch_size='year',"
+        " begin='2025-01-01', lookback=1) }}\nselect id, placed from {{ ref('orders') }}\n"
     ),
     "models/seen.sql": "select {{ graph.nodes | length }} as nodes, {{ graph.nodes.values() | map(attribute='unique_id') | join | length }} as n\n",
     "models/off.sql": "{{ config(enabled=false) }} select 1 as one\n",

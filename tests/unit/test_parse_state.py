@@ -85,7 +85,12 @@ def test_a_full_refresh_may_parse_to_something_else(tmp_path: Path) -> None:
 
 
 MANIFEST = {
-    "metadata": {"project_name": "shop", "dbt_version": "1.11.16", "invocation_id": "abc", "env": {"X": "1"}},
+    "metadata": {
+        "project_name": "shop",
+        "dbt_version": "1.11.16",
+        "invocation_id": "the-invocation",
+        "env": {"X": "1"},
+    },
     "nodes": {
         "seed.shop.b": {"package_name": "shop", "root_path": "/somewhere/shop", "created_at": 1.5},
         "seed.other.a": {"package_name": "other", "root_path": "/somewhere/shop/dbt_packages/other"},
@@ -107,7 +112,7 @@ def test_nothing_of_the_machine_nor_of_its_environment_is_carried(tmp_path: Path
     made = state(tmp_path, {"SEEN": "hunter2"}, reads=ParseReads(("WRITTEN",)))
     assert made.content is not None and made.why_not is None
     everything = b"".join(made.documents("duckdb").values())
-    for secret in (b"hunter2", b"/somewhere", b"abc"):
+    for secret in (b"hunter2", b"/somewhere", b"the-invocation"):
         assert secret not in everything
     assert made.reads == ("SEEN", "WITH_DEFAULT", "WRITTEN")
     manifest = msgpack.unpackb(made.content)
