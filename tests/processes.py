@@ -43,11 +43,20 @@ def command_of(pid: int) -> list[str]:
         return []
 
 
+def name_of(pid: int) -> str:
+    """Return the name of a process; empty where it has ended."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
 def dbt_below(pid: int) -> int | None:
     """Return the `dbt build` that a process started, directly or not."""
     for found in family(pid):
         command = command_of(found)
-        if "build" in command and any(Path(part).name == "dbt" for part in command[:2]):
+        is_program = "build" in command and any(Path(part).name == "dbt" for part in command[:2])
+        if is_program or name_of(found) == "dbt build":
             return found
     return None
 

@@ -22,16 +22,14 @@ from floe_dagster.cli.options import add_format, add_manifest, add_products
 from floe_dagster.cli.terminal import colour, print_findings, print_json, product_dirs, table
 
 if TYPE_CHECKING:
-    from floe_dagster.home import FloeHome
-
-if TYPE_CHECKING:
     import dagster as dg
 
     from floe_dagster.compilation.bundle import Bundle
     from floe_dagster.compilation.result import CompileResult
+    from floe_dagster.home import FloeHome
     from floe_dagster.schemas.product_index import ProductIndex
 
-_PROGRESS = ("building on", "published", "restored", "not in the", "waiting", "withheld")
+_PROGRESS = ("building on", "dbt parses", "published", "restored", "not in the", "waiting", "withheld")
 _COLUMNS = ("product", "assets", "passed", "warned", "failed", "tables", "rows", "seconds")
 
 
@@ -45,6 +43,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Compile and run each product; a broken one does not stop the others, and the report is always printed."""
+    from floe_dagster.compilation.dbt_server import server
+
+    # Compiled or not, dbt will be needed: it is imported while Dagster is.
+    server.warm()
     exit_code = 0
     rows: list[dict[str, Any]] = []
     tables: list[dict[str, Any]] = []

@@ -1,7 +1,8 @@
 """One archive per product and digest: what a location serves and what its runs execute.
 
 A bundle is a ZIP file with the compiled artifact, the asset index that the definitions are built from,
-dbt's manifest, the report of the compilation, and the dbt sources that the digest covers. Its bytes
+dbt's manifest, the report of the compilation, what dbt has parsed for each engine (see `parse_state`), and the dbt
+sources that the digest covers. Its bytes
 depend on nothing but its content.
 """
 
@@ -217,6 +218,13 @@ class Bundle:
                 f"{self.path} has no readable {name}: {error}. Compile the product again."
             ) from error
 
+    def holds(self, name: str) -> bool:
+        """Tell whether the bundle has a document of this name."""
+        try:
+            return name in self._archive.namelist()
+        except (OSError, zipfile.BadZipFile):
+            return False
+
     def _loads(self, name: str) -> dict[str, Any]:
         import orjson
 
@@ -257,7 +265,7 @@ def write_bundle(
         digest: `sha256:…` of the sources.
         slug: The product's slug.
         product_name: The product's name.
-        documents: Content of `ARTIFACT`, `DBT_MANIFEST`, `ASSET_INDEX`, `REPORT`.
+        documents: Content of `ARTIFACT`, `DBT_MANIFEST`, `ASSET_INDEX`, `REPORT`, and of `ParseState.documents`.
         sources_root: Folder with the staged sources.
         sources: Their paths below it.
         project: Folder with `dbt_project.yml` below it.

@@ -116,10 +116,8 @@ def _run(
 ) -> subprocess.CompletedProcess[str]:
     from floe_dagster.compilation.dbt_server import server
 
-    # Elsewhere a process that has imported so much may not fork (macOS), or none can (Windows).
-    if sys.platform == "linux":
-        with suppress(OSError):
-            return server.run(args, env=environ, cwd=cwd, timeout_seconds=timeout_seconds)
+    with suppress(OSError):
+        return server.run(args, env=environ, cwd=cwd, timeout_seconds=timeout_seconds)
     return subprocess.run(
         confined([*dbt_command(), *args]),
         env=dict(environ),

@@ -74,6 +74,7 @@ class Pipeline:
         self.shown = display_path(product_dir, self.root)
         self._result: CompileResult | None = None
         self._documents: dict[str, bytes] = {}
+        self._states: dict[str, bytes] = {}
         self._layout: SourceLayout | None = None
         self._project_document: Document | None = None
 
@@ -255,7 +256,14 @@ class Pipeline:
             return None
         assert chain.merged is not None
         project = StagedProject(
-            staging / layout.project, self.slug, product, spec.document, self.home, self.environ, self.shown
+            staging,
+            staging / layout.project,
+            self.slug,
+            product,
+            spec.document,
+            self.home,
+            self.environ,
+            self.shown,
         )
         parsed = project.parse(resolved_plugins(chain.merged, named_engines(product)).engines())
         self.findings += parsed.findings
@@ -263,6 +271,8 @@ class Pipeline:
             return None
         self.findings += _leaving_links(staging, self.shown)
         self.profiles, self.engines = parsed.profiles, parsed.parts
+        for engine, carried in parsed.states.items():
+            self._states |= carried.documents(engine)
         self._agreement = check_agreement(product, spec.document, parsed.manifest)
         self.findings += [finding for finding in self._agreement if finding.kind == "input"]
         self.findings += check_tests(parsed.manifest, self.shown)
@@ -378,6 +388,7 @@ class Pipeline:
                 ARTIFACT: self.artifact.model_dump_json(indent=2, by_alias=True).encode() + b"\n",
                 DBT_MANIFEST: orjson.dumps(dbt_manifest, option=orjson.OPT_SORT_KEYS),
                 ASSET_INDEX: index_to_json(self.asset_index),
+                **self._states,
             }
 
     def _read_source(self, name: str) -> str | None:

@@ -18,6 +18,8 @@ from floe_dagster.compilation.dbt_environment import GIT, check_ignored, dbt_env
 from floe_dagster.compilation.documents import Document
 from floe_dagster.compilation.engines import check_built
 from floe_dagster.compilation.overlay import apply_overlay
+from floe_dagster.compilation.parse_reads import ParseReads, parse_reads
+from floe_dagster.compilation.parse_state import PARTIAL_PARSE, ParseState, parse_state
 from floe_dagster.compilation.profiles import build_dbt_profiles, write_profiles
 from floe_dagster.findings import Finding
 from floe_dagster.home import FloeHome
@@ -49,12 +51,14 @@ class ParsedProject:
             where dbt could not parse the project.
         profiles: Content of `profiles.yml` for the default engine.
         parts: See `EngineParts`.
+        states: What each engine's adapter parsed, for its runs to begin with.
         findings: Everything that is wrong or odd.
     """
 
     manifest: dict[str, Any] | None = None
     profiles: dict[str, Any] = field(default_factory=dict)
     parts: EngineParts = field(default_factory=lambda: EngineParts({}))
+    states: dict[str, ParseState] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
 
 
@@ -63,7 +67,8 @@ class StagedProject:
     """A copy of the sources, and who works on it.
 
     Args:
-        folder: With `dbt_project.yml`; overlays are written into it.
+        root: With all sources, shared ones among them.
+        folder: With `dbt_project.yml`, below it; overlays are written into it.
         slug: Of the product.
         spec: The product spec.
         document: Where it was read, for positions.
@@ -72,6 +77,7 @@ class StagedProject:
         shown: Display path of the product's folder.
     """
 
+    root: Path
     folder: Path
     slug: str
     spec: ProductSpec
@@ -98,9 +104,11 @@ class StagedProject:
         if overlaid:
             found.findings += overlaid
             return found
+        reads = parse_reads(self.root)
         manifest = self._parsed(default, found.profiles, "parse", found.findings)
         if manifest is None:
             return found
+        found.states[default] = self._state(default, "parse", reads)
         builders = node_engines(self.spec, manifest, default)
         manifests = {default: manifest}
         for engine in others:
@@ -108,6 +116,7 @@ class StagedProject:
             said: list[Finding] = []
             # What both adapters say is said once.
             other = self._parsed(engine, self._profiles(engines[engine]), f"parse-{engine}", said)
+            found.states[engine] = self._state(engine, f"parse-{engine}", reads)
             found.findings += [finding for finding in said if finding not in found.findings]
             if other is None:
                 return found
@@ -147,13 +156,27 @@ class StagedProject:
             self.folder,
             profile=self.slug,
             profiles_dir=self._write(profiles, "profiles" if target == "parse" else f"profiles-{engine}"),
-            target_dir=self.home.path / "dbt" / self.slug / target,
+            target_dir=self._target(target),
             logs_dir=self.home.logs_dir(self.slug),
             environ=self._environment(),
             path_prefix=self.shown,
         )
         findings += self._placed(parsed.findings)
         return parsed.manifest
+
+    def _state(self, engine: str, target: str, reads: ParseReads) -> ParseState:
+        return parse_state(
+            self.folder,
+            self._target(target) / PARTIAL_PARSE,
+            engine,
+            reads,
+            self._environment(),
+            listed=self.spec.environment or (),
+            places=(self.home.path, self.root),
+        )
+
+    def _target(self, name: str) -> Path:
+        return self.home.path / "dbt" / self.slug / name
 
     def _placed(self, findings: list[Finding]) -> list[Finding]:
         return place_missing(findings, self.folder, self.shown, self.spec.environment or (), self.environ)

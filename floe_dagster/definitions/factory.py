@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 
 from floe_dagster.compilation.bundle import Bundle
+from floe_dagster.compilation.dbt_server import own_dbt
 from floe_dagster.definitions.asset_specs import asset_specs, check_specs
 from floe_dagster.definitions.command_runs import without_retry_of_interruptions
 from floe_dagster.definitions.health import build_health_definitions
@@ -64,7 +65,7 @@ def build_product_definitions(
     observed_here = partial(observe, artifact, index, product_dir, home)
     # Keyed by product, so that several products fit into one location.
     dbt_key = f"{slug}_dbt"
-    dbt = DbtResource(dbt_executable=str(dbt_executable()))
+    dbt = DbtResource(dbt_executable=str(own_dbt()))
     step = ProductStep(bundle, index, specs, checks, home)
 
     @dg.multi_asset(
@@ -108,13 +109,6 @@ def build_product_definitions(
         ),
         build_health_definitions(slug, plugins, home, pods("health"), observed_here),
     )
-
-
-def dbt_executable() -> Path:
-    """Return the dbt of this very environment, whatever PATH says."""
-    import sys
-
-    return Path(sys.executable).with_name("dbt")
 
 
 def _schedules(

@@ -9,8 +9,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from floe_dagster.compilation.atomic import write_atomically
 from floe_dagster.compilation.bundle import Bundle
+from floe_dagster.compilation.dbt_command import NOT_USABLE
 from floe_dagster.compilation.dbt_environment import dbt_environment, is_confining
+from floe_dagster.compilation.parse_state import usable_state
 from floe_dagster.compilation.profiles import TARGET, write_profiles
 from floe_dagster.execution.context import RunContext
 from floe_dagster.execution.dbt_process import dbt_events, owning
@@ -105,7 +108,8 @@ class DbtBuild:
         if self.context.options.vars:
             arguments += ["--vars", json.dumps(dict(self.context.options.vars))]
         environment = self._environment(unpacked.project_dir, target, self.home.logs_dir(slug))
-        errors, returncode = self._follow(arguments, environment, unpacked.project_dir, on_event)
+        state = self._state(environment, target)
+        errors, returncode = self._follow(arguments, environment, unpacked.project_dir, state, on_event)
         return self._read(results, errors, returncode)
 
     def _follow(
@@ -113,12 +117,13 @@ class DbtBuild:
         arguments: Sequence[str],
         environment: Mapping[str, str],
         project_dir: Path,
+        state: Path | None,
         on_event: Callable[[Mapping[str, Any]], None],
     ) -> tuple[list[str], int | None]:
         """Run dbt to its end and return what it called an error, and how it ended."""
         errors = []
         command = " ".join(arguments)
-        process = self.context.dbt.start(arguments, environment, project_dir)
+        process = self.context.dbt.start(arguments, environment, project_dir, state)
         # However the step ends: a dbt that is left behind would keep the lock of the DuckDB file.
         with owning(process):
             self.context.log.info(f"Running dbt command: `{command}`.")
@@ -133,6 +138,29 @@ class DbtBuild:
                         errors.append(message)
             self.context.log.info(f"Finished dbt command: `{command}`.")
         return errors, process.returncode
+
+    def _state(self, environment: Mapping[str, str], target: Path) -> Path | None:
+        """Return what the compilation has parsed; None where dbt has to parse, and the log says why."""
+        why: str | None
+        if not self.context.dbt.is_own:
+            why = "the resource names a dbt that is not this environment's"
+        elif self.context.dbt.flags:
+            why = "the resource gives dbt global flags, which may change what it builds"
+        else:
+            found = usable_state(
+                self.bundle,
+                self.engine or self.bundle.artifact().default_engine,
+                environment,
+                variables=self.context.options.vars,
+                full_refresh=self.context.options.full_refresh,
+            )
+            if found.content is not None:
+                path = target / "parsed.msgpack"
+                write_atomically(path, found.content)
+                return path
+            why = found.why_not
+        self.context.log.info(f"dbt parses the project: {why}")
+        return None
 
     def _environment(self, project_dir: Path, target: Path, logs: Path) -> dict[str, str]:
         return {
@@ -154,7 +182,7 @@ class DbtBuild:
             progress.flush()
             self.context.log.error(message)
             return message
-        if info.get("name") in PROGRESS_EVENTS and message:
+        if info.get("name") in (*PROGRESS_EVENTS, NOT_USABLE) and message:
             progress.line(message)
         return None
 

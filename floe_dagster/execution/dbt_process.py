@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import subprocess
@@ -16,12 +17,14 @@ from typing import IO, Any, Protocol
 import orjson
 
 from floe_dagster.compilation.dbt_environment import confined
+from floe_dagster.compilation.dbt_server import ForkedDbt, own_dbt, server
 
 INTERRUPT_SECONDS = 5
 """So long dbt may take to cancel its queries and end; a query that waits for a disk or a pipe does not notice."""
 KILL_SECONDS = 10
 LINGER_SECONDS = 10
 """So long what dbt started may live on after it."""
+_log = logging.getLogger("floe_dagster")
 
 
 class DbtProcess(Protocol):
@@ -59,17 +62,34 @@ class DbtProcess(Protocol):
 class StartDbt(Protocol):
     """Starts a dbt that ends with this process, and sees no other."""
 
-    def __call__(self, args: Sequence[str], env: Mapping[str, str], cwd: Path) -> DbtProcess:
+    def __call__(
+        self, args: Sequence[str], env: Mapping[str, str], cwd: Path, state: Path | None = None
+    ) -> DbtProcess:
         """Start it.
 
         Args:
             args: The program, and its arguments.
             env: Its whole environment.
             cwd: Its working directory.
+            state: What dbt has parsed already (see `parse_state`); whoever cannot begin with it parses.
         """
 
 
-def start_confined(args: Sequence[str], env: Mapping[str, str], cwd: Path) -> DbtProcess:
+def start_dbt(
+    args: Sequence[str], env: Mapping[str, str], cwd: Path, state: Path | None = None
+) -> DbtProcess:
+    """Start dbt from a process that has imported it already, where that can be; see `StartDbt`."""
+    if args[0] == str(own_dbt()):
+        try:
+            return server.start(args[1:], env=env, cwd=cwd, state=state)
+        except OSError as error:
+            _log.debug("dbt is started by itself, and parses: %s", error)
+    return start_confined(args, env, cwd)
+
+
+def start_confined(
+    args: Sequence[str], env: Mapping[str, str], cwd: Path, state: Path | None = None
+) -> DbtProcess:
     """Start a program as a process of its own; see `StartDbt`."""
     return subprocess.Popen(
         ending_with_parent(args), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=dict(env), cwd=cwd
@@ -88,7 +108,17 @@ class DbtProgram:
 
     executable: str
     flags: tuple[str, ...] = ()
-    start: StartDbt = start_confined
+    start: StartDbt = start_dbt
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is the dbt of this very environment, as the compilation's is."""
+        return self.executable == str(own_dbt())
+
+    def warm(self) -> None:
+        """Let dbt be imported now: it will be started."""
+        if self.is_own and self.start is start_dbt:
+            server.warm()
 
 
 def dbt_events(process: DbtProcess) -> Iterator[dict[str, Any]]:
@@ -162,6 +192,8 @@ def owning(process: DbtProcess) -> Iterator[None]:
     finally:
         is_read.set()
         end(process)
+        if isinstance(process, ForkedDbt):
+            process.close()
 
 
 def _end_what_lingers(process: DbtProcess, is_read: threading.Event) -> None:

@@ -110,6 +110,8 @@ class ProductRun:
     def _execute(self) -> Iterator[Result]:
         wanted = set(self.context.selection.assets)
         catalog: Catalog | None = None
+        # While the catalog is opened and the workspace made ready, dbt can be imported.
+        self.context.dbt.warm()
         try:
             catalog = self.context.open_catalog()
             self.context.observer.catalog_opened(catalog)

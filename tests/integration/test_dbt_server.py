@@ -6,18 +6,22 @@ import os
 import signal
 import subprocess
 import sys
-import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from floe_dagster.compilation.dbt_child import landlock_version
 from floe_dagster.compilation.dbt_server import DbtServer
-from tests.processes import runs, wait_for
+from tests.processes import parent_of, runs, wait_for
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each command is started by itself")
 
 ENVIRONMENT = {**os.environ, "DBT_SEND_ANONYMOUS_USAGE_STATS": "false", "DBT_VERSION_CHECK": "false"}
+
+DBT_SETS = {f"DBT_ENGINE_{name}" for name in ("SEND_ANONYMOUS_USAGE_STATS", "VERSION_CHECK")}
+"""dbt adds the new names of its own variables."""
 
 
 @pytest.fixture
@@ -74,42 +78,131 @@ def test_a_command_that_does_not_end_is_killed(server: DbtServer, endless: list[
     assert fine.returncode == 0 and "duckdb" in fine.stdout
 
 
-def children(pid: int) -> list[int]:
-    found = Path(f"/proc/{pid}/task/{pid}/children")
-    return [int(child) for child in found.read_text().split()] if found.exists() else []
-
-
 @pytest.mark.parametrize("victim", ["server", "command"])
-def test_what_is_killed_is_told_and_another_thread_does_not_wait(
+def test_what_is_killed_is_told_and_commands_run_side_by_side(
     server: DbtServer, endless: list[str], tmp_path: Path, victim: str
 ) -> None:
-    outcome: list[object] = []
+    process = server.start(endless, env=ENVIRONMENT, cwd=tmp_path)
+    try:
+        assert os.getpgid(process.pid) == process.pid and process.poll() is None
+        quick = server.run(["--version"], env=ENVIRONMENT, cwd=tmp_path, timeout_seconds=60)
+        assert quick.returncode == 0 and "duckdb" in quick.stdout
+        os.kill(parent_of(process.pid) if victim == "server" else process.pid, signal.SIGKILL)
+        assert process.wait(30) == -signal.SIGKILL and process.is_lost == (victim == "server")
+        wait_for("the end of the command", lambda: not runs(process.pid), 60)
+    finally:
+        process.close()
+    # A server that was killed is started again.
+    assert server.run(["--version"], env=ENVIRONMENT, cwd=tmp_path, timeout_seconds=60).returncode == 0
 
-    def ask() -> None:
+
+def test_output_comes_while_the_command_runs_and_an_interrupt_ends_it_as_dbt_ends(
+    server: DbtServer, tmp_path: Path
+) -> None:
+    command = project(
+        tmp_path / "one", "select count(*) as n from range(1000000000) a, range(1000000000) b\n"
+    )
+    command[command.index("parse")] = "build"
+    process = server.start(command, env=ENVIRONMENT, cwd=tmp_path)
+    try:
+        assert process.stdout is not None
+        seen = b""
+        while b"1 of 1 START" not in seen:
+            line = process.stdout.readline()
+            assert line, seen
+            seen += line
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) in (1, 2)
+    finally:
+        process.close()
+
+
+def test_what_a_command_has_started_ends_with_it(server: DbtServer, tmp_path: Path) -> None:
+    (tmp_path / "started.py").write_text(
+        "import subprocess, sys\n"
+        "def model(dbt, session):\n"
+        "    dbt.config(materialized='table')\n"
+        "    child = subprocess.Popen(['sleep', '600'], stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)\n"
+        f"    open('{tmp_path / 'child'}', 'w').write(str(child.pid))\n"
+        "    return session.sql('select 1 as one')\n"
+    )
+    command = project(tmp_path / "one", "select 1 as one\n")
+    command[command.index("parse")] = "build"
+    (tmp_path / "started.py").rename(tmp_path / "one" / "models" / "started.py")
+    process = server.start(command, env=ENVIRONMENT, cwd=tmp_path)
+    assert process.stdout is not None
+    output = process.stdout.read()
+    assert process.wait(60) == 0, output
+    child = int((tmp_path / "child").read_text())
+    assert runs(child)
+    process.close()
+    wait_for("the end of what it started", lambda: not runs(child), 60)
+
+
+LOOKING = """
+import os, pathlib
+def model(dbt, session):
+    dbt.config(materialized='table')
+    def seen(pid):
         try:
-            outcome.append(server.run(endless, env=ENVIRONMENT, cwd=tmp_path, timeout_seconds=60).returncode)
+            return len(pathlib.Path(f'/proc/{{pid}}/environ').read_bytes())
         except OSError as error:
-            outcome.append(error)
+            return type(error).__name__
+    pids = {{'server': os.getppid(), 'sibling': {sibling}, 'owner': {owner}, 'itself': os.getpid()}}
+    lines = [f'{{name}}: {{seen(pid)}}' for name, pid in pids.items()]
+    lines.append('descriptors: ' + ' '.join(sorted(
+        os.readlink(f'/proc/self/fd/{{fd}}').split(':')[0] for fd in os.listdir('/proc/self/fd')
+        if os.path.exists(f'/proc/self/fd/{{fd}}') or os.path.islink(f'/proc/self/fd/{{fd}}')
+    )))
+    lines.append('variables: ' + ' '.join(os.environ))
+    open('{folder}/seen', 'w').write('\\n'.join(lines))
+    return session.sql('select 1 as one')
+"""
 
-    thread = threading.Thread(target=ask)
-    thread.start()
-    wait_for("the command", lambda: bool(server._process and children(server._process.pid)), 60)
-    assert server._process is not None
-    (command,) = children(server._process.pid)
-    with pytest.raises(OSError, match="another command"):
-        server.run(["--version"], env=ENVIRONMENT, cwd=tmp_path, timeout_seconds=60)
-    os.kill(server._process.pid if victim == "server" else command, signal.SIGKILL)
-    thread.join(30)
-    assert outcome == [-signal.SIGKILL] if victim == "command" else isinstance(outcome[0], OSError)
-    wait_for("the end of the command", lambda: not runs(command), 60)
+
+@pytest.mark.skipif(not landlock_version(), reason="this system has no Landlock")
+def test_a_command_sees_neither_the_server_nor_another_command_nor_who_asked(
+    server: DbtServer, endless: list[str], tmp_path: Path
+) -> None:
+    sibling = server.start(endless, env=ENVIRONMENT, cwd=tmp_path)
+    try:
+        command = project(tmp_path / "one", "select 1 as one\n")
+        command[command.index("parse")] = "build"
+        (tmp_path / "one" / "models" / "looking.py").write_text(
+            LOOKING.format(sibling=sibling.pid, owner=os.getpid(), folder=tmp_path)
+        )
+        done = server.run(command, env={**ENVIRONMENT, "FLOE_TEST": "1"}, cwd=tmp_path, timeout_seconds=60)
+        assert done.returncode == 0, done.stdout + done.stderr
+    finally:
+        sibling.close()
+    seen = dict(line.split(": ", 1) for line in (tmp_path / "seen").read_text().splitlines())
+    assert {seen[name] for name in ("server", "sibling", "owner")} == {"PermissionError"}
+    assert int(seen["itself"]) > 0
+    assert "socket" not in seen["descriptors"] and "anon_inode" not in seen["descriptors"]
+    assert set(seen["variables"].split()) - {"LC_CTYPE"} <= {*ENVIRONMENT, "FLOE_TEST"} | DBT_SETS
+
+
+def test_what_takes_effect_at_a_programs_start_is_refused(server: DbtServer, tmp_path: Path) -> None:
+    for name in ("PYTHONWARNINGS", "LD_PRELOAD"):
+        with pytest.raises(OSError, match=name):
+            server.start(["--version"], env={**ENVIRONMENT, name: "x"}, cwd=tmp_path)
+
+
+def test_a_server_is_warmed_without_waiting(server: DbtServer, tmp_path: Path) -> None:
+    begun = time.monotonic()
+    server.warm()
+    assert time.monotonic() - begun < 1
+    assert server.run(["--version"], env=ENVIRONMENT, cwd=tmp_path, timeout_seconds=60).returncode == 0
 
 
 OWNER = """
 import os, sys, time
 from pathlib import Path
 from floe_dagster.compilation.dbt_server import server
-server.run(["--version"], env=dict(os.environ), cwd=Path.cwd(), timeout_seconds=60)
-print(server._process.pid, flush=True)
+process = server.start(["--version"], env=dict(os.environ), cwd=Path.cwd())
+print(Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[1], flush=True)
 if sys.argv[1] == "stays":
     time.sleep(600)
 """

@@ -107,7 +107,9 @@ class ScriptedDbt:
     dies_saying: str | None = None
     started: list[set[str]] = field(default_factory=list)
 
-    def __call__(self, args: Sequence[str], env: Mapping[str, str], cwd: Path) -> subprocess.Popen[bytes]:
+    def __call__(
+        self, args: Sequence[str], env: Mapping[str, str], cwd: Path, state: Path | None = None
+    ) -> subprocess.Popen[bytes]:
         assert (cwd / "dbt_project.yml").exists() and "build" in args
         state = Path(args[args.index("--state") + 1]) / "run_results.json"
         asked = {result["unique_id"] for result in json.loads(state.read_bytes())["results"]}

@@ -13,25 +13,14 @@ import dagster as dg
 from floe_dagster.compilation.stages import compile_product
 from floe_dagster.definitions.factory import build_product_definitions
 from floe_dagster.home import FloeHome
-
-SECONDS = 60
+from tests.processes import dbt_below, wait_for
 
 
 def dbt_process() -> int:
     """Return the dbt that this process has started, once it had time to begin its models."""
-    deadline = time.monotonic() + SECONDS
-    while time.monotonic() < deadline:
-        for entry in Path("/proc").glob("[0-9]*"):
-            try:
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                command = (entry / "cmdline").read_bytes()
-            except (OSError, ValueError):
-                continue
-            if parent == os.getpid() and b"dbt\0" in command and b"build\0" in command:
-                time.sleep(3)
-                return int(entry.name)
-        time.sleep(0.1)
-    raise AssertionError(f"no dbt was started within {SECONDS} s")
+    dbt: int = wait_for("dbt", lambda: dbt_below(os.getpid()), 60)
+    time.sleep(3)
+    return dbt
 
 
 def test_a_killed_dbt_fails_the_run_clearly_and_is_not_tried_again(
