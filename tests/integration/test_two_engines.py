@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 import yaml
 
-from floe_dagster.compilation.bundle import ASSET_INDEX
+from floe_dagster.compilation.bundle import ASSET_INDEX, Bundle
 from floe_dagster.compilation.changes import ProductView, product_changes
 from floe_dagster.compilation.result import CompileResult
 from floe_dagster.compilation.stages import compile_product
@@ -338,7 +338,8 @@ def test_a_bundle_of_before_runs_on_its_one_engine(
     with zipfile.ZipFile(result.bundle.path, "w") as archive:
         for name, data in (content | {ASSET_INDEX: json.dumps(older).encode()}).items():
             archive.writestr(name, data)
-    definitions = build_product_definitions(result.bundle, product_dir=product, home=home)
+    bundle = Bundle.open(result.bundle.path)
+    definitions = build_product_definitions(bundle, product_dir=product, home=home)
     outcome = definitions.resolve_job_def("shop_run").execute_in_process(instance=instance)
     assert outcome.success
     assert len(outcome.asset_materializations_for_node("shop_dbt")) == 4
