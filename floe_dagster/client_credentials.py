@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote_plus, urlsplit
 
 from floe_dagster.connections import as_it_is, connection_reason
+from floe_dagster.errors import FloeError
 from floe_dagster.schemas.addresses import is_loopback
 
 ANSWER_SECONDS = 30.0
@@ -26,7 +27,7 @@ RENEW_SECONDS = 60.0
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 
-class TokenError(Exception):
+class TokenError(FloeError):
     """No token is to be had.
 
     Args:

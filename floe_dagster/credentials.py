@@ -7,10 +7,12 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from floe_dagster.errors import FloeError
+
 _ENV_STRING = re.compile(r"^\$\{([A-Za-z_][A-Za-z0-9_]*)\}$")
 
 
-class MissingCredentialError(ValueError):
+class MissingCredentialError(FloeError, ValueError):
     """A reference names something that is not there; the message says what to set."""
 
 

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from floe_dagster.errors import FloeError
+
 Severity = Literal["error", "warning", "info"]
 Kind = Literal["input", "policy"]
 
@@ -88,7 +90,7 @@ def sort_findings(findings: Iterable[Finding]) -> list[Finding]:
     )
 
 
-class InputError(Exception):
+class InputError(FloeError):
     """Something that the user gave cannot be used; carries every finding of it.
 
     Args:

@@ -22,6 +22,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from floe_dagster.errors import FloeError
 from floe_dagster.home import FloeHome
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ BAKED_BUNDLE = "floe_state.zip"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
-class BundleError(Exception):
+class BundleError(FloeError):
     """A bundle cannot be read: it is cut off, foreign, or of a newer format."""
 
 

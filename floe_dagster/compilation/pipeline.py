@@ -31,6 +31,7 @@ from floe_dagster.compilation.validation import Parsed, parse_product
 from floe_dagster.findings import Finding, InputError, sort_findings
 from floe_dagster.home import FloeHome, display_path, find_project_root, without_marker
 from floe_dagster.named_manifests import SPEC_FILE
+from floe_dagster.schemas.kinds import extension_findings
 from floe_dagster.schemas.plugins import PLUGIN_CATEGORIES
 from floe_dagster.schemas.product import ProductSpec
 
@@ -106,6 +107,7 @@ class Pipeline:
                 self.product_dir, manifest=self.manifest, home=self.home, environ=self.environ
             )
             self.findings += _outside_root(state, self.root)
+            self.findings += extension_findings()
             spec = self._read_spec()
             chain = self._read_chain(spec) if spec else None
         with self.stage("VALIDATE"):

@@ -144,12 +144,14 @@ def _salt() -> list[str]:
     if not _versions:
         # Who only looks for a product's slug needs no models.
         from floe_dagster.schemas.compute import ENGINES
+        from floe_dagster.schemas.kinds import extension_versions
 
         for name in ("floe-dagster", "dbt-core", *(engine.adapter for engine in ENGINES.values())):
             try:
                 _versions.append(f"{name}={metadata.version(name)}")
             except metadata.PackageNotFoundError:
                 _versions.append(f"{name}=")
+        _versions.extend(extension_versions())
         _versions.append(f"format={_CACHE_FORMAT}")
     return _versions
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from floe_dagster.errors import FloeError
 
-class EngineError(Exception):
+
+class EngineError(FloeError):
     """The engine does not answer, or refuses.
 
     Args:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from floe_dagster.errors import FloeError
 
-class RunError(Exception):
+
+class RunError(FloeError):
     """A run ends here; what it has published until now stands.
 
     Args:

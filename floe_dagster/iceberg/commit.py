@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from floe_dagster.errors import FloeError
 from floe_dagster.iceberg.errors import CatalogError, NotUsableError
 from floe_dagster.iceberg.pyiceberg_private import remove_uncommitted, take_producers
 
@@ -22,11 +23,11 @@ PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 8.0
 
 
-class ConflictError(Exception):
+class ConflictError(FloeError):
     """Somebody else changed the table first; nothing of ours was committed."""
 
 
-class UnknownOutcomeError(Exception):
+class UnknownOutcomeError(FloeError):
     """The commit may have landed, or not."""
 
 

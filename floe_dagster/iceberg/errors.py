@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from floe_dagster.connections import connection_reason
+from floe_dagster.errors import FloeError
 
 
-class PublicationError(Exception):
+class PublicationError(FloeError):
     """A relation cannot be published as it is; the table stays at its last good snapshot.
 
     It names the table, the column where there is one, and what to do.
@@ -20,7 +21,7 @@ class PublicationError(Exception):
         self.transient = transient
 
 
-class CatalogError(Exception):
+class CatalogError(FloeError):
     """The catalog or its storage does not answer or is not usable. Trying again may help."""
 
 

@@ -45,6 +45,8 @@ from pyiceberg.types import (
     TimeType,
 )
 
+from floe_dagster.errors import FloeError
+
 _PRIMITIVES: dict[str, tuple[str, IcebergType]] = {
     "boolean": ("BOOLEAN", BooleanType()),
     "tinyint": ("INTEGER", IntegerType()),
@@ -82,7 +84,7 @@ _ADVICE = {
 }
 
 
-class UnsupportedTypeError(ValueError):
+class UnsupportedTypeError(FloeError, ValueError):
     """A DuckDB type has no Iceberg counterpart."""
 
 

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from floe_dagster.errors import FloeError
+
 if TYPE_CHECKING:
     from pyiceberg.io import FileIO
 
@@ -20,7 +22,7 @@ CHUNK_BYTES = 1 << 20
 LOOK_SECONDS = 0.02
 
 
-class AbandonedError(Exception):
+class AbandonedError(FloeError):
     """The file will never be whole; what arrived is to be removed."""
 
 

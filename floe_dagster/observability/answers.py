@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from floe_dagster.errors import FloeError
 
-class ReceiverAwayError(Exception):
+
+class ReceiverAwayError(FloeError):
     """The receiver does not take records now; it may later.
 
     Args:
@@ -20,7 +22,7 @@ class ReceiverAwayError(Exception):
         self.answered = answered
 
 
-class RecordRefusedError(Exception):
+class RecordRefusedError(FloeError):
     """The receiver will never take this record."""
 
 

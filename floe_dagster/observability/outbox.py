@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from floe_dagster.errors import FloeError
+
 SEGMENT_BYTES = 4 << 20
 LIMIT_BYTES = 512 << 20
 """What one outbox holds at most; an hour of outage is a hundredth of it."""
@@ -35,7 +37,7 @@ LOCK_SECONDS = 5.0
 _SUFFIX = ".records"
 
 
-class OutboxFullError(OSError):
+class OutboxFullError(FloeError, OSError):
     """The outbox holds `LIMIT_BYTES`, or the disk takes no more."""
 
 

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+from floe_dagster.errors import FloeError
 from floe_dagster.observability.answers import ReceiverAwayError, RecordRefusedError, Send
 from floe_dagster.observability.outbox import Outbox, Segment
 
@@ -20,7 +21,7 @@ LOOK_BEHIND = 20
 """Records behind a stuck one of which one is tried each time: the next one may be as bad."""
 
 
-class SweepStoppedError(Exception):
+class SweepStoppedError(FloeError):
     """Somebody asked the sweep to stop; what it had not sent stays."""
 
 

@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable
 
 from floe_dagster.connections import connection_reason
+from floe_dagster.errors import FloeError
 
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 5.0
 
 
-class PlatformError(Exception):
+class PlatformError(FloeError):
     """A service is not there, or refuses; the message says which, and what to do."""
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from pydantic import TypeAdapter
+
 from floe_dagster.policies.agreement import Agreement
 from floe_dagster.policies.naming import Naming
 from floe_dagster.policies.ownership import Ownership
@@ -12,10 +16,28 @@ from floe_dagster.policies.quality_gates import Documentation, TestCoverage
 from floe_dagster.policies.secrets import Secrets
 from floe_dagster.policies.tiers import TierOrder
 from floe_dagster.schemas.governed import Setting
+from floe_dagster.schemas.kinds import POLICIES_GROUP, Kinds
 
-POLICIES: dict[str, Policy] = {
-    policy.name: policy
-    for policy in (
+
+def _setting_problem(policy: Policy, others: Mapping[str, Policy]) -> str | None:
+    """Return why the setting of a policy cannot stand in `governance`; None where it can."""
+    setting = policy.setting
+    if setting is None:
+        return None
+    from floe_dagster.schemas.manifest import ManifestGovernance
+
+    taken = {other.setting.name for other in others.values() if other.setting is not None}
+    if setting.name in taken | set(ManifestGovernance.model_fields):
+        return f"governance.{setting.name}, which it goes by, is a field of its own already"
+    TypeAdapter(setting.type)
+    return None
+
+
+POLICIES: Kinds[Policy] = Kinds(
+    POLICIES_GROUP,
+    # What an abstract class is to mypy, it is not to `isinstance`.
+    Policy,  # type: ignore[type-abstract]
+    (
         Naming(),
         Documentation(),
         TestCoverage(),
@@ -25,9 +47,10 @@ POLICIES: dict[str, Policy] = {
         Secrets(),
         Plugins(),
         Agreement(),
-    )
-}
-"""By name, in the order in which they look and are shown."""
+    ),
+    _setting_problem,
+)
+"""By name, in the order in which they look and are shown; further ones of installed distributions come last."""
 
 
 def policy_settings() -> list[Setting]:

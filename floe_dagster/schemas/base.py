@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from floe_dagster.errors import FloeError
+
 NAME_PATTERN = r"^[a-z][a-z0-9-]{0,61}[a-z0-9]$"
 RESERVED_SLUGS = frozenset({"platform", "floe"})
 SEMVER_PATTERN = (
@@ -27,7 +29,7 @@ Seconds = Annotated[float, Field(gt=0, le=3600, strict=False)]
 """How long something may take, an hour at most."""
 
 
-class NotAllowedError(ValueError):
+class NotAllowedError(FloeError, ValueError):
     """A value that a rule of its own forbids, in the parts that a finding has.
 
     Args:

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Union
-
-from pydantic import Field
+from typing import TYPE_CHECKING, Annotated, Any
 
 from floe_dagster.schemas.compute.duckdb import DUCKDB, DuckDBCompute
 from floe_dagster.schemas.compute.engine import Engine
 from floe_dagster.schemas.compute.trino import TRINO, TrinoCompute
+from floe_dagster.schemas.kinds import ENGINES_GROUP, Kinds, OneOf, plugin_problem
 
-ENGINES: dict[str, Engine] = {engine.name: engine for engine in (DUCKDB, TRINO)}
-"""By `plugins.compute.type`."""
+ENGINES: Kinds[Engine] = Kinds(ENGINES_GROUP, Engine, (DUCKDB, TRINO), plugin_problem)
+"""By `plugins.compute.type`; further ones of installed distributions, too."""
 DEFAULT_ENGINE = DUCKDB.name
 """Where a manifest says nothing; also that of artifacts that are older than plugins."""
 
 if TYPE_CHECKING:
     Compute = DuckDBCompute | TrinoCompute
 else:
-    Compute = Annotated[
-        Union[tuple(engine.plugin for engine in ENGINES.values())],  # noqa: UP007
-        Field(discriminator="type"),
-    ]
+    Compute = Annotated[Any, OneOf(ENGINES)]
 
 
 def supported_engines() -> list[str]:
