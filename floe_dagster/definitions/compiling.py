@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from functools import partial
+from functools import partial, update_wrapper
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,6 +78,9 @@ compile_product = partial(stages.compile_product, orchestrator=DagsterOrchestrat
 """`compilation.stages.compile_product`, with Dagster asked."""
 validate_product = partial(stages.validate_product, orchestrator=DagsterOrchestrator())
 """`compilation.stages.validate_product`, with Dagster asked."""
+for _named in (compile_product, validate_product):
+    # So `help` of what `floe_dagster` exports says their arguments.
+    update_wrapper(_named, _named.func)
 
 
 def _asked(cron: str, timezone: str) -> tuple[str | None, bool]:
