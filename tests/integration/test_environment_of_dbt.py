@@ -94,8 +94,10 @@ def model(dbt, session):
 """
 HOSTILE = {
     "own.sql": "select content from read_text('/proc/self/environ')",
-    "all.sql": "{{ config(pre_hook=\"set variable p = (select max('/proc/' || split_part(content, ' ', 4) || '/environ') "
-    "from read_text('/proc/self/stat'))\") }} select content from read_text(getvariable('p'))",
+    # Of its parent: the process that forks, or the one that has the credentials.
+    "all.sql": "{{ config(pre_hook=\"set variable p = (select max('/proc/' || "
+    "regexp_extract(content, '\\) . (\\d+)', 1) || '/environ') from read_text('/proc/self/stat'))\") }} "
+    "select content from read_text(getvariable('p'))",
     "glob.sql": "select content from read_text('/proc/*/environ')",
     # A view is executed again by who publishes it, in the process that has the credentials.
     "shown.sql": "{{ config(materialized='view', meta={'floe': {'publish': true}}) }} "
@@ -126,9 +128,10 @@ def test_a_hostile_product_publishes_no_credential(
     assert not tables & {"all", "glob", "shown", "swapped"}
     rows: list[dict[str, Any]] = catalog.load_table("shop.region").scan().to_arrow().to_pylist()
     assert rows == [{"region": "eu-north"}]
-    # dbt's own environment is there to be read, so that its SQL was executed is no guess.
+    # Its own environment is there to be read, as the process that forks for dbt began with it: that the SQL was executed is
+    # no guess.
     (own,) = catalog.load_table("shop.own").scan().to_arrow().to_pylist()
-    assert "REGION=eu-north" in own["content"]
+    assert "PATH=" in own["content"]
     (python, *_others) = catalog.load_table("shop.python").scan().to_arrow().to_pylist()
     assert "the parent takes signals" not in str(catalog.load_table("shop.python").scan().to_arrow())
     assert "REGION=eu-north" in python["found"]

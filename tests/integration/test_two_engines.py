@@ -237,7 +237,7 @@ def test_a_published_view_crosses_and_so_does_what_an_ephemeral_model_reads(
     )
     (product / "models" / "heavy.sql").write_text("select id from {{ ref('part') }}\n")
     engines(product, heavy="trino")
-    assert index_of(compiled(product, home))["heavy"]["deps"] == ["model.shop.orders"]
+    assert index_of(compiled(product, home))["heavy"].deps == ("model.shop.orders",)
     engines(product, heavy="trino", part="trino")
     (finding,) = errors(product, home)
     assert finding.code == "compute-of-ephemeral" and finding.file == "shop/floe.yaml"
