@@ -29,6 +29,7 @@ from typing import Any, NoReturn
 
 from floe_dagster.compilation.dbt_child import PR_SET_PDEATHSIG, see_no_other_process
 from floe_dagster.compilation.dbt_command import load_manifest, run_command
+from floe_dagster.compilation.dbt_macros import parse_dbts_own_macros
 from floe_dagster.schemas.compute import supported_engines
 
 IDLE_SECONDS = 120.0
@@ -56,6 +57,7 @@ class _Forks:
         self.owner = owner
         self.selector = selectors.DefaultSelector()
         self.commands: dict[int, _Command] = {}
+        self.has_macros = False
 
     def serve(self) -> None:
         """Serve commands until the owner ends, or none has come for a while."""
@@ -74,6 +76,11 @@ class _Forks:
             self._end_all()
         job = json.loads(message)
         asked, *outputs = descriptors
+        if job["state"] is None and not self.has_macros:
+            # It may parse, and then these first. Whoever begins with a manifest does not wait for them.
+            parse_dbts_own_macros(supported_engines())
+            gc.freeze()
+            self.has_macros = True
         server = os.getpid()
         pid = os.fork()
         if pid == 0:
