@@ -322,7 +322,9 @@ def test_engines_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     assert checked({**types, "compute": "spark"}) == [("unsupported-compute", "plugins.compute.type", 1)]
     # `defaults: {compute: trino}` names an engine, and says nothing of where it is.
     assert checked(types, catalog=REST) == [("missing-field", "plugins.compute.type", 1)]
-    monkeypatch.setitem(ENGINES, "trino", replace(ENGINES["trino"], adapter="dbt-of-nobody"))
+    absent = {**ENGINES, "trino": replace(ENGINES["trino"], adapter="dbt-of-nobody")}
+    for module in ("floe_dagster.schemas.compute", "floe_dagster.compilation.engines"):
+        monkeypatch.setattr(f"{module}.ENGINES", absent)
     (finding,) = check_engine(manifest(compute=TRINO), types, {"compute": ("m.yaml", 7)}, "m.yaml")
     assert finding.message == "this environment has no dbt-of-nobody, which products on 'trino' need"
     assert (finding.line, finding.allowed) == (7, "duckdb")
