@@ -13,8 +13,17 @@ import pytest
 
 SECONDS = float(os.environ.get("FLOE_TEST_SECONDS") or 60)
 """So long a test may take with its fixtures, where it gives no reason. A machine that is slow or busy sets more."""
-REASONS: dict[str, str] = {}
-"""Why a test may take longer, by its node id without parameters."""
+REASONS = {
+    "tests/integration/kubernetes/test_lost_workers.py": "Dagster's monitoring has to notice that a pod is gone, and start its run again",
+    "tests/integration/test_many_products.py": "ten runs wait for their turn in the queue of one dagster dev",
+    "tests/integration/test_dagster_dev.py": "one walk: every edit is compiled by the sensor and served, in one dagster dev",
+    "tests/integration/test_first_hour.py": "runs each step of the page for newcomers, in a fresh environment",
+    "tests/integration/observing/test_three_products.py": "three products run in turn, each as its own process, for all tests of the file",
+    "tests/integration/observing/test_ends_of_runs.py": "runs of a dagster dev are killed and canceled",
+    "tests/integration/test_dg.py": "every command of dg is a process of its own",
+    "tests/ui": "one dagster dev with the three products, for all tests of the file",
+}
+"""Why tests may take longer, by the folder or the file that they are in."""
 SHOWN = 12
 
 
@@ -33,7 +42,7 @@ class Budget:
         return {
             test: seconds
             for test, seconds in self.tests.items()
-            if seconds > SECONDS and test.partition("[")[0] not in REASONS
+            if seconds > SECONDS and not any(test.startswith(place) for place in REASONS)
         }
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:

@@ -9,6 +9,8 @@ import pytest
 
 from tests.dagster_dev import DagsterDev
 
+pytestmark = pytest.mark.slow
+
 WORKSPACE = """\
 load_from:
   - python_module: {module_name: shop.definitions, working_directory: ., location_name: shop}

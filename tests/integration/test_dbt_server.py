@@ -16,7 +16,10 @@ from floe_dagster.compilation.dbt_child import landlock_version
 from floe_dagster.compilation.dbt_server import DbtServer
 from tests.processes import parent_of, runs, wait_for
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each command is started by itself")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each command is started by itself"),
+]
 
 ENVIRONMENT = {**os.environ, "DBT_SEND_ANONYMOUS_USAGE_STATS": "false", "DBT_VERSION_CHECK": "false"}
 

@@ -18,6 +18,8 @@ from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.catalogs import open_catalog
 from tests.locations import DEFINITIONS
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 

@@ -27,6 +27,8 @@ from floe_dagster.home import FloeHome
 from tests.conftest import ROOT
 from tests.processes import dbt_below, runs, wait_for
 
+pytestmark = pytest.mark.slow
+
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
 
 

@@ -11,6 +11,8 @@ import pytest
 
 from floe_dagster.cli import main
 
+pytestmark = pytest.mark.slow
+
 REST = "{type: rest, config: {uri: 'http://nowhere.invalid', warehouse: w}}"
 PLUGINS = """\
 plugins:

@@ -16,6 +16,8 @@ import pytest
 
 from tests.conftest import MANIFEST, ROOT
 
+pytestmark = pytest.mark.slow
+
 PAGE = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 BLOCKS = {
     match["file"]: match["text"]

@@ -16,6 +16,8 @@ from floe_dagster.home import ROOT_MARKERS
 from tests.conftest import ROOT
 from tests.dagster_dev import DagsterDev, free_port
 
+pytestmark = pytest.mark.slow
+
 PAGE = ROOT / "docs" / "product.md"
 FENCE = re.compile(r"^(?:`([^`\n]+)`:\n\n)?```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SERVING = "dagster dev"

@@ -15,6 +15,8 @@ from floe_dagster.home import FloeHome
 from floe_dagster.observability.logs import configure_product_logger, product_logger
 from tests.conftest import MANIFEST
 
+pytestmark = pytest.mark.slow
+
 MATERIALIZE = """\
 import sys
 from pathlib import Path

@@ -29,7 +29,10 @@ ENGINE, CATALOG = 3, 2
 FREED_SECONDS = 5
 PATIENCE_SECONDS = 60
 """For what takes a few seconds on a machine with nothing else to do."""
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc"),
+]
 
 
 @pytest.fixture(scope="module")

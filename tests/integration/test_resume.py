@@ -18,6 +18,8 @@ from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.catalogs import open_catalog
 from tests.jobs import execute_job, reconstructable_shop_job
 
+pytestmark = pytest.mark.slow
+
 SCHEMA = """\
 models:
   - name: orders

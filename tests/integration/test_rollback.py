@@ -25,6 +25,8 @@ from floe_dagster.schemas.product_index_json import INDEX_VERSION
 from tests.jobs import without_state
 from tests.locations import bake
 
+pytestmark = pytest.mark.slow
+
 COMPILE = {"platform_manifest", "resolved_governance", "compiled_artifacts", "dbt_manifest"}
 OLD = "select 1 as id, 'paid' as status\n"
 NEW = "select 1 as id, 'paid' as status, 'EUR' as currency\n"

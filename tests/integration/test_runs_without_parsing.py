@@ -26,7 +26,10 @@ from floe_dagster.definitions.factory import build_product_definitions
 from floe_dagster.home import FloeHome
 from tests.conftest import MANIFEST
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each command is started by itself")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each command is started by itself"),
+]
 
 SPEC = """\
 apiVersion: floe.dev/v1

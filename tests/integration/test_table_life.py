@@ -16,6 +16,8 @@ from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.catalogs import open_catalog
 from tests.conftest import SPEC
 
+pytestmark = pytest.mark.slow
+
 
 class Product:
     """The shop, compiled and run as often as it takes."""

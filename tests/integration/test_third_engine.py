@@ -17,6 +17,8 @@ from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.catalogs import open_catalog
 from tests.conftest import MANIFEST
 
+pytestmark = pytest.mark.slow
+
 ENGINE = '''\
 """An engine of its own, which computes with what is installed here: DuckDB, in another file."""
 

@@ -21,6 +21,8 @@ from floe_dagster.home import FloeHome
 from floe_dagster.schemas.product_index import Asset
 from tests.conftest import MANIFEST, SPEC
 
+pytestmark = pytest.mark.slow
+
 DUCKDB: dict[str, Any] = {"type": "duckdb"}
 TRINO: dict[str, Any] = {
     "type": "trino",

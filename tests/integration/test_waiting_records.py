@@ -18,6 +18,8 @@ from tests.conftest import MANIFEST
 from tests.receivers import FaultMode, LineageReceiver, OtlpReceiver
 from tests.unit.delivering import event, left_behind
 
+pytestmark = pytest.mark.slow
+
 Command = Callable[..., tuple[int, str]]
 
 

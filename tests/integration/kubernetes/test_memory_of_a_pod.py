@@ -15,6 +15,8 @@ from floe_dagster.memory import parse_bytes
 from tests.conftest import MANIFEST
 from tests.integration.kubernetes.control_group import limited
 
+pytestmark = pytest.mark.slow
+
 GIB = 1024**3
 
 

@@ -16,6 +16,8 @@ from floe_dagster.home import FloeHome
 from tests.conftest import MANIFEST, SPEC
 from tests.locations import bake
 
+pytestmark = pytest.mark.slow
+
 JOBS = {
     "shop_compile": "compile",
     "shop_run": "run",

@@ -39,6 +39,8 @@ from tests.locations import DEFINITIONS, bake
 from tests.processes import dbt_below, family, parent_of, runs, wait_for
 from tests.receivers import LineageReceiver, OtlpReceiver
 
+pytestmark = pytest.mark.slow
+
 WORKSPACE = """\
 load_from:
   - python_module: {module_name: shop.definitions, working_directory: ., location_name: shop}

@@ -28,6 +28,8 @@ from tests.integration.observing.observed import (
 from tests.receivers import FaultMode, LineageReceiver, OtlpReceiver
 from tests.receivers.serving import self_signed, serving
 
+pytestmark = pytest.mark.slow
+
 MORE_SECONDS = 10
 """So long a run may be held up by its deliveries; it is a second, and the answers that it would wait for take thirty."""
 FIELDS = ("observability.tracing.endpoint", "observability.lineage.endpoint")

@@ -24,6 +24,8 @@ from tests.integration.observing.observed import (
 from tests.jobs import execute_job, reconstructable_shop_job
 from tests.receivers import LineageReceiver, OtlpReceiver
 
+pytestmark = pytest.mark.slow
+
 IN_PROCESS: dict[str, Any] = {"execution": {"config": {"in_process": {}}}}
 
 

@@ -25,6 +25,8 @@ from tests.integration.observing.observed import (
 )
 from tests.receivers import LineageReceiver, OtlpReceiver
 
+pytestmark = pytest.mark.slow
+
 PRODUCTS = {
     "customer_360": "customer-360",
     "iot_telemetry": "iot-telemetry",

@@ -21,6 +21,8 @@ from tests.integration.observing.observed import (
 )
 from tests.receivers import LineageReceiver, OtlpReceiver
 
+pytestmark = pytest.mark.slow
+
 EVENTS = 12
 
 
