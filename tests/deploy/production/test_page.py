@@ -82,7 +82,7 @@ def test_the_folder_of_a_product_s_states_is_the_one_that_dagster_writes(tmp_pat
 def test_the_right_that_stays_is_named_as_the_bootstrap_names_it() -> None:
     namespaces = ("customer_360", "iot_telemetry", "financial_risk", "orders")
     role = f"floe{'_'.join(('', *namespaces))}_writer"
-    source = (ROOT / "floe_dagster" / "platform" / "bootstrap.py").read_text()
+    source = (ROOT / "floe_dagster" / "platform" / "polaris_bootstrap.py").read_text()
     assert 'f"floe{scope}_writer"' in source and 'scope = "_".join(("", *self.namespaces))' in source
     assert f"/catalogs/production/catalog-roles/{role}" in section("Remove a product")
 
