@@ -83,7 +83,7 @@ def test_the_right_that_stays_is_named_as_the_bootstrap_names_it() -> None:
     namespaces = ("customer_360", "iot_telemetry", "financial_risk", "orders")
     role = f"floe{'_'.join(('', *namespaces))}_writer"
     source = (ROOT / "floe_dagster" / "platform" / "polaris_bootstrap.py").read_text()
-    assert 'f"floe{scope}_writer"' in source and 'scope = "_".join(("", *self.namespaces))' in source
+    assert 'f"floe{scope}_writer"' in source and 'scope = "_".join(("", *self.asked.namespaces))' in source
     assert f"/catalogs/production/catalog-roles/{role}" in section("Remove a product")
 
 
