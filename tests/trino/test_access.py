@@ -68,7 +68,6 @@ def refused(access: TrinoAccess) -> EngineError:
     return caught.value
 
 
-@pytest.mark.core
 def test_the_right_password(secured: Any, config: dict[str, Any]) -> None:
     access = TrinoAccess({**config, "session_properties": {"query_max_run_time": "7m"}}, secured.environment)
     access.check()
@@ -119,7 +118,6 @@ def test_http_where_trino_speaks_tls(secured: Any, config: dict[str, Any]) -> No
     assert f"Trino at http://127.0.0.1:{config['port']} does not answer" in str(error)
 
 
-@pytest.mark.core
 def test_tokens_of_an_endpoint_are_shown_and_renewed(secured: Any, config: dict[str, Any]) -> None:
     with token_endpoint(lambda: secured.token("etl")) as endpoint:
         access = TrinoAccess(with_tokens(config, endpoint.url))
@@ -159,7 +157,6 @@ def test_an_endpoint_that_is_away_while_trino_is_there(
         access.check()
 
 
-@pytest.mark.core
 @pytest.mark.parametrize("method", ["password", "oauth2"])
 def test_dbt_gets_in_with_the_same_settings(
     secured: Any, config: dict[str, Any], shop: Path, home: FloeHome, tmp_path: Path, method: str

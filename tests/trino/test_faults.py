@@ -236,7 +236,6 @@ load_from:
 """
 
 
-@pytest.mark.core
 def test_a_run_that_is_terminated_in_dagster_leaves_no_query_and_no_clone_behind(
     cluster: Any, make_shop: Callable[..., Shop], tmp_path: Path
 ) -> None:
