@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from pyiceberg.catalog import load_catalog
 
-import floe_dagster
+from tests import packages
 from tests.conftest import MANIFEST
+from tests.packages import with_kind
 
 CATALOG_TYPE = '''\
 """A catalog in a folder, which PyIceberg opens by properties."""
@@ -68,38 +66,21 @@ CELLAR = CatalogType(
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
     """A folder with floe-dagster that has one module and one line more."""
-    folder = tmp_path / "package"
-    shutil.copytree(
-        Path(floe_dagster.__file__).parent,
-        folder / "floe_dagster",
-        ignore=shutil.ignore_patterns("__pycache__"),
+    return with_kind(
+        tmp_path / "package",
+        "schemas/catalog_types/cellar.py",
+        CATALOG_TYPE,
+        "schemas/catalog_types/__init__.py",
+        ("(SQL, REST, POLARIS)", "(SQL, REST, POLARIS, CELLAR)"),
+        (
+            "from floe_dagster.schemas.catalog_types.polaris import",
+            "from floe_dagster.schemas.catalog_types.cellar import CELLAR\nfrom floe_dagster.schemas.catalog_types.polaris import",
+        ),
     )
-    types = folder / "floe_dagster" / "schemas" / "catalog_types"
-    (types / "cellar.py").write_text(CATALOG_TYPE)
-    registry = (types / "__init__.py").read_text()
-    listed = registry.replace("(SQL, REST, POLARIS)", "(SQL, REST, POLARIS, CELLAR)")
-    assert listed != registry
-    imported = "from floe_dagster.schemas.catalog_types.polaris import"
-    (types / "__init__.py").write_text(
-        listed.replace(imported, f"from floe_dagster.schemas.catalog_types.cellar import CELLAR\n{imported}")
-    )
-    return folder
 
 
 def floe(package: Path, product: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [Path(sys.executable).with_name("floe-dagster"), *arguments],
-        cwd=product.parent,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(package),
-            "FLOE_HOME": str(product.parent / "home"),
-            "CELLAR_KEY": "sesame",
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return packages.floe(package, product, *arguments, CELLAR_KEY="sesame")
 
 
 def configure(shop: Path, **config: object) -> None:

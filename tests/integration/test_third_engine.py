@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-import floe_dagster
 from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.catalogs import open_catalog
+from tests import packages
 from tests.conftest import MANIFEST
+from tests.packages import with_kind
 
 pytestmark = pytest.mark.slow
 
@@ -64,33 +62,21 @@ POND = Engine(
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
     """A folder with floe-dagster that has one module and one line more."""
-    folder = tmp_path / "package"
-    shutil.copytree(
-        Path(floe_dagster.__file__).parent,
-        folder / "floe_dagster",
-        ignore=shutil.ignore_patterns("__pycache__"),
+    return with_kind(
+        tmp_path / "package",
+        "schemas/compute/pond.py",
+        ENGINE,
+        "schemas/compute/__init__.py",
+        ("(DUCKDB, TRINO)", "(DUCKDB, TRINO, POND)"),
+        (
+            "from floe_dagster.schemas.compute.trino import",
+            "from floe_dagster.schemas.compute.pond import POND\nfrom floe_dagster.schemas.compute.trino import",
+        ),
     )
-    compute = folder / "floe_dagster" / "schemas" / "compute"
-    (compute / "pond.py").write_text(ENGINE)
-    registry = (compute / "__init__.py").read_text()
-    listed = registry.replace("(DUCKDB, TRINO)", "(DUCKDB, TRINO, POND)")
-    assert listed != registry
-    imported = "from floe_dagster.schemas.compute.trino import"
-    (compute / "__init__.py").write_text(
-        listed.replace(imported, f"from floe_dagster.schemas.compute.pond import POND\n{imported}")
-    )
-    return folder
 
 
 def floe(package: Path, product: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [Path(sys.executable).with_name("floe-dagster"), *arguments, str(product)],
-        cwd=product.parent,
-        env={**os.environ, "PYTHONPATH": str(package), "FLOE_HOME": str(product.parent / "home")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return packages.floe(package, product, *arguments, product)
 
 
 def configure(shop: Path, **plugins: object) -> None:

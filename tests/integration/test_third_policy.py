@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-import floe_dagster
 from tests.conftest import MANIFEST
+from tests.packages import floe, with_kind
 
 POLICY = '''\
 """Short names: no model's name is longer than the platform wants."""
@@ -60,32 +56,16 @@ class ShortNames(Policy):
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
     """A folder with floe-dagster that has one module and one line more."""
-    folder = tmp_path / "package"
-    shutil.copytree(
-        Path(floe_dagster.__file__).parent,
-        folder / "floe_dagster",
-        ignore=shutil.ignore_patterns("__pycache__"),
-    )
-    policies = folder / "floe_dagster" / "policies"
-    (policies / "short_names.py").write_text(POLICY)
-    registry = (policies / "registry.py").read_text()
-    listed = registry.replace("Agreement(),", "Agreement(), ShortNames(),")
-    assert listed != registry
-    imported = "from floe_dagster.policies.tiers import"
-    (policies / "registry.py").write_text(
-        listed.replace(imported, f"from floe_dagster.policies.short_names import ShortNames\n{imported}")
-    )
-    return folder
-
-
-def floe(package: Path, product: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [Path(sys.executable).with_name("floe-dagster"), *arguments],
-        cwd=product.parent,
-        env={**os.environ, "PYTHONPATH": str(package), "FLOE_HOME": str(product.parent / "home")},
-        capture_output=True,
-        text=True,
-        check=False,
+    return with_kind(
+        tmp_path / "package",
+        "policies/short_names.py",
+        POLICY,
+        "policies/registry.py",
+        ("Agreement(),", "Agreement(), ShortNames(),"),
+        (
+            "from floe_dagster.policies.tiers import",
+            "from floe_dagster.policies.short_names import ShortNames\nfrom floe_dagster.policies.tiers import",
+        ),
     )
 
 
