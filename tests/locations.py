@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 
 from floe_dagster.compilation.bundle import BAKED_BUNDLE
+from floe_dagster.compilation.pipeline import compile_product
 from floe_dagster.compilation.result import CompileResult
-from floe_dagster.compilation.stages import compile_product
 from floe_dagster.home import FloeHome
 
 DEFINITIONS = """\

@@ -1,571 +1,218 @@
-"""What happens inside the stages of a compilation (see `stages`)."""
+"""The compilation of one product: LOAD, VALIDATE, RESOLVE, ENFORCE, COMPILE, GENERATE.
+
+| stage | what it does |
+|---|---|
+| LOAD | snapshots the sources, reads `floe.yaml` and the manifest chain |
+| VALIDATE | documents against their schemas, `dbt parse` on the snapshot, transforms against dbt's graph |
+| RESOLVE | merges governance, stricter wins; picks plugins and resources |
+| ENFORCE | runs the policies on dbt's manifest |
+| COMPILE | builds the artifact and the asset index |
+| GENERATE | writes the bundle, has it loaded as a code location would, lays it into its place unless something blocks |
+
+dbt reads a snapshot, never the working tree: what was checked is what the bundle holds, even where
+somebody saves a file in the middle.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
+import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from floe_dagster.compilation.bundle import (
-    ARTIFACT,
-    ASSET_INDEX,
-    DBT_MANIFEST,
-    REPORT,
-    Bundle,
-    SourceLayout,
-    write_bundle,
-)
-from floe_dagster.compilation.documents import Document, DocumentPath, read_document
-from floe_dagster.compilation.governance import GovernanceResolution, resolve_governance
-from floe_dagster.compilation.inheritance import ManifestChain, load_manifest_chain, resolve_manifest_path
-from floe_dagster.compilation.orchestrator import Orchestrator, cannot_be_served, check_schedules
-from floe_dagster.compilation.result import CompileResult, StageTiming
-from floe_dagster.compilation.sources import PROJECT_FILE, SourceState, source_state
-from floe_dagster.compilation.validation import Parsed, parse_product
-from floe_dagster.findings import Finding, InputError, sort_findings
-from floe_dagster.home import FloeHome, display_path, find_project_root, without_marker
-from floe_dagster.named_manifests import SPEC_FILE
-from floe_dagster.schemas.kinds import extension_findings
-from floe_dagster.schemas.plugins import PLUGIN_CATEGORIES
-from floe_dagster.schemas.product import ProductSpec
+from floe_dagster.compilation.bundle import Bundle, BundleError
+from floe_dagster.compilation.orchestrator import Orchestrator
+from floe_dagster.compilation.product_folder import missing_product
+from floe_dagster.compilation.result import CompileResult
+from floe_dagster.compilation.sources import SourceState, source_state
+from floe_dagster.findings import Finding
+from floe_dagster.home import FloeHome
 
-SECRET_CODE = "literal-secret"
-BLOCKING_AT_STRICT = (SECRET_CODE,)
+KEPT_BUNDLES = 5
+"""How many bundles of a product stay in `FLOE_HOME`; a run may still execute an older one."""
+LOCK_TIMEOUT_SECONDS = 600.0
+
+OnStage = Callable[[str], None]
 
 
-class Pipeline:
-    """One compilation; create, `run`, then `generate`.
+def compile_product(
+    product_dir: Path,
+    *,
+    manifest: Path | None = None,
+    home: FloeHome | None = None,
+    on_stage: OnStage | None = None,
+    environ: Mapping[str, str] | None = None,
+    orchestrator: Orchestrator | None = None,
+) -> CompileResult:
+    """Compile one product and write its bundle, unless nothing changed or something blocks.
+
+    What a user wrote wrongly comes back as findings; the last good bundle stays as it is then.
 
     Args:
-        product_dir: The product's folder.
+        product_dir: The folder with `floe.yaml` and `dbt_project.yml`.
         manifest: Platform manifest to use in place of the one that `floe.yaml` names.
-        home: The writable folder.
-        environ: For `FLOE_MANIFEST` and for dbt.
+        home: The writable folder; `FloeHome.locate(product_dir)` when left out.
         on_stage: Called with the name of each stage as it begins.
-        orchestrator: Is asked whether it can serve what was compiled; nobody is when None.
+        environ: The process' environment when left out.
+        orchestrator: Is asked whether it can serve what was compiled; nobody is when None. Commands and compile assets
+            call this through `floe_dagster.definitions.compiling`, which asks Dagster.
+
+    Raises:
+        OSError: `home` cannot be written, or the disk is full; nothing half-written is left.
+        TimeoutError: Another compilation of the product holds the lock for too long.
     """
+    product_dir = Path(os.path.abspath(product_dir))
+    environ = os.environ if environ is None else environ
+    home = home or FloeHome.locate(product_dir, environ)
+    missing = missing_product(product_dir)
+    if missing:
+        return _without_product(product_dir, missing)
+    state = source_state(product_dir, manifest=manifest, home=home, environ=environ)
+    unchanged = _finished(product_dir, state, home)
+    if unchanged is not None:
+        return unchanged
+    with _lock(home, product_dir):
+        state = source_state(product_dir, manifest=manifest, home=home, environ=environ)
+        unchanged = _finished(product_dir, state, home)
+        if unchanged is not None:
+            return unchanged
+        from floe_dagster.compilation.stages import Stages
 
-    def __init__(
-        self,
-        product_dir: Path,
-        manifest: Path | None,
-        home: FloeHome,
-        environ: Mapping[str, str],
-        on_stage: Any,
-        orchestrator: Orchestrator | None = None,
-    ) -> None:
-        self.product_dir = product_dir
-        self.root = find_project_root(product_dir)
-        self.manifest = manifest
-        self.home = home
-        self.environ = environ
-        self.on_stage = on_stage
-        self.orchestrator = orchestrator
-        self.timings: list[StageTiming] = []
-        self.findings: list[Finding] = []
-        self.slug = product_dir.name
-        self.name = product_dir.name
-        self.repository: str | None = None
-        self.shown = display_path(product_dir, self.root)
-        self._result: CompileResult | None = None
-        self._documents: dict[str, bytes] = {}
-        self._states: dict[str, bytes] = {}
-        self._layout: SourceLayout | None = None
-        self._project_document: Document | None = None
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Time one stage and report its beginning; stages may be entered more than once."""
-        self.on_stage(name)
-        begun = time.perf_counter()
+        home.path.mkdir(parents=True, exist_ok=True)
+        staging_parent = home.path / "compile"
+        staging_parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix="stage-", dir=staging_parent))
         try:
-            yield
+            stages = Stages(product_dir, manifest, home, environ, on_stage or _silent, orchestrator)
+            result = stages.run(staging)
+            stages.generate(staging)
+            if not result.blocked:
+                result.stages = stages.timings
+                _remember(home, product_dir, result)
+                _clean_up(home, result.slug, keep=result.digest.removeprefix("sha256:"))
+            return result
         finally:
-            seconds = time.perf_counter() - begun
-            for position, timing in enumerate(self.timings):
-                if timing.name == name:
-                    self.timings[position] = StageTiming(name, timing.seconds + seconds)
-                    break
-            else:
-                self.timings.append(StageTiming(name, seconds))
+            shutil.rmtree(staging, ignore_errors=True)
 
-    def run(self, staging: Path, *, documents_only: bool = False) -> CompileResult:
-        """Run every stage but GENERATE.
 
-        Args:
-            staging: An empty folder for the snapshot of the sources.
-            documents_only: Stop before dbt.
-        """
-        with self.stage("LOAD"):
-            state = source_state(
-                self.product_dir, manifest=self.manifest, home=self.home, environ=self.environ
-            )
-            self.findings += _outside_root(state, self.root)
-            self.findings += extension_findings()
-            spec = self._read_spec()
-            chain = self._read_chain(spec) if spec else None
-        with self.stage("VALIDATE"):
-            if spec and spec.value:
-                self._validate_spec(spec, chain)
-            if spec and self.orchestrator is not None:
-                self.findings += check_schedules(spec, chain, self.orchestrator)
-        resolution: GovernanceResolution | None = None
-        with self.stage("RESOLVE"):
-            if chain is not None and spec is not None:
-                from floe_dagster.compilation.dbt_environment import check_environment
+def validate_product(
+    product_dir: Path,
+    *,
+    manifest: Path | None = None,
+    documents_only: bool = False,
+    on_stage: OnStage | None = None,
+    environ: Mapping[str, str] | None = None,
+    orchestrator: Orchestrator | None = None,
+) -> CompileResult:
+    """Find everything that `compile_product` would find, and write nothing.
 
-                resolution = resolve_governance(chain, spec)
-                self.findings += resolution.findings
-                self.findings += check_environment(spec, chain, resolution.environment)
-        if resolution is not None:
-            self._raise_secrets(resolution.effective_level)
-        dbt_manifest: dict[str, Any] | None = None
-        ready = spec is not None and spec.value is not None and chain is not None and chain.merged is not None
-        if ready and not documents_only and not self._input_errors():
-            assert spec is not None and spec.value is not None and chain is not None
-            with self.stage("VALIDATE"):
-                dbt_manifest = self._parse_dbt(state, staging, spec, spec.value, chain)
-            if dbt_manifest is not None and resolution is not None:
-                self._enforce_and_build(state, spec.value, chain, resolution, dbt_manifest)
-        self.findings = sort_findings(self.findings)
-        result = CompileResult(
-            self.product_dir,
-            self.slug,
-            self.name,
-            state.digest,
-            stages=self.timings,
-            findings=self.findings,
-            built=getattr(self, "artifact", None),
-            built_index=getattr(self, "asset_index", None),
-        )
-        result.report = self._report(state, chain, resolution)
-        self._result = result
+    Args:
+        product_dir: The folder with `floe.yaml` and `dbt_project.yml`.
+        manifest: Platform manifest to use in place of the one that `floe.yaml` names.
+        documents_only: Look at the YAML documents alone; dbt is neither imported nor started.
+        on_stage: Called with the name of each stage as it begins.
+        environ: The process' environment when left out.
+        orchestrator: Is asked whether it can serve what was compiled; nobody is when None. Commands and compile assets
+            call this through `floe_dagster.definitions.compiling`, which asks Dagster.
+    """
+    from floe_dagster.compilation.stages import Stages
+
+    product_dir = Path(os.path.abspath(product_dir))
+    missing = missing_product(product_dir)
+    if missing:
+        return _without_product(product_dir, missing)
+    with tempfile.TemporaryDirectory(prefix="floe-validate-") as folder:
+        home = FloeHome(Path(folder) / "home")
+        environ = os.environ if environ is None else environ
+        stages = Stages(product_dir, manifest, home, environ, on_stage or _silent, orchestrator)
+        staging = Path(folder) / "stage"
+        staging.mkdir()
+        result = stages.run(staging, documents_only=documents_only)
+        if orchestrator is not None:
+            stages.generate(staging, keep=False)
         return result
 
-    def _read_spec(self) -> Parsed[ProductSpec] | None:
-        try:
-            parsed = parse_product(read_document(self.product_dir / SPEC_FILE, root=self.root))
-        except InputError as error:
-            self.findings += error.findings
-            return None
-        self.findings += parsed.findings
-        if parsed.value is not None:
-            self.slug, self.name = parsed.value.slug, parsed.value.metadata.name
-            self.repository = parsed.value.repository
-        return parsed
 
-    def _read_chain(self, spec: Parsed[ProductSpec]) -> ManifestChain | None:
-        override = self.manifest
-        named = self.environ.get("FLOE_MANIFEST", "").strip()
-        if override is None and named:
-            override = Path(named)
-        try:
-            path = resolve_manifest_path(spec, root=self.root, override=override)
-            chain = load_manifest_chain(path, root=self.root)
-        except InputError as error:
-            self.findings += error.findings
-            return None
-        self.findings += chain.findings
-        return chain
+def _silent(_stage: str) -> None:
+    return
 
-    def _validate_spec(self, spec: Parsed[ProductSpec], chain: ManifestChain | None) -> None:
-        from floe_dagster.compilation.agreement import check_compute, check_preset, check_transforms
-        from floe_dagster.compilation.builder import listed_engines, named_engines, plugin_types
-        from floe_dagster.compilation.engines import check_engine
 
-        assert spec.value is not None
-        self.findings += check_transforms(spec.value, spec.document)
-        if chain is not None and chain.merged is not None:
-            self.findings += check_preset(spec.value, spec.document, chain.merged.resource_presets or {})
-            types, nearest = plugin_types(chain.merged), chain.layers[0].document.display
-            named = named_engines(spec.value)
-            self.findings += check_engine(chain.merged, types, _plugin_places(chain), nearest, named)
-            self.findings += check_compute(spec.value, spec.document, listed_engines(chain.merged))
-        self.findings += self._check_dbt_project()
+def _without_product(product_dir: Path, finding: Finding) -> CompileResult:
+    return CompileResult(product_dir, product_dir.name, product_dir.name, "", findings=[finding])
 
-    def _check_dbt_project(self) -> list[Finding]:
-        path = self.product_dir / PROJECT_FILE
-        if not path.exists():
-            return [
-                Finding(
-                    code="no-dbt-project",
-                    severity="error",
-                    message=f"{self.shown} has no {PROJECT_FILE}",
-                    file=f"{self.shown}/{PROJECT_FILE}",
-                    fix=f"Write {PROJECT_FILE} with `name: {self.slug}`; see dbt's documentation.",
-                )
-            ]
-        try:
-            document = read_document(path, root=self.root)
-        except InputError as error:
-            return error.findings
-        self._project_document = document
-        found = document.data.get("name") if isinstance(document.data, dict) else None
-        if found == self.slug:
-            return []
-        line, column = document.position(("name",)) if found is not None else (1, 1)
-        return [
-            Finding(
-                code="dbt-project-name",
-                severity="error",
-                message=f"the dbt project is not named like the product {self.name!r}",
-                file=document.display,
-                line=line,
-                column=column,
-                field="name",
-                found=repr(found),
-                allowed=self.slug,
-                fix=f"Write `name: {self.slug}` in {document.display}, and rename its keys under models: and seeds:.",
-            )
-        ]
 
-    def _raise_secrets(self, level: str) -> None:
-        if level == "strict":
-            self.findings = [
-                replace(finding, severity="error", kind="policy", policy="secrets")
-                if finding.code in BLOCKING_AT_STRICT
-                else finding
-                for finding in self.findings
-            ]
+@contextmanager
+def _lock(home: FloeHome, product_dir: Path) -> Iterator[None]:
+    from filelock import FileLock, Timeout
 
-    def _input_errors(self) -> bool:
-        return any(finding.severity == "error" and finding.kind == "input" for finding in self.findings)
+    home.locks_dir.mkdir(parents=True, exist_ok=True)
+    key = hashlib.sha256(str(product_dir).encode()).hexdigest()[:16]
+    lock = FileLock(home.locks_dir / f"compile-{product_dir.name}-{key}.lock")
+    try:
+        with lock.acquire(timeout=LOCK_TIMEOUT_SECONDS):
+            yield
+    except Timeout as error:
+        raise TimeoutError(
+            f"another compilation of {product_dir.name} holds {lock.lock_file} for over "
+            f"{LOCK_TIMEOUT_SECONDS:g} seconds; wait for it or end it"
+        ) from error
 
-    def _parse_dbt(
-        self,
-        state: SourceState,
-        staging: Path,
-        spec: Parsed[ProductSpec],
-        product: ProductSpec,
-        chain: ManifestChain,
-    ) -> dict[str, Any] | None:
-        from floe_dagster.compilation.agreement import check_agreement, check_tests
-        from floe_dagster.compilation.builder import named_engines, resolved_plugins
-        from floe_dagster.compilation.projects import StagedProject
-        from floe_dagster.compilation.servable import check_servable
 
-        layout = SourceLayout(self.slug, [file.name for file in state.files])
-        self._layout = layout
-        problem = self._snapshot(state, staging, layout)
-        if problem:
-            self.findings.append(problem)
-            return None
-        assert chain.merged is not None
-        project = StagedProject(
-            staging,
-            staging / layout.project,
-            self.slug,
-            product,
-            spec.document,
-            self.home,
-            self.environ,
-            self.shown,
-        )
-        parsed = project.parse(resolved_plugins(chain.merged, named_engines(product)).engines())
-        self.findings += parsed.findings
-        if parsed.manifest is None:
-            return None
-        self.findings += _leaving_links(staging, self.shown)
-        self.profiles, self.engines = parsed.profiles, parsed.parts
-        for engine, carried in parsed.states.items():
-            self._states |= carried.documents(engine)
-        self._agreement = check_agreement(product, spec.document, parsed.manifest)
-        self.findings += [finding for finding in self._agreement if finding.kind == "input"]
-        self.findings += check_tests(parsed.manifest, self.shown)
-        self.findings += self._check_published(state, spec, product, parsed.manifest)
-        self.findings += check_servable(parsed.manifest, self.shown, self._read_source)
-        return parsed.manifest
-
-    def _check_published(
-        self, state: SourceState, spec: Parsed[ProductSpec], product: ProductSpec, manifest: dict[str, Any]
-    ) -> list[Finding]:
-        from floe_dagster.compilation.unpublished import DbtProject, check_published
-
-        document = self._project_document
-        project = DbtProject(self.slug, self.shown, document.data if document else {})
-        files = [file.name for file in state.files]
-        return check_published(product, spec.document, manifest, files, project, document)
-
-    def _snapshot(self, state: SourceState, staging: Path, layout: SourceLayout) -> Finding | None:
-        import hashlib
-
-        for file in state.files:
-            target = staging / layout.place(file.name)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                content = file.path.read_bytes()
-            except OSError as error:
-                return Finding(
-                    code="unreadable-file",
-                    severity="error",
-                    message=f"{display_path(file.path, self.root)} cannot be read: {error.strerror}",
-                    file=display_path(file.path, self.root),
-                    fix="Give read permission, or remove the file.",
-                )
-            if hashlib.sha256(content).hexdigest() != file.sha256:
-                return Finding(
-                    code="sources-changed",
-                    severity="error",
-                    message=f"{display_path(file.path, self.root)} changed while the product was compiled",
-                    file=display_path(file.path, self.root),
-                    fix="Compile again.",
-                )
-            target.write_bytes(content)
+def _finished(product_dir: Path, state: SourceState, home: FloeHome) -> CompileResult | None:
+    """Return the last good compilation where it is one of these very sources."""
+    try:
+        record = json.loads(_record(home, product_dir).read_bytes())
+    except (OSError, ValueError):
         return None
+    if not isinstance(record, dict) or record.get("digest") != state.digest:
+        return None
+    slug, name = str(record.get("slug")), str(record.get("name"))
+    path = home.state_dir(slug) / f"{state.version}.zip"
+    try:
+        bundle = Bundle.open(path)
+    except BundleError:
+        return None
+    if bundle.digest != state.digest:
+        return None
+    result = CompileResult(product_dir, slug, name, state.digest, unchanged=True, bundle_path=path)
+    result.findings = [Finding(**finding) for finding in record.get("findings", ())]
+    return result
 
-    def _enforce_and_build(
-        self,
-        state: SourceState,
-        product: ProductSpec,
-        chain: ManifestChain,
-        resolution: GovernanceResolution,
-        dbt_manifest: dict[str, Any],
-    ) -> None:
-        import orjson
 
-        from floe_dagster.compilation.asset_index import build_asset_index
-        from floe_dagster.compilation.builder import (
-            build_artifacts,
-            enforcement_result,
-            further_engines,
-            named_engines,
-            plugin_types,
-        )
-        from floe_dagster.policies import PolicyContext, evaluate_policies
-        from floe_dagster.policies.places import DescriptionPlaces
-        from floe_dagster.schemas.product_index_json import index_to_json
+def _record(home: FloeHome, product_dir: Path) -> Path:
+    key = hashlib.sha256(str(product_dir).encode()).hexdigest()[:32]
+    return home.cache_dir / "compiled" / f"{key}.json"
 
-        assert chain.merged is not None
-        approved = chain.merged.approved_plugins
-        with self.stage("ENFORCE"):
-            context = PolicyContext(
-                level=resolution.effective_level,
-                settings=resolution.settings,
-                tiers={t.name: t.tier for t in product.transforms or () if t.tier},
-                owner=product.metadata.owner,
-                approved_plugins=approved.by_category() if approved else None,
-                plugins_used=plugin_types(chain.merged),
-                further_engines=further_engines(chain.merged, named_engines(product)),
-                plugin_places=_plugin_places(chain),
-                document_findings=[
-                    *(finding for finding in self.findings if finding.code == SECRET_CODE),
-                    *(finding for finding in self._agreement if finding.kind == "policy"),
-                ],
-                path_prefix=self.shown,
-                read_text=self._read_source,
-            )
-            policy_report = evaluate_policies(dbt_manifest, context)
-            known = {finding for finding in self.findings if finding.code == SECRET_CODE}
-            self.findings = [finding for finding in self.findings if finding not in known]
-            self.findings += policy_report.findings
-            self.policy_report = policy_report
-        with self.stage("COMPILE"):
-            self.artifact = build_artifacts(
-                product,
-                chain,
-                dbt_manifest,
-                source_hash=state.digest,
-                dbt_profiles=self.profiles,
-                governance=resolution.governance,
-                enforcement=enforcement_result(policy_report),
-                compiled_at=datetime.now(UTC),
-            )
-            self.asset_index = build_asset_index(
-                self.artifact,
-                dbt_manifest,
-                spec=product,
-                manifest=chain.merged,
-                places=DescriptionPlaces(self._read_source),
-                lifecycle=resolution.lifecycle(),
-                engines=self.engines.engines,
-                relations=self.engines.relations,
-            )
-            self._documents = {
-                ARTIFACT: self.artifact.model_dump_json(indent=2, by_alias=True).encode() + b"\n",
-                DBT_MANIFEST: orjson.dumps(dbt_manifest, option=orjson.OPT_SORT_KEYS),
-                ASSET_INDEX: index_to_json(self.asset_index),
-                **self._states,
-            }
 
-    def _read_source(self, name: str) -> str | None:
-        path = self.product_dir / name.removeprefix(f"{self.shown}/")
+def _remember(home: FloeHome, product_dir: Path, result: CompileResult) -> None:
+    from floe_dagster.compilation.atomic import write_atomically
+
+    record = {
+        "digest": result.digest,
+        "slug": result.slug,
+        "name": result.name,
+        "findings": [finding.to_dict() for finding in result.findings],
+    }
+    write_atomically(_record(home, product_dir), json.dumps(record).encode())
+
+
+def _clean_up(home: FloeHome, slug: str, keep: str) -> None:
+    for folder in (home.state_dir(slug), home.project_dir(slug)):
         try:
-            return path.read_text("utf-8", "replace")
+            entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+            entries.sort(key=lambda entry: entry.stat().st_mtime, reverse=True)
         except OSError:
-            return None
-
-    def _report(
-        self, state: SourceState, chain: ManifestChain | None, resolution: GovernanceResolution | None
-    ) -> dict[str, Any]:
-        report: dict[str, Any] = {
-            "digest": state.digest,
-            "slug": self.slug,
-            "product_name": self.name,
-            "repository": self.repository,
-            "stages": [asdict(timing) for timing in self.timings],
-            "findings": [finding.to_dict() for finding in self.findings],
-            "source_files": len(state.files),
-        }
-        if chain is not None:
-            report["manifest_chain"] = [_layer(layer) for layer in chain.layers]
-        if resolution is not None:
-            report["governance"] = {
-                "effective_level": resolution.effective_level,
-                "decisions": [asdict(decision) for decision in resolution.decisions],
-            }
-        if hasattr(self, "policy_report"):
-            report["policies"] = self.policy_report.to_dict()
-        return report
-
-    def generate(self, staging: Path, *, keep: bool = True) -> None:
-        """Write the bundle, have it checked by who will serve it, and lay it into its place unless something blocks.
-
-        Args:
-            staging: The folder that `run` had; the bundle is written beside it before it has its place.
-            keep: Only look when False.
-
-        Raises:
-            OSError: `home` cannot be written; the last good bundle stays.
-        """
-        result = self._result
-        if result is None or not self._documents or self._input_errors():
-            return
-        if result.blocked and self.orchestrator is None:
-            return
-        draft = staging.with_name(f"{staging.name}.zip")
-        with self.stage("GENERATE"):
-            try:
-                self._write_bundle(staging, draft)
-                if self.orchestrator is not None:
-                    self._check_loading(Bundle.open(draft), self.orchestrator)
-                if keep and not result.blocked:
-                    path = self.home.state_dir(self.slug) / f"{result.digest.removeprefix('sha256:')}.zip"
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    os.replace(draft, path)
-                    result.bundle_path = path
-                    shutil.rmtree(self.home.path / "compile" / self.slug, ignore_errors=True)
-            finally:
-                draft.unlink(missing_ok=True)
-
-    def _check_loading(self, bundle: Bundle, orchestrator: Orchestrator) -> None:
-        problem = orchestrator.loading_problem(bundle, self.product_dir, self.manifest, self.home)
-        if problem is None:
-            return
-        assert self._result is not None and self._result.report is not None
-        found = cannot_be_served(problem, f"{self.shown}/{SPEC_FILE}")
-        self.findings = sort_findings([*self.findings, found])
-        self._result.findings = self.findings
-        self._result.report["findings"] = [each.to_dict() for each in self.findings]
-
-    def _write_bundle(self, staging: Path, path: Path) -> None:
-        import orjson
-
-        assert self._result is not None and self._layout is not None
-        sources = []
-        for folder, folders, names in _walk(staging):
-            folders[:] = [name for name in folders if name not in ("target", "logs")]
-            sources += [(folder / name).relative_to(staging).as_posix() for name in names]
-        write_bundle(
-            path,
-            digest=self._result.digest,
-            slug=self.slug,
-            product_name=self.name,
-            documents={**self._documents, REPORT: orjson.dumps(self._result.report, default=str)},
-            sources_root=staging,
-            sources=sources,
-            project=self._layout.project,
-        )
-
-
-def _leaving_links(staging: Path, shown: str) -> list[Finding]:
-    """Return the links, as packages may bring them, that lead out of the sources: what they name would be stored and run."""
-    real, findings = staging.resolve(), []
-    for folder, folders, names in os.walk(staging):
-        for name in (*folders, *names):
-            path = Path(folder, name)
-            if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(real):
-                place = path.relative_to(staging).as_posix()
-                findings.append(
-                    Finding(
-                        code="path-outside-project",
-                        severity="error",
-                        message=f"the link {place} leads out of the project",
-                        file=f"{shown}/packages.yml",
-                        found=place,
-                        allowed="files, and links to files of the same project or package",
-                        fix="Take another version of the package, or remove the link.",
-                    )
-                )
-    return findings
-
-
-def _walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-    for folder, folders, names in os.walk(root, followlinks=True):
-        yield Path(folder), folders, names
-
-
-def _layer(parsed: Any) -> dict[str, Any]:
-    document: Document = parsed.document
-    layer: dict[str, Any] = {"file": document.display, "sha256": document.sha256}
-    if parsed.value is not None:
-        layer |= {
-            "name": parsed.value.metadata.name,
-            "version": parsed.value.metadata.version,
-            "scope": parsed.value.scope,
-        }
-    return layer
-
-
-def _outside_root(state: SourceState, root: Path) -> list[Finding]:
-    real_root = root.resolve()
-    findings = []
-    for file in state.files:
-        try:
-            inside = file.path.resolve().is_relative_to(real_root)
-        except (OSError, RuntimeError):
-            inside = True
-        if not inside:
-            shown = display_path(file.path, root)
-            findings.append(
-                Finding(
-                    code="path-outside-project",
-                    severity="error",
-                    message=f"{shown} lies outside the project",
-                    file=shown,
-                    fix=f"Move it below {root.name}/, or take its folder out of {PROJECT_FILE}."
-                    + without_marker(root),
-                )
-            )
-    return findings
-
-
-def _plugin_places(chain: ManifestChain) -> dict[str, tuple[str, int]]:
-    """Return file and line of each plugin's type, in the nearest layer that names it.
-
-    Further engines are `additional_compute[0]` and so on, as findings name their field.
-    """
-    places: dict[str, tuple[str, int]] = {}
-    lists_engines = False
-    for layer in chain.layers:
-        if layer.value is None:
             continue
-        plugins = layer.value.plugins
-        paths: dict[str, DocumentPath] = {
-            category: (category,)
-            for category in PLUGIN_CATEGORIES
-            if category not in places and getattr(plugins, category) is not None
-        }
-        if plugins.additional_compute is not None and not lists_engines:
-            lists_engines = True
-            for position in range(len(plugins.additional_compute)):
-                paths[f"additional_compute[{position}]"] = ("additional_compute", position)
-        for category, path in paths.items():
-            line, _column = layer.document.position(("plugins", *path, "type"))
-            places[category] = (layer.document.display, line)
-    return places
+        a_day_ago = time.time() - 86_400
+        for entry in entries[KEPT_BUNDLES:]:
+            if entry.stem == keep or entry.stat().st_mtime > a_day_ago:
+                continue
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)

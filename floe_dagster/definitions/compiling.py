@@ -12,7 +12,7 @@ from functools import partial, update_wrapper
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from floe_dagster.compilation import stages
+from floe_dagster.compilation import pipeline
 from floe_dagster.compilation.orchestrator import ScheduleProblem
 from floe_dagster.schemas.cron import CRON_ALLOWED, CRON_FIELDS, is_plain
 
@@ -74,10 +74,10 @@ class DagsterOrchestrator:
         return None
 
 
-compile_product = partial(stages.compile_product, orchestrator=DagsterOrchestrator())
-"""`compilation.stages.compile_product`, with Dagster asked."""
-validate_product = partial(stages.validate_product, orchestrator=DagsterOrchestrator())
-"""`compilation.stages.validate_product`, with Dagster asked."""
+compile_product = partial(pipeline.compile_product, orchestrator=DagsterOrchestrator())
+"""`compilation.pipeline.compile_product`, with Dagster asked."""
+validate_product = partial(pipeline.validate_product, orchestrator=DagsterOrchestrator())
+"""`compilation.pipeline.validate_product`, with Dagster asked."""
 for _named in (compile_product, validate_product):
     # So `help` of what `floe_dagster` exports says their arguments.
     update_wrapper(_named, _named.func)

@@ -13,7 +13,7 @@ RUN = """
 import json, time
 from pathlib import Path
 import dagster as dg
-from floe_dagster.compilation.stages import compile_product
+from floe_dagster.compilation.pipeline import compile_product
 from floe_dagster.definitions.factory import build_product_definitions
 from floe_dagster.home import FloeHome
 

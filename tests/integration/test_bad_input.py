@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from floe_dagster.cli import main
-from floe_dagster.compilation.stages import compile_product
+from floe_dagster.compilation.pipeline import compile_product
 from floe_dagster.home import FloeHome
 
 FLOE = str(Path(sys.executable).with_name("floe-dagster"))

@@ -16,7 +16,7 @@ import pytest
 
 from floe_dagster.cli import main
 from floe_dagster.compilation.bundle import Bundle
-from floe_dagster.compilation.stages import compile_product, validate_product
+from floe_dagster.compilation.pipeline import compile_product, validate_product
 from floe_dagster.home import FloeHome
 
 
@@ -159,7 +159,7 @@ def test_kill_in_the_middle_leaves_the_last_good_bundle(shop: Path, home: FloeHo
     good = compile_product(shop, home=home)
     (shop / "models" / "orders.sql").write_text("select 3 as id, 'x' as status\n")
     command = [sys.executable, "-c", f"import sys; sys.path[:0] = {sys.path!r}; from pathlib import Path; "
-               "from floe_dagster.home import FloeHome; from floe_dagster.compilation.stages import compile_product; "
+               "from floe_dagster.home import FloeHome; from floe_dagster.compilation.pipeline import compile_product; "
                f"compile_product(Path({str(shop)!r}), home=FloeHome(Path({str(home.path)!r})))"]  # fmt: skip
     for delay in (0.3, 1.0):
         worker = subprocess.Popen(command, start_new_session=True)

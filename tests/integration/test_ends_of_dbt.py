@@ -17,7 +17,7 @@ import dagster as dg
 import duckdb
 import pytest
 
-from floe_dagster.compilation.stages import compile_product
+from floe_dagster.compilation.pipeline import compile_product
 from floe_dagster.definitions.factory import build_product_definitions
 from floe_dagster.definitions.observing.process import observe
 from floe_dagster.definitions.sensors import build_sources_sensor

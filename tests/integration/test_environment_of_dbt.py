@@ -9,7 +9,7 @@ import pytest
 
 from floe_dagster.cli import main
 from floe_dagster.compilation.dbt_environment import is_confining
-from floe_dagster.compilation.stages import validate_product
+from floe_dagster.compilation.pipeline import validate_product
 from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.catalogs import open_catalog
 

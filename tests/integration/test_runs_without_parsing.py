@@ -20,8 +20,8 @@ from floe_dagster.compilation.dbt_environment import dbt_environment
 from floe_dagster.compilation.dbt_forks import NO_MANIFEST
 from floe_dagster.compilation.dbt_server import DbtServer
 from floe_dagster.compilation.parse_state import usable_state
+from floe_dagster.compilation.pipeline import compile_product
 from floe_dagster.compilation.profiles import TARGET, write_profiles
-from floe_dagster.compilation.stages import compile_product
 from floe_dagster.definitions.factory import build_product_definitions
 from floe_dagster.home import FloeHome
 from tests.conftest import MANIFEST

@@ -10,7 +10,7 @@ import duckdb
 import pytest
 from dagster_k8s.job import DagsterK8sJobConfig, construct_dagster_k8s_job, get_user_defined_k8s_config
 
-from floe_dagster.compilation.stages import compile_product
+from floe_dagster.compilation.pipeline import compile_product
 from floe_dagster.definitions.factory import build_product_definitions
 from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.catalogs import open_catalog

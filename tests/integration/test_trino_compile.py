@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from floe_dagster.compilation.dbt_environment import dbt_environment
+from floe_dagster.compilation.pipeline import compile_product
 from floe_dagster.compilation.profiles import build_dbt_profiles, write_profiles
-from floe_dagster.compilation.stages import compile_product
 from floe_dagster.engines.trino import TrinoAccess
 from floe_dagster.home import FloeHome
 from tests.receivers.serving import self_signed, serving

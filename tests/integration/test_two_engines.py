@@ -13,8 +13,8 @@ import yaml
 
 from floe_dagster.compilation.bundle import ASSET_INDEX, Bundle
 from floe_dagster.compilation.changes import ProductView, product_changes
+from floe_dagster.compilation.pipeline import compile_product
 from floe_dagster.compilation.result import CompileResult
-from floe_dagster.compilation.stages import compile_product
 from floe_dagster.definitions.factory import build_product_definitions
 from floe_dagster.findings import Finding
 from floe_dagster.home import FloeHome

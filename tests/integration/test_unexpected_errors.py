@@ -15,7 +15,7 @@ import requests
 from opentelemetry.sdk.trace import TracerProvider
 from pydantic import BaseModel, ConfigDict
 
-from floe_dagster.compilation.stages import compile_product
+from floe_dagster.compilation.pipeline import compile_product
 from floe_dagster.definitions import maintenance as maintenance_module
 from floe_dagster.definitions.factory import build_product_definitions
 from floe_dagster.faults import ADVICE, fault_message, is_fault

@@ -14,7 +14,7 @@ import yaml
 
 from floe_dagster.cli import main
 from floe_dagster.compilation.documents import read_document
-from floe_dagster.compilation.stages import compile_product
+from floe_dagster.compilation.pipeline import compile_product
 from floe_dagster.compilation.unpublished import DbtProject, check_published, model_unpublished
 from floe_dagster.compilation.validation import parse_product
 from floe_dagster.findings import Finding

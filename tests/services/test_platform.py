@@ -18,7 +18,7 @@ from minio.error import S3Error
 
 from deploy.services import control
 from floe_dagster.cli import main
-from floe_dagster.compilation.stages import compile_product
+from floe_dagster.compilation.pipeline import compile_product
 from floe_dagster.definitions.component import FloeProduct
 from floe_dagster.definitions.factory import build_product_definitions
 from floe_dagster.home import FloeHome

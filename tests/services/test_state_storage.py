@@ -17,7 +17,7 @@ from dagster._core.definitions.definitions_load_context import DefinitionsLoadCo
 from deploy.services import control
 from floe_dagster import load_product_definitions
 from floe_dagster.compilation.bundle import Bundle
-from floe_dagster.compilation.stages import compile_product
+from floe_dagster.compilation.pipeline import compile_product
 from floe_dagster.definitions.state import KEPT_VERSIONS, state_key, store_bundle
 from floe_dagster.home import FloeHome
 from tests.conftest import ROOT

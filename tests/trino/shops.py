@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 from pyiceberg.catalog import Catalog
 
-from floe_dagster.compilation.stages import compile_product
+from floe_dagster.compilation.pipeline import compile_product
 from floe_dagster.definitions.factory import build_product_definitions
 from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.clones import is_clone

@@ -13,7 +13,7 @@ import yaml
 from pyiceberg.catalog import Catalog
 
 from floe_dagster.cli import main
-from floe_dagster.compilation.stages import compile_product
+from floe_dagster.compilation.pipeline import compile_product
 from floe_dagster.definitions.factory import build_product_definitions
 from floe_dagster.home import FloeHome
 from floe_dagster.platform.check import check_platform

@@ -19,7 +19,7 @@ from floe_dagster.compilation.dbt_environment import (
     is_confining,
     passed_variables,
 )
-from floe_dagster.compilation.stages import validate_product
+from floe_dagster.compilation.pipeline import validate_product
 from floe_dagster.home import FloeHome
 from floe_dagster.schemas.manifest import ManifestGovernance
 from tests.conftest import MANIFEST

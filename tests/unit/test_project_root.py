@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from floe_dagster.compilation.stages import compile_product, validate_product
+from floe_dagster.compilation.pipeline import compile_product, validate_product
 from floe_dagster.home import ROOT_MARKERS, FloeHome, find_project_root
 
 MANIFEST = """\

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from floe_dagster import load_product_definitions
-from floe_dagster.compilation.stages import compile_product
+from floe_dagster.compilation.pipeline import compile_product
 from floe_dagster.definitions.factory import build_product_definitions
 from floe_dagster.definitions.observing import process
 from floe_dagster.home import FloeHome

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from floe_dagster.compilation.stages import compile_product
+from floe_dagster.compilation.pipeline import compile_product
 from floe_dagster.definitions.observing.process import observe
 from floe_dagster.observability.delivery import Delivery
 from tests.integration.observing.observed import (

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from floe_dagster.compilation.bundle import BAKED_BUNDLE
-from floe_dagster.compilation.stages import compile_product
+from floe_dagster.compilation.pipeline import compile_product
 from floe_dagster.home import FloeHome
 from floe_dagster.schemas.product_index import ProductIndex
 from tests.dagster_dev import DagsterDev

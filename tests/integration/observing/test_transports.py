@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import pytest
 
-from floe_dagster.compilation.stages import compile_product
+from floe_dagster.compilation.pipeline import compile_product
 from floe_dagster.definitions.observing.process import is_observed
 from tests.integration.observing.observed import (
     PERSON,
