@@ -30,6 +30,12 @@ from typing import Any, NoReturn
 from floe_dagster.compilation.dbt_child import PR_SET_PDEATHSIG, see_no_other_process
 from floe_dagster.compilation.dbt_command import load_manifest, run_command
 from floe_dagster.compilation.dbt_macros import parse_dbts_own_macros
+from floe_dagster.compilation.dbt_warming import (
+    check_documents,
+    check_nodes,
+    look_for_sources,
+    read_and_write_nodes,
+)
 from floe_dagster.schemas.compute import supported_engines
 
 IDLE_SECONDS = 120.0
@@ -79,6 +85,7 @@ class _Forks:
         if job["state"] is None and not self.has_macros:
             # It may parse, and then these first. Whoever begins with a manifest does not wait for them.
             parse_dbts_own_macros(supported_engines())
+            check_nodes()
             gc.freeze()
             self.has_macros = True
         server = os.getpid()
@@ -218,10 +225,8 @@ def _import_dbt() -> None:
     from dbt.contracts.project import Configuration, PackageConfig, ProfileConfig, Project, ProjectFlags
 
     credentials: list[Any] = [FACTORY.load_plugin(engine) for engine in supported_engines()]
-    # What these classes check documents with, and what reads a manifest, dbt makes when it is first needed, half a second in
-    # all: here it is made for all commands. It holds nothing of any project.
-    for checked in (Configuration, PackageConfig, ProfileConfig, Project, ProjectFlags, *credentials):
-        with suppress(Exception):  # an adapter may have something else there
-            checked.json_schema()
+    check_documents((Configuration, PackageConfig, ProfileConfig, Project, ProjectFlags, *credentials))
     with suppress(Exception):
         load_manifest(NO_MANIFEST)
+    read_and_write_nodes()
+    look_for_sources()
