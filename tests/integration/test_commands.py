@@ -37,6 +37,7 @@ def changes_of(report: list[dict[str, Any]]) -> dict[str, tuple[Any, Any]]:
     return {change["path"]: (change["before"], change["after"]) for change in report[0]["changes"]}
 
 
+@pytest.mark.slow
 def test_diff_says_what_changes_for_readers_and_for_governance(shop: Path, floe: Command) -> None:
     code, text = floe("diff", shop)
     assert code == 0 and "shop (never compiled)" in text and "tables.orders" in text
@@ -131,6 +132,7 @@ def test_run_says_why_a_table_is_not_published(published: Path, capsys: pytest.C
         assert "Traceback" not in said
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("retried_at_once")
 def test_run_says_why_where_the_catalog_is_away(shop: Path, floe: Command) -> None:
     with (shop.parent / "manifest.yaml").open("a") as file:
@@ -260,6 +262,7 @@ def test_schema_prints_a_json_schema(floe: Command, document: str, tmp_path: Pat
     assert json.loads((tmp_path / "schemas" / f"{document}.schema.json").read_text()) == json.loads(text)
 
 
+@pytest.mark.slow
 def test_run_says_what_the_platform_thinks_and_why_it_failed_itself(shop: Path, tmp_path: Path) -> None:
     """Dagster shows what a step prints through a `tail` that it ends with the step, be it done or not."""
     with (shop.parent / "manifest.yaml").open("a") as file:

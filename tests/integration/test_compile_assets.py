@@ -125,6 +125,7 @@ def test_a_damaged_state_does_not_take_the_location_down(
     assert asset_names(load_product_definitions(shop)) == COMPILE
 
 
+@pytest.mark.slow
 def test_the_metadata_says_what_changed_and_only_what_changed_has_a_new_version(
     shop: Path, instance: dg.DagsterInstance
 ) -> None:

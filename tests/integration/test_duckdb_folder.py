@@ -16,6 +16,7 @@ def _write_manifest(shop: Path, path: str) -> None:
     (shop.parent / "manifest.yaml").write_text(MANIFEST + compute)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("absolute", [False, True], ids=["below FLOE_HOME", "elsewhere"])
 def test_the_folder_is_made(
     absolute: bool, shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

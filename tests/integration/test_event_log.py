@@ -42,6 +42,7 @@ def test_events_are_those_of_the_stock_class(dagster_home: Path) -> None:
         assert materializations(instance.event_log_storage, "a0") == 20
 
 
+@pytest.mark.slow
 def test_several_processes_write_at_once(dagster_home: Path) -> None:
     # The first process of a new instance makes the tables; two at once would both try.
     report(9)

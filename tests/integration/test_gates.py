@@ -66,6 +66,7 @@ select id from read_csv('DATA')
 """
 
 
+@pytest.mark.slow
 def test_names_that_meet_are_built_apart(shop: Path, home: FloeHome, tmp_path: Path) -> None:
     """A model, the folders of others, a snapshot's file, a seed and tests all begin with the same names."""
     data = tmp_path / "data.csv"
@@ -162,6 +163,7 @@ def varying(**values: Any) -> dict[str, Any]:
     return {"run_config": {"ops": {"shop_dbt": {"config": {"vars": values}}}}}
 
 
+@pytest.mark.slow
 def test_every_compiled_test_has_a_result_in_the_run_that_publishes_its_table(tested: Product) -> None:
     names = {check.name: set(check.withholds) for check in tested.index.checks}
     assert names["source_unique_raw_customers_id"] == {"model.shop.customers"}
@@ -243,6 +245,7 @@ def test_a_first_build_that_was_not_published_begins_anew(shop: Path, home: Floe
     assert product.rows("events") == product.rows("history") == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_run_of_one_asset_reads_nothing_that_failed(shop: Path, home: FloeHome) -> None:
     write(
         shop,
@@ -265,6 +268,7 @@ def test_a_run_of_one_asset_reads_nothing_that_failed(shop: Path, home: FloeHome
     assert product.rows("daily") == [1, 2] and product.rows("orders") == []
 
 
+@pytest.mark.slow
 def test_what_passed_is_kept_though_its_table_is_gone(shop: Path, home: FloeHome, tmp_path: Path) -> None:
     """Somebody dropped the table, or the model is published only from now on: the rows that were built are still there."""
     data = tmp_path / "data.csv"

@@ -149,6 +149,7 @@ def refused(text: str) -> bool:
     return "has versions, which are not supported" in text and "models/dim.yml:2" in text
 
 
+@pytest.mark.slow
 def test_commands_and_compile_assets_say_the_same(
     shop: Path,
     home: FloeHome,

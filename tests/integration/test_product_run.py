@@ -101,6 +101,7 @@ def test_vars_of_one_run_reach_dbt(tested_shop: Path, home: FloeHome) -> None:
     assert rows(home, "other") == [{"seven": 8}]
 
 
+@pytest.mark.slow
 def test_a_missing_incremental_ancestor_is_restored_and_not_extended(
     tested_shop: Path, home: FloeHome
 ) -> None:
@@ -147,6 +148,7 @@ def test_a_model_that_breaks_is_named_and_the_others_go_on(tested_shop: Path, ho
     assert "- orders: dbt: error" in str(failure.step_failure_data.user_failure_data.description)
 
 
+@pytest.mark.slow
 def test_an_empty_model_is_published_empty(tested_shop: Path, home: FloeHome) -> None:
     run(tested_shop, home)
     (tested_shop / "models" / "other.sql").write_text("select 7 as seven where false\n")
@@ -171,6 +173,7 @@ def test_a_subset_builds_what_it_misses_and_records_only_what_was_asked(
     assert rows(home, "daily") == [{"n": 1}]
 
 
+@pytest.mark.slow
 def test_a_lost_duckdb_file_does_not_lose_an_incremental_models_history(
     tested_shop: Path, home: FloeHome
 ) -> None:
@@ -185,6 +188,7 @@ def test_a_lost_duckdb_file_does_not_lose_an_incremental_models_history(
     assert sorted(row["day"] for row in rows(home, "history")) == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_withheld_increment_is_not_kept(tested_shop: Path, home: FloeHome) -> None:
     model, schema = tested_shop / "models" / "history.sql", tested_shop / "models" / "schema.yml"
     schema.write_text(TESTS + "  - name: history\n    columns: [{name: day, data_tests: [not_null]}]\n")
@@ -195,6 +199,7 @@ def test_a_withheld_increment_is_not_kept(tested_shop: Path, home: FloeHome) -> 
     assert sorted(row["day"] for row in rows(home, "history")) == [1, 2]
 
 
+@pytest.mark.slow
 def test_full_refresh_starts_over(tested_shop: Path, home: FloeHome) -> None:
     (tested_shop / "models" / "history.sql").write_text(
         "{{ config(materialized='incremental') }}\nselect 1 as day\n"

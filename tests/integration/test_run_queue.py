@@ -142,6 +142,7 @@ def queue(
         yield Queue(instance)
 
 
+@pytest.mark.slow
 def test_fifty_products_and_ten_runs_more_of_one(tmp_path: Path) -> None:
     with queue(tmp_path, limits(engine=3, catalog=2)) as queued:
         assert isinstance(queued.instance.run_coordinator, FairRunCoordinator)

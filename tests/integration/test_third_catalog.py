@@ -88,6 +88,7 @@ def configure(shop: Path, **config: object) -> None:
     (shop.parent / "manifest.yaml").write_text(MANIFEST + yaml.safe_dump({"plugins": plugins}))
 
 
+@pytest.mark.slow
 def test_a_product_is_published_to_it_and_shown_from_it(package: Path, shop: Path) -> None:
     cellar = shop.parent / "cellar"
     configure(shop, folder=str(cellar))

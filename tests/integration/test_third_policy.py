@@ -75,6 +75,7 @@ def govern(shop: Path, platform: str, product: str) -> None:
     (shop / "floe.yaml").write_text(f"{spec}governance: {product}\n")
 
 
+@pytest.mark.slow
 def test_it_looks_is_merged_explained_and_documented_like_the_others(package: Path, shop: Path) -> None:
     govern(
         shop, "{policy_enforcement_level: strict, short_names: {longest: 9}}", "{short_names: {longest: 5}}"

@@ -242,6 +242,7 @@ def report(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, di
     return code, row
 
 
+@pytest.mark.slow
 def test_what_the_report_says_makes_the_views_tables(
     shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 SCRIPT = """\
 import json, sys
 from dbt.adapters.factory import FACTORY
@@ -50,6 +52,7 @@ def manifest(path: Path) -> dict[str, Any]:
     return loaded
 
 
+@pytest.mark.slow
 def test_the_manifest_is_the_same_and_only_the_projects_macros_are_parsed(shop: Path) -> None:
     (shop / "profiles.yml").write_text(PROFILES)
     (shop / "macros").mkdir()

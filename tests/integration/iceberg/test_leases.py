@@ -153,6 +153,7 @@ def test_one_that_was_taken_for_killed_learns_of_it_and_leaves_the_other_s_lease
     assert RENEWAL not in catalog.load_namespace_properties("audit")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arrives", [True, False])
 def test_a_catalog_that_answers_nothing_for_a_while_takes_nobody_s_lease(
     catalog: Any, monkeypatch: pytest.MonkeyPatch, arrives: bool

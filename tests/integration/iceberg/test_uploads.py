@@ -161,6 +161,7 @@ def test_what_was_sent_before_a_value_did_not_fit_is_removed(con: Any, store: St
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_value_that_does_not_fit_always_ends_the_copy(store: Store, tmp_path: Path) -> None:
     """DuckDB's own writing threads make about every twentieth of them wait for ever."""
     script = tmp_path / "fail_often.py"

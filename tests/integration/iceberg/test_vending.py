@@ -256,6 +256,7 @@ def test_nothing_that_a_table_shows_of_itself_holds_its_keys(lent: Lending, home
     assert lent.lent and not [secret for secret in lent.lent if secret in shown]
 
 
+@pytest.mark.slow
 def test_a_run_by_the_shipped_kind_of_manifest_leaves_no_key_behind(
     lent: Lending,
     shop: Path,

@@ -54,6 +54,7 @@ def test_the_tick_of_a_schedule_is_the_root_of_its_runs_trace(tmp_path: Path) ->
         assert event["run"]["facets"]["nominalTime"]["nominalStartTime"].startswith("2026-01-02T06:00:00")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["00", "01-", "cc-later-fields"])
 def test_a_trace_that_somebody_else_began_goes_on(tmp_path: Path, version: str) -> None:
     caller = TraceParent(0x1234, 0x5678)

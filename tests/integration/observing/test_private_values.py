@@ -55,6 +55,7 @@ def watched(tmp_path: Path) -> Iterator[Watched]:
         yield Watched(made, product, otlp, lineage)
 
 
+@pytest.mark.slow
 def test_the_rows_that_a_failing_test_stores_stay_in_the_database(
     watched: Watched, capfd: pytest.CaptureFixture[str]
 ) -> None:
