@@ -94,9 +94,15 @@ def _plain(node: Any, budget: list[int]) -> Any:
     if budget[0] < 0:
         raise ValueError("too many nodes")
     if isinstance(node, yaml.MappingNode):
-        return {
-            key.value: _plain(value, budget) for key, value in node.value if isinstance(key, yaml.ScalarNode)
-        }
+        pairs = [(key.value, value) for key, value in node.value if isinstance(key, yaml.ScalarNode)]
+        data = {key: _plain(value, budget) for key, value in pairs if key != "<<"}
+        for key, value in pairs:
+            if key == "<<":
+                merged = _plain(value, budget)
+                for other in merged if isinstance(merged, list) else [merged]:
+                    data = {**other, **data} if isinstance(other, dict) else data
+        return data
     if isinstance(node, yaml.SequenceNode):
         return [_plain(item, budget) for item in node.value]
-    return node.value if isinstance(node, yaml.ScalarNode) else None
+    # No path has this character, and the system refuses to look for one that has.
+    return node.value if isinstance(node, yaml.ScalarNode) and "\0" not in node.value else None

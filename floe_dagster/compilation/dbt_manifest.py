@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -13,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from floe_dagster.compilation.dbt_environment import confined
+from floe_dagster.compilation.dbt_messages import DbtMessages, last_line
+from floe_dagster.compilation.packages import PACKAGE_FILES
 from floe_dagster.compilation.profiles import TARGET
 from floe_dagster.findings import Finding
 
@@ -25,9 +25,6 @@ _MACHINE_SPECIFIC = (
     "user_id",
     "send_anonymous_usage_stats",
 )
-_FILE = re.compile(r"\(([^()\s]+\.(?:sql|ya?ml|csv|md|py))\)|in (?:file )?['\"]?([^\s'\"]+\.(?:sql|ya?ml))")
-_LINE = re.compile(r"\bline (\d+)")
-_MODEL = re.compile(r"\bin (?:model|snapshot|seed|test) (\S+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +99,11 @@ def parse_project(
             None,
             [_failure(f"dbt parse did not end within {timeout_seconds:g} seconds", path_prefix)],
         )
-    findings = _findings_of(done.stdout, path_prefix, project_dir)
+    findings = DbtMessages(project_dir, path_prefix).findings(done.stdout)
     if done.returncode == 0 and manifest_path.is_file():
         return DbtParse(_read_manifest(manifest_path), findings)
     if not any(finding.severity == "error" for finding in findings):
-        tail = (done.stderr or done.stdout).strip().splitlines()[-8:]
-        findings.append(_failure("dbt parse failed: " + " ".join(tail), path_prefix))
+        findings.append(_failure(f"dbt parse failed: {_end_of(done)}", path_prefix))
     return DbtParse(None, findings)
 
 
@@ -161,16 +157,26 @@ def run_deps(
         "--log-path",
         str(logs_dir),
     ]
+    named = next((name for name in PACKAGE_FILES if (project_dir / name).exists()), PACKAGE_FILES[0])
     done = _run(args, environ, project_dir)
     if done.returncode == 0:
         return []
-    findings = [f for f in _findings_of(done.stdout, path_prefix, project_dir) if f.severity == "error"]
-    return findings or [
-        _failure(
-            "dbt deps failed: " + " ".join((done.stderr or done.stdout).strip().splitlines()[-5:]),
-            path_prefix,
-        )
-    ]
+    said = DbtMessages(project_dir, path_prefix, named, "Mend it; `dbt deps` says the same.").findings(
+        done.stdout
+    )
+    errors = [finding for finding in said if finding.severity == "error"]
+    unreachable = [finding for finding in errors if finding.code == "packages-unreachable"]
+    return unreachable[:1] or errors or [_failure(f"dbt deps failed: {_end_of(done)}", path_prefix, named)]
+
+
+def _end_of(done: subprocess.CompletedProcess[str]) -> str:
+    """Return what a command that said nothing in its log printed at its end, without a traceback."""
+    printed = (done.stderr or done.stdout).strip()
+    return (
+        last_line(printed)
+        if "Traceback (most recent call last)" in printed
+        else " ".join(printed.splitlines()[-5:])
+    )
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
@@ -189,48 +195,11 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def _findings_of(output: str, path_prefix: str, project_dir: Path) -> list[Finding]:
-    findings: list[Finding] = []
-    for line in output.splitlines():
-        try:
-            event = json.loads(line)
-            level, message = event["info"]["level"], str(event["info"]["msg"])
-        except (ValueError, KeyError, TypeError):
-            continue
-        if level not in ("error", "warn"):
-            continue
-        text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", message).split())
-        text = text.replace(f"{project_dir}/", "")
-        if not text or (
-            text.startswith(("Encountered an error:", "Summary of encountered")) and len(text) < 30
-        ):
-            continue
-        findings.append(_finding(level, text, path_prefix))
-    return findings
-
-
-def _finding(level: str, text: str, path_prefix: str) -> Finding:
-    file = _FILE.search(text)
-    line = _LINE.search(text)
-    model = _MODEL.search(text)
-    named = next((group for group in file.groups() if group), None) if file else None
-    text = text.removeprefix("Encountered an error: ")
-    return Finding(
-        code="dbt-parse",
-        severity="error" if level == "error" else "warning",
-        message=f"dbt: {text}",
-        file=f"{path_prefix}/{named}" if named else f"{path_prefix}/dbt_project.yml",
-        line=int(line.group(1)) if line and named else None,
-        model=model.group(1) if model else None,
-        fix="Mend the dbt project; `dbt parse` says the same." if level == "error" else None,
-    )
-
-
-def _failure(message: str, path_prefix: str) -> Finding:
+def _failure(message: str, path_prefix: str, file: str = "dbt_project.yml") -> Finding:
     return Finding(
         code="dbt-parse",
         severity="error",
         message=message,
-        file=f"{path_prefix}/dbt_project.yml",
+        file=f"{path_prefix}/{file}",
         fix="Run `dbt parse` in the product's folder to see all of dbt's output.",
     )

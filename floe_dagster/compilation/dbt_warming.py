@@ -50,7 +50,7 @@ def read_and_write_nodes() -> None:
         with suppress(Exception):
             node.from_dict({})  # type: ignore[union-attr]
         with suppress(Exception):
-            node.to_dict(object.__new__(node))  # type: ignore[union-attr, arg-type, call-overload]
+            node.to_dict(object.__new__(node))  # type: ignore[union-attr, arg-type]
 
 
 def check_nodes() -> None:

@@ -24,6 +24,10 @@ MAX_BYTES = 1 << 20
 MAX_DEPTH = 100
 MAX_ALIAS_NODES = 10_000
 
+MERGE_KEY = "<<"
+NOT_OPENED = frozenset({"file-not-found", "not-a-file", "unreadable-file", "symlink-loop"})
+"""Codes of what is wrong with a file before anything is read of it: whoever names it may be wrong as well."""
+
 DocumentPath = tuple[str | int, ...]
 
 
@@ -164,7 +168,7 @@ def _decode(content: bytes, shown: str) -> str:
             fix="Save the file as UTF-8.",
         ) from None
     for position, character in enumerate(text):
-        if (character < " " and character not in "\t\n\r") or character in "\x7f\ufffe\uffff":
+        if _is_control(character):
             before = text[:position]
             raise _error(
                 shown,
@@ -175,6 +179,10 @@ def _decode(content: bytes, shown: str) -> str:
                 fix="Remove it.",
             )
     return text
+
+
+def _is_control(character: str) -> bool:
+    return (character < " " and character not in "\t\n\r") or character in "\x7f\ufffe\uffff"
 
 
 def _compose(text: str, shown: str) -> yaml.Node:
@@ -278,7 +286,11 @@ class _Reader:
         data: dict[str, Any] = {}
         if not node.tag.endswith(":map"):
             self.add("yaml-tag", f"tag {node.tag} is not allowed", node, path, fix="Remove the tag.")
+        merged: list[yaml.Node] = []
         for key_node, value_node in node.value:
+            if _is_merge(key_node):
+                merged += value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]
+                continue
             key = self.scalar(key_node, path) if isinstance(key_node, yaml.ScalarNode) else None
             if not isinstance(key, str):
                 if key_node.tag.endswith((":int", ":float", ":bool", ":null")) or key is None:
@@ -299,12 +311,50 @@ class _Reader:
                 continue
             document.keys[here] = _start(key_node)
             data[key] = self.read(value_node, here, document, depth + 1)
+        for other in merged:
+            self.merge(other, data, path, document, depth)
         return data
+
+    def merge(
+        self, node: yaml.Node, data: dict[str, Any], path: DocumentPath, document: Document, depth: int
+    ) -> None:
+        """Add what a merge key names (https://yaml.org/type/merge.html): a key that is there already stays."""
+        if not isinstance(node, yaml.MappingNode):
+            self.add(
+                "merge-key",
+                "the merge key << names something that is not a mapping",
+                node,
+                (*path, MERGE_KEY),
+                fix="Write `<<: *name`, or `<<: [*one, *other]`, where each alias is one of a mapping.",
+            )
+            return
+        here = (*path, MERGE_KEY)
+        own = Document(document.path, document.display, document.sha256, None)
+        found = self.read(node, here, own, depth + 1)
+        if not isinstance(found, dict):
+            return
+        below = len(here)
+        new = {key: value for key, value in found.items() if key not in data}
+        data.update(new)
+        for table, places in ((document.keys, own.keys), (document.values, own.values)):
+            for at, position in places.items():
+                if len(at) > below and at[below] in new:
+                    table[(*path, *at[below:])] = position
 
     def scalar(self, node: yaml.ScalarNode, path: DocumentPath) -> Any:
         kind = node.tag.rpartition(":")[2]
         text = str(node.value)
         if kind == "str" or node.tag == "!":
+            # An escape such as "\\0" writes what may not stand there as it is.
+            if (control := next(filter(_is_control, text), None)) is not None:
+                self.add(
+                    "control-character",
+                    f"control character U+{ord(control):04X}",
+                    node,
+                    path,
+                    fix="Remove it.",
+                )
+                return "".join(character for character in text if not _is_control(character))
             return text
         if kind == "null":
             return None
@@ -351,6 +401,11 @@ class _Reader:
                 fix=fix,
             )
         )
+
+
+def _is_merge(node: yaml.Node) -> bool:
+    # In quotes it is a key like any other.
+    return isinstance(node, yaml.ScalarNode) and not node.style and node.value == MERGE_KEY
 
 
 def _start(node: yaml.Node) -> tuple[int, int]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from floe_dagster.compilation.documents import read_document
+from floe_dagster.compilation.documents import NOT_OPENED, Document, DocumentPath, dotted, read_document
 from floe_dagster.compilation.validation import Parsed, parse_manifest
 from floe_dagster.findings import Finding, InputError
 from floe_dagster.home import display_path, without_marker
@@ -30,6 +30,62 @@ class ManifestChain:
     layers: list[Parsed[PlatformManifest]]
     findings: list[Finding] = field(default_factory=list)
     merged: PlatformManifest | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NamedBy:
+    """Who names a manifest: where a person has to look who wants another one.
+
+    Args:
+        words: `platform.manifest in shop/floe.yaml`, `--manifest`, `the environment variable FLOE_MANIFEST`.
+        document: The document that names it; None where none does.
+        field: The field in it.
+    """
+
+    words: str
+    document: Document | None = None
+    field: DocumentPath = ()
+
+    def in_error(self, error: InputError, path: Path, root: Path) -> InputError:
+        """Return the error with the place that names the manifest, where the file itself could not be opened.
+
+        What is wrong inside of the file stays as it is: that is mended there.
+        """
+        shown = display_path(path, root)
+        return InputError([self._placed(finding, shown) for finding in error.findings])
+
+    def _placed(self, finding: Finding, shown: str) -> Finding:
+        if finding.code not in NOT_OPENED:
+            return finding
+        message = f"{finding.message}; {self.words} names it"
+        if self.document is None:
+            return replace(finding, message=message, fix=f"Mend {self.words}, or write the file.")
+        line, column = self.document.position(self.field)
+        return replace(
+            finding,
+            message=message,
+            file=self.document.display,
+            line=line,
+            column=column,
+            field=dotted(self.field),
+            found=repr(shown),
+            fix="Mend the path, which is relative to this file, or write the file.",
+        )
+
+
+def who_names(spec: Parsed[ProductSpec], *, option: Path | None, variable: Path | None) -> NamedBy:
+    """Return who names the platform manifest of a product.
+
+    Args:
+        spec: The product spec.
+        option: From `--manifest`, or whoever else gives one to the compilation.
+        variable: From `FLOE_MANIFEST`.
+    """
+    if option is not None:
+        return NamedBy("--manifest")
+    if variable is not None:
+        return NamedBy("the environment variable FLOE_MANIFEST")
+    return NamedBy(f"platform.manifest in {spec.document.display}", spec.document, ("platform", "manifest"))
 
 
 def resolve_manifest_path(spec: Parsed[ProductSpec], *, root: Path, override: Path | None = None) -> Path:
@@ -65,12 +121,13 @@ def resolve_manifest_path(spec: Parsed[ProductSpec], *, root: Path, override: Pa
     return _inside(named, document.path.parent, root, spec, ("platform", "manifest"))
 
 
-def load_manifest_chain(path: Path, *, root: Path) -> ManifestChain:
+def load_manifest_chain(path: Path, *, root: Path, named_by: NamedBy | None = None) -> ManifestChain:
     """Read a manifest and its parents.
 
     Args:
         path: The nearest manifest.
         root: The project root.
+        named_by: Who names it, for the error where it cannot be read.
 
     Raises:
         InputError: The nearest manifest cannot be read as YAML; a parent that cannot is a finding.
@@ -91,15 +148,8 @@ def load_manifest_chain(path: Path, *, root: Path) -> ManifestChain:
             parsed = parse_manifest(read_document(current, root=root))
         except InputError as error:
             if not chain.layers:
-                raise
-            chain.findings += error.findings
-            chain.findings.append(
-                _parent_finding(
-                    chain.layers[-1],
-                    "parent-unreadable",
-                    f"the parent {display_path(current, root)} cannot be read",
-                )
-            )
+                raise named_by.in_error(error, current, root) if named_by else error from None
+            chain.findings += _parent_named_by(chain.layers[-1]).in_error(error, current, root).findings
             break
         chain.layers.append(parsed)
         chain.findings += parsed.findings
@@ -166,6 +216,11 @@ def _inside(named: str, folder: Path, root: Path, parsed: Parsed[Any], field_pat
             )
         ]
     )
+
+
+def _parent_named_by(layer: Parsed[PlatformManifest]) -> NamedBy:
+    key = "parentManifest" if "parentManifest" in layer.document.data else "parent_manifest"
+    return NamedBy(f"{key} in {layer.document.display}", layer.document, (key,))
 
 
 def _parent_finding(layer: Parsed[PlatformManifest], code: str, message: str) -> Finding:

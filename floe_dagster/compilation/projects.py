@@ -18,6 +18,7 @@ from floe_dagster.compilation.dbt_environment import GIT, check_ignored, dbt_env
 from floe_dagster.compilation.documents import Document
 from floe_dagster.compilation.engines import check_built
 from floe_dagster.compilation.overlay import apply_overlay
+from floe_dagster.compilation.packages import PACKAGE_FILES, check_packages, is_installed
 from floe_dagster.compilation.parse_reads import ParseReads, parse_reads
 from floe_dagster.compilation.parse_state import PARTIAL_PARSE, ParseState, parse_state
 from floe_dagster.compilation.profiles import build_dbt_profiles, write_profiles
@@ -138,7 +139,11 @@ class StagedProject:
         return build_dbt_profiles(self.slug, plugin.type, plugin.config or {})
 
     def _vendored(self, profiles: Mapping[str, Any]) -> list[Finding]:
-        if not any((self.folder / name).exists() for name in ("packages.yml", "dependencies.yml")):
+        if not any((self.folder / name).exists() for name in PACKAGE_FILES):
+            return []
+        if wrong := check_packages(self.folder, self.shown):
+            return wrong
+        if is_installed(self.folder):
             return []
         return dbt.run_deps(
             self.folder,

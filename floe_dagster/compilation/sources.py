@@ -21,6 +21,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from floe_dagster.compilation.packages import install_path, installed_packages
 from floe_dagster.home import FloeHome
 from floe_dagster.named_manifests import SPEC_FILE, lenient_yaml, manifest_chain, named_manifest
 
@@ -45,7 +46,7 @@ DBT_PATHS: Mapping[str, tuple[str, ...]] = {
 }
 DBT_SUFFIXES = frozenset({".sql", ".yml", ".yaml", ".csv", ".md", ".py", ".json", ".jinja", ".j2"})
 SKIPPED_FOLDERS = frozenset({"target", "logs", "dbt_packages", "__pycache__", "node_modules", "venv"})
-_CACHE_FORMAT = 4
+_CACHE_FORMAT = 5
 _RACY_NS = 2_000_000_000
 """A file changed this shortly before the cache was written may change again within the same mtime."""
 
@@ -236,7 +237,16 @@ def _project_files(product_dir: Path, directories: dict[str, int]) -> Iterator[t
         if name in (SPEC_FILE, PROJECT_FILE) or os.path.lexists(path):
             seen.add(path)
             yield name, path
-    for root in dbt_source_folders(product_dir):
+    roots = dbt_source_folders(product_dir)
+    _remember(directories, str(product_dir / install_path(product_dir)))
+    for package in installed_packages(product_dir):
+        _remember(directories, str(package))
+        yield (
+            os.path.relpath(package / PROJECT_FILE, product_dir).replace(os.sep, "/"),
+            str(package / PROJECT_FILE),
+        )
+        roots += dbt_source_folders(package)
+    for root in roots:
         for path in _walk(root, directories):
             if path not in seen:
                 seen.add(path)

@@ -23,7 +23,12 @@ from floe_dagster.compilation.bundle import (
 )
 from floe_dagster.compilation.documents import Document, DocumentPath, read_document
 from floe_dagster.compilation.governance import GovernanceResolution, resolve_governance
-from floe_dagster.compilation.inheritance import ManifestChain, load_manifest_chain, resolve_manifest_path
+from floe_dagster.compilation.inheritance import (
+    ManifestChain,
+    load_manifest_chain,
+    resolve_manifest_path,
+    who_names,
+)
 from floe_dagster.compilation.orchestrator import Orchestrator, cannot_be_served, check_schedules
 from floe_dagster.compilation.result import CompileResult, StageTiming
 from floe_dagster.compilation.sources import PROJECT_FILE, SourceState, source_state
@@ -161,13 +166,12 @@ class Stages:
         return parsed
 
     def _read_chain(self, spec: Parsed[ProductSpec]) -> ManifestChain | None:
-        override = self.manifest
         named = self.environ.get("FLOE_MANIFEST", "").strip()
-        if override is None and named:
-            override = Path(named)
+        variable = Path(named) if named else None
+        named_by = who_names(spec, option=self.manifest, variable=variable)
         try:
-            path = resolve_manifest_path(spec, root=self.root, override=override)
-            chain = load_manifest_chain(path, root=self.root)
+            path = resolve_manifest_path(spec, root=self.root, override=self.manifest or variable)
+            chain = load_manifest_chain(path, root=self.root, named_by=named_by)
         except InputError as error:
             self.findings += error.findings
             return None
@@ -249,6 +253,7 @@ class Stages:
         from floe_dagster.compilation.builder import named_engines, resolved_plugins
         from floe_dagster.compilation.projects import StagedProject
         from floe_dagster.compilation.servable import check_servable
+        from floe_dagster.compilation.undefined_tests import check_generic_tests
 
         layout = SourceLayout(self.slug, [file.name for file in state.files])
         self._layout = layout
@@ -279,6 +284,7 @@ class Stages:
         self.findings += [finding for finding in self._agreement if finding.kind == "input"]
         self.findings += check_tests(parsed.manifest, self.shown)
         self.findings += self._check_published(state, spec, product, parsed.manifest)
+        self.findings += check_generic_tests(parsed.manifest, self.shown, self._read_source)
         self.findings += check_servable(parsed.manifest, self.shown, self._read_source)
         return parsed.manifest
 

@@ -14,10 +14,12 @@ from floe_dagster.compilation.documents import Document, DocumentPath, dotted
 from floe_dagster.compilation.suggestions import did_you_mean
 from floe_dagster.findings import Finding
 from floe_dagster.schemas.base import NotAllowedError
+from floe_dagster.schemas.forms import in_words
 from floe_dagster.schemas.late_models import models_in
 from floe_dagster.schemas.manifest import PlatformManifest
 from floe_dagster.schemas.product import ProductSpec
 from floe_dagster.schemas.secrets import (
+    REFERENCE_KEYS,
     is_reference,
     is_secret_key,
     without_credentials,
@@ -106,15 +108,48 @@ def _without_secrets(value: Any, path: DocumentPath, document: Document, finding
 def _checked(key: str, item: Any, path: DocumentPath, document: Document, findings: list[Finding]) -> Any:
     # What a header of the collector is called tells nothing: all of them are for authentication.
     if (is_secret_key(key) or path[-2:] == ("tracing", "headers")) and item is not None:
-        return item if is_reference(item) else _literal(document, (*path, key), findings)
+        if is_reference(item):
+            return item
+        if isinstance(item, dict) and (wrong := _mistyped(item)):
+            return _no_reference(document, (*path, key), wrong, findings)
+        return _literal(document, (*path, key), findings)
     return _without_secrets(item, (*path, key), document, findings)
+
+
+def _mistyped(item: dict[Any, Any]) -> list[str]:
+    """Return the keys that a reference does not have, of what is meant to be one: the others, or what they resemble, it has."""
+    wrong = [str(key) for key in item if key not in REFERENCE_KEYS]
+    is_meant = len(wrong) < len(item) or all(did_you_mean(key.lower(), REFERENCE_KEYS) for key in wrong)
+    return wrong if is_meant else []
+
+
+def _no_reference(
+    document: Document, path: DocumentPath, wrong: list[str], findings: list[Finding]
+) -> dict[str, str]:
+    for key in wrong:
+        line, column = document.position((*path, key), key=True)
+        findings.append(
+            Finding(
+                code="unknown-field",
+                severity="error",
+                message=f"unknown field {key!r}",
+                file=document.display,
+                line=line,
+                column=column,
+                field=dotted((*path, key)),
+                allowed=", ".join(REFERENCE_KEYS),
+                fix=did_you_mean(key.lower(), REFERENCE_KEYS)
+                or "Remove it: a reference to a secret has no such key.",
+            )
+        )
+    return {"env": _variable(path)}
 
 
 def _literal(
     document: Document, path: DocumentPath, findings: list[Finding], advice: str | None = None
 ) -> dict[str, str]:
     line, column = document.position(path)
-    name = re.sub(r"[^A-Z0-9]+", "_", str(path[-1]).upper())
+    name = _variable(path)
     findings.append(
         Finding(
             code="literal-secret",
@@ -128,7 +163,14 @@ def _literal(
             fix=f"{advice or f'Write {{env: {name}}}, set {name} where it runs.'} Replace the secret: it has been seen.",
         )
     )
-    return {"env": f"MISSING_{name}"}
+    # What is advised is what counts: a run asks for that variable by the name that the finding gives.
+    return {"env": name}
+
+
+def _variable(path: DocumentPath) -> str:
+    """Return a name for the environment variable that a secret should be in."""
+    named = [part for part in path if isinstance(part, str)][-1:] or ["SECRET"]
+    return re.sub(r"[^A-Z0-9]+", "_", named[0].upper()).strip("_") or "SECRET"
 
 
 def _finding(item: Any, document: Document, model: type[BaseModel]) -> Finding:
@@ -191,7 +233,7 @@ def _words(
         key, words = bounds[kind]
         return f"{name} is out of bounds", f"{words} {context[key]}", None, "out-of-bounds"
     if kind == "string_pattern_mismatch":
-        return f"{name} has the wrong form", f"text that matches {context['pattern']}", None, "invalid-value"
+        return f"{name} has the wrong form", in_words(context["pattern"]), None, "invalid-value"
     expected_type = {
         "string_type": "text",
         "int_type": "a whole number",

@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
+from floe_dagster.schemas.forms import form
+
 HIGHEST_PORT = 65_535
 
 
@@ -33,12 +35,21 @@ def _check_address(value: str) -> str:
     return value
 
 
-Url = Annotated[str, Field(pattern=r"^https?://[^\s]+$"), AfterValidator(_check_address)]
+Url = Annotated[
+    str,
+    Field(pattern=form(r"^https?://[^\s]+$", "an address that begins with http:// or https://")),
+    AfterValidator(_check_address),
+]
 """An http or https URL with a host."""
 
 Endpoint = Annotated[
     str,
-    Field(pattern=r"^(https?://[^\s]+|([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):\d{1,5})$"),
+    Field(
+        pattern=form(
+            r"^(https?://[^\s]+|([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):\d{1,5})$",
+            "an address that begins with http:// or https://, or a host with its port, such as collector:4317",
+        )
+    ),
     AfterValidator(_check_address),
 ]
 """An OTLP endpoint: a URL, or host and port."""

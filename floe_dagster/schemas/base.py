@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from floe_dagster.errors import FloeError
+from floe_dagster.schemas.forms import form
 
 NAME_PATTERN = r"^[a-z][a-z0-9-]{0,61}[a-z0-9]$"
 RESERVED_SLUGS = frozenset({"platform", "floe"})
@@ -133,9 +134,20 @@ class SecretReference(Section):
 
     env: str | None = Field(None, description="Name of the environment variable that holds the secret.")
     secret: str | None = Field(
-        None, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", description="Name of the Kubernetes Secret."
+        None,
+        pattern=form(
+            r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
+            "lower-case letters, digits, hyphens and dots, such as warehouse-keys",
+        ),
+        description="Name of the Kubernetes Secret.",
     )
-    key: str | None = Field(None, pattern=r"^[-._a-zA-Z0-9]+$", description="Key in the Kubernetes Secret.")
+    key: str | None = Field(
+        None,
+        pattern=form(
+            r"^[-._a-zA-Z0-9]+$", "letters, digits, hyphens, underscores and dots, such as secret-key"
+        ),
+        description="Key in the Kubernetes Secret.",
+    )
 
     @classmethod
     def parse(cls, value: Any) -> Any:

@@ -8,6 +8,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from floe_dagster.schemas.addresses import Endpoint, Url
 from floe_dagster.schemas.base import Days, EnforcementLevel, EnvironmentName, Hours, Name, Section, SemVer
+from floe_dagster.schemas.forms import form
 from floe_dagster.schemas.governed import WithPolicySettings
 from floe_dagster.schemas.plugins import ApprovedPlugins, ManifestPlugins, PluginDefaults
 from floe_dagster.schemas.resources import ResourcePreset
@@ -15,7 +16,12 @@ from floe_dagster.schemas.secrets import Secret
 
 Share = Annotated[float, Field(ge=0, le=1, strict=False)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
-HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")]
+HeaderName = Annotated[
+    str,
+    Field(
+        pattern=form(r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$", "the name of an HTTP header, such as Authorization")
+    ),
+]
 
 
 class ManifestMetadata(Section):
@@ -57,9 +63,18 @@ class TracingConfig(Section):
     )
     sampling: SamplingRates = Field(default_factory=SamplingRates, description="Share of traces kept.")
     batch: BatchSettings = Field(default_factory=BatchSettings, description="Batching of spans.")
-    trace_url: Annotated[str, Field(pattern=r"^https?://[^\s]*\{trace_id\}[^\s]*$")] | None = Field(
-        None, description="Page of a trace, with {trace_id} in it; linked from every materialization."
-    )
+    trace_url: (
+        Annotated[
+            str,
+            Field(
+                pattern=form(
+                    r"^https?://[^\s]*\{trace_id\}[^\s]*$",
+                    "an address that begins with http:// or https:// and holds {trace_id}",
+                )
+            ),
+        ]
+        | None
+    ) = Field(None, description="Page of a trace, with {trace_id} in it; linked from every materialization.")
 
 
 class LineageConfig(Section):
@@ -76,7 +91,18 @@ class LineageConfig(Section):
     certificate_file: str | None = Field(
         None, description="PEM file with the authorities to trust; the system's own when absent."
     )
-    dataset_url: Annotated[str, Field(pattern=r"^https?://[^\s]*\{name\}[^\s]*$")] | None = Field(
+    dataset_url: (
+        Annotated[
+            str,
+            Field(
+                pattern=form(
+                    r"^https?://[^\s]*\{name\}[^\s]*$",
+                    "an address that begins with http:// or https:// and holds {name}",
+                )
+            ),
+        ]
+        | None
+    ) = Field(
         None,
         description="Page of a dataset, with {namespace} and {name} in it; linked from every materialization.",
     )

@@ -14,6 +14,8 @@ _SECRET_KEY = re.compile(
     r"(?:^|_)(?:client_secret|secret|password|passwd|token|api_?key|secret_(?:access_)?key|secret_key|"
     r"private_key|access_key_secret|credential)$"
 )
+REFERENCE_KEYS = ("env", "secret", "key")
+"""What a reference to a secret says: the name of a variable, or the name of a Kubernetes Secret and of a key in it."""
 _NOT_SECRET = frozenset({"token_url", "token_uri"})
 _USER = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<who>[^/\s@]+)@", re.IGNORECASE)
 _QUERY = re.compile(r"(?P<before>[?&])(?P<name>[^=&#?\s]+)=(?P<value>[^&#\s]*)")
@@ -32,7 +34,7 @@ def is_secret_key(name: str) -> bool:
 def is_reference(value: Any) -> bool:
     """Tell whether `value` is a reference: `{env: NAME}`, `{secret: NAME, key: KEY}` or `${NAME}`."""
     if isinstance(value, dict):
-        return set(value) <= {"env", "secret", "key"}
+        return set(value) <= set(REFERENCE_KEYS)
     return isinstance(value, str) and re.fullmatch(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}", value) is not None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from pydantic import BaseModel, ValidationError
 from floe_dagster.findings import InputError
 from floe_dagster.schemas.artifacts import CompiledArtifacts, Part, UnknownFieldsWarning
 from floe_dagster.schemas.base import Section
+from floe_dagster.schemas.forms import in_words
 from floe_dagster.schemas.json_schema import json_schemas
 from floe_dagster.schemas.manifest import PlatformManifest
+from floe_dagster.schemas.product import ProductSpec
 from floe_dagster.schemas.versions import COMPILED_ARTIFACTS_VERSION, VERSION_HISTORY
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -272,3 +275,22 @@ def test_every_field_of_every_document_is_described() -> None:
     for model in models:
         for name, info in model.model_fields.items():
             assert info.description, f"{model.__name__}.{name}"
+
+
+def test_each_pattern_of_a_document_is_said_in_words() -> None:
+    """A person who has to mend a value is not shown a regular expression where words can say what it is."""
+
+    def patterns(schema: Any) -> Iterator[str]:
+        for key, value in schema.items() if isinstance(schema, dict) else enumerate(schema):
+            if key == "pattern" and isinstance(value, str):
+                yield value
+            elif isinstance(value, dict | list):
+                yield from patterns(value)
+
+    found = {
+        pattern
+        for model in (PlatformManifest, ProductSpec)
+        for pattern in patterns(model.model_json_schema())
+    }
+    # What a validator of ours checks has words of its own.
+    assert found and {pattern for pattern in found if "matches" in in_words(pattern)} <= {"^[^:]+$"}

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from floe_dagster.compilation.documents import MAX_BYTES, Document, read_document
 from floe_dagster.findings import InputError
+from floe_dagster.named_manifests import lenient_yaml
 
 
 def write(tmp_path: Path, content: str | bytes) -> Path:
@@ -108,3 +109,25 @@ def test_any_content_is_a_document_or_an_input_error(
         assert error.findings
     else:
         assert isinstance(document, Document) and isinstance(document.data, dict)
+
+
+def test_merge_keys_are_what_yaml_says_they_are(tmp_path: Path) -> None:
+    """https://yaml.org/type/merge.html: a key of its own stays, of several mappings the first that has a key counts."""
+    path = tmp_path / "floe.yaml"
+    path.write_text(
+        "small: &small {cpu: 1, memory: 1Gi}\n"
+        "other: &other {cpu: 2, limit: {cpu: 3}}\n"
+        "large:\n  <<: [*small, *other]\n  memory: 4Gi\n"
+        'quoted: {"<<": 1}\n'
+    )
+    document = read_document(path, root=tmp_path)
+    assert document.data["large"] == {"memory": "4Gi", "cpu": 1, "limit": {"cpu": 3}}
+    assert document.data["quoted"] == {"<<": 1}
+    assert document.position(("large", "limit", "cpu")) == (2, 37)
+    assert document.position(("large", "cpu"), key=True) == (1, 16)
+    # Whoever only looks for a product's manifest sees the same.
+    assert lenient_yaml(path)["large"] == {"memory": "4Gi", "cpu": "1", "limit": {"cpu": "3"}}
+    for text in ("a: {<<: 1}\n", "a: &a {<<: *a}\n", "a: {<<: [[]]}\n"):
+        path.write_text(text)
+        with pytest.raises(InputError):
+            read_document(path, root=tmp_path)

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from floe_dagster.schemas.base import Section
 from floe_dagster.schemas.compute.engine import FLOE_HOME_REFERENCE, DataSource, Engine, ProfileText
+from floe_dagster.schemas.forms import form
 
 DEFAULT_THREADS = 4
 
@@ -23,7 +24,15 @@ class DuckDBConfig(Section):
         description="DuckDB file, relative to FLOE_HOME/duckdb; {product_slug} is replaced.",
     )
     threads: Annotated[int, Field(ge=1, le=256)] = Field(DEFAULT_THREADS, description="dbt threads.")
-    memory_limit: Annotated[str, Field(pattern=r"^\d+(\.\d+)?\s*([KMGT]i?B)$")] | None = Field(
+    memory_limit: (
+        Annotated[
+            str,
+            Field(
+                pattern=form(r"^\d+(\.\d+)?\s*([KMGT]i?B)$", "a number with a unit, such as 4GB or 512MiB")
+            ),
+        ]
+        | None
+    ) = Field(
         None,
         description="DuckDB's memory_limit with its unit, for example 4GB; DuckDB's own default when absent.",
     )

@@ -19,6 +19,7 @@ from floe_dagster.schemas.compute.engine import (
     check_profile_text,
 )
 from floe_dagster.schemas.compute.trino_project import project_overlay
+from floe_dagster.schemas.forms import form
 from floe_dagster.schemas.secrets import Secret
 
 DEFAULT_PORTS = {"http": 8080, "https": 8443}
@@ -31,7 +32,10 @@ PASSWORD_VARIABLE = f"{_VARIABLES}_PASSWORD"
 TOKEN_VARIABLE = f"{_VARIABLES}_TOKEN"
 """What the profile refers to. dbt takes variables of this prefix in profiles alone, and hides their values in its logs."""
 
-_HOST = r"^([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])$"
+_HOST = form(
+    r"^([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])$",
+    "the name or the address of a host, such as trino.example.com or [::1]",
+)
 
 
 def _check_token_url(url: str) -> str:
@@ -73,7 +77,11 @@ def _check_certificate_file(path: str) -> str:
 
 _User = Annotated[ProfileText, AfterValidator(_check_user), Field(json_schema_extra={"pattern": "^[^:]+$"})]
 _CertificateFile = Annotated[ProfileText, AfterValidator(_check_certificate_file)]
-_PropertyName = Annotated[str, Field(pattern=r"^[^\s=,]+$"), AfterValidator(check_profile_text)]
+_PropertyName = Annotated[
+    str,
+    Field(pattern=form(r"^[^\s=,]+$", "a name without spaces, commas and equals signs")),
+    AfterValidator(check_profile_text),
+]
 
 
 def port_of(config: Mapping[str, Any]) -> int:
@@ -106,9 +114,14 @@ class TrinoConfig(Section):
         None, description="Port of the coordinator; when absent 8443 with https, else 8080."
     )
     http_scheme: Literal["http", "https"] = Field("http", description="http or https.")
-    catalog: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$")] = Field(
-        description="Trino catalog that stands for plugins.catalog."
-    )
+    catalog: Annotated[
+        str,
+        Field(
+            pattern=form(
+                r"^[A-Za-z0-9_][A-Za-z0-9_-]*$", "letters, digits, hyphens and underscores, such as iceberg"
+            )
+        ),
+    ] = Field(description="Trino catalog that stands for plugins.catalog.")
     user: _User | None = Field(
         None,
         description="User name, in Latin-1 without a colon; no secret. When absent the token's own with oauth2, else floe.",
