@@ -40,7 +40,7 @@ class TokenError(FloeError):
         self.transient = transient
 
 
-class ClientCredentials:
+class TokenSource:
     """Fetches tokens.
 
     Args:
@@ -75,7 +75,7 @@ class ClientCredentials:
         """How many tokens were issued."""
 
     def __repr__(self) -> str:
-        return f"ClientCredentials({self._token_url}, {self._client_id})"
+        return f"TokenSource({self._token_url}, {self._client_id})"
 
     def token(self, *, fresh: bool = False) -> str:
         """Return a token that is still good.

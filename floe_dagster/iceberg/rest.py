@@ -94,7 +94,7 @@ class _BoundedAdapter(HTTPAdapter):
         return answer
 
 
-class ClientCredentials(AuthManager):
+class ClientCredentialsAuth(AuthManager):
     """OAuth2 client credentials whose token is renewed before it expires.
 
     Args:
@@ -108,7 +108,7 @@ class ClientCredentials(AuthManager):
     def __init__(
         self, token_url: str, client_id: str, client_secret: str, scope: str, answer_seconds: float
     ) -> None:
-        self._tokens = client_credentials.ClientCredentials(
+        self._tokens = client_credentials.TokenSource(
             token_url, client_id, client_secret, scope, field=OAUTH2, answer_seconds=answer_seconds
         )
 
@@ -169,7 +169,7 @@ class BoundedRestCatalog(RestCatalog):
 
     def request_counts(self) -> dict[str, int]:
         """Return how many tokens were issued and how many requests were repeated so far."""
-        refreshes = self._floe_auth.refreshes if isinstance(self._floe_auth, ClientCredentials) else 0
+        refreshes = self._floe_auth.refreshes if isinstance(self._floe_auth, ClientCredentialsAuth) else 0
         adapters = {id(adapter): adapter for adapter in self._session.adapters.values()}.values()
         repeated = sum(getattr(adapter, "repeated", 0) for adapter in adapters)
         return {"token_refreshes": refreshes, "retries": repeated}
@@ -185,7 +185,7 @@ class BoundedRestCatalog(RestCatalog):
         return session
 
     def _refresh_token(self) -> None:
-        if isinstance(self._floe_auth, ClientCredentials):
+        if isinstance(self._floe_auth, ClientCredentialsAuth):
             self._floe_auth.renew()
 
     # PyIceberg has no public place to say how the files of a table are opened; the tests of vended keys fail where these two
@@ -285,7 +285,7 @@ def rest_catalog(config: Mapping[str, Any], file_io: Mapping[str, str]) -> Bound
     auth: AuthManager | None = None
     oauth2 = config.get("oauth2")
     if oauth2:
-        auth = ClientCredentials(
+        auth = ClientCredentialsAuth(
             oauth2.get("token_url") or f"{uri}/v1/oauth/tokens",
             oauth2["client_id"],
             oauth2["client_secret"],

@@ -7,7 +7,7 @@ from typing import Any
 
 from floe_dagster.credentials import MissingCredentialError, resolve
 from floe_dagster.iceberg.errors import CatalogError
-from floe_dagster.iceberg.rest import ClientCredentials
+from floe_dagster.iceberg.rest import ClientCredentialsAuth
 from floe_dagster.platform.catalog_server import CatalogRequest
 from floe_dagster.platform.polaris import PolarisManagement, credentials_of
 from floe_dagster.platform.waiting import PlatformError
@@ -202,7 +202,7 @@ class _PolarisBootstrap:
 
     def _is_accepted(self, token_url: str, client_id: str, secret: str, scope: str) -> bool:
         try:
-            ClientCredentials(token_url, client_id, secret, scope, 20.0).auth_header()
+            ClientCredentialsAuth(token_url, client_id, secret, scope, 20.0).auth_header()
         except CatalogError:
             return False
         return True
