@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from floe_dagster.atomic import move_atomically
 from floe_dagster.compilation.bundle import (
     ARTIFACT,
     ASSET_INDEX,
@@ -28,6 +29,7 @@ from floe_dagster.compilation.orchestrator import Orchestrator, cannot_be_served
 from floe_dagster.compilation.result import CompileResult, StageTiming
 from floe_dagster.compilation.sources import PROJECT_FILE, SourceState, source_state
 from floe_dagster.compilation.validation import Parsed, parse_product
+from floe_dagster.digests import digits_of
 from floe_dagster.findings import Finding, InputError, sort_findings
 from floe_dagster.home import FloeHome, display_path, find_project_root, without_marker
 from floe_dagster.named_manifests import SPEC_FILE
@@ -293,8 +295,6 @@ class Stages:
         return check_published(product, spec.document, manifest, files, project, document)
 
     def _snapshot(self, state: SourceState, staging: Path, layout: SourceLayout) -> Finding | None:
-        import hashlib
-
         for file in state.files:
             target = staging / layout.place(file.name)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -308,7 +308,7 @@ class Stages:
                     file=display_path(file.path, self.root),
                     fix="Give read permission, or remove the file.",
                 )
-            if hashlib.sha256(content).hexdigest() != file.sha256:
+            if digits_of(content) != file.sha256:
                 return Finding(
                     code="sources-changed",
                     severity="error",
@@ -445,9 +445,8 @@ class Stages:
                 if self.orchestrator is not None:
                     self._check_loading(Bundle.open(draft), self.orchestrator)
                 if keep and not result.blocked:
-                    path = self.home.state_dir(self.slug) / f"{result.digest.removeprefix('sha256:')}.zip"
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    os.replace(draft, path)
+                    path = self.home.bundle_path(self.slug, result.digest)
+                    move_atomically(draft, path)
                     result.bundle_path = path
                     shutil.rmtree(self.home.path / "compile" / self.slug, ignore_errors=True)
             finally:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from floe_dagster.compilation.atomic import write_atomically
+from floe_dagster.atomic import write_atomically
 from floe_dagster.compilation.bundle import Bundle
 from floe_dagster.compilation.dbt_command import NOT_USABLE
 from floe_dagster.compilation.dbt_environment import dbt_environment, is_confining

@@ -176,7 +176,7 @@ class _PolarisBootstrap:
             )
         if self.asked.credentials_file is None:
             raise PlatformError(f"the credentials of principal {principal} have no place to go. {advice}")
-        from floe_dagster.compilation.atomic import write_atomically
+        from floe_dagster.atomic import write_atomically
 
         text = f"POLARIS_CLIENT_ID={credentials[0]}\nPOLARIS_CLIENT_SECRET={credentials[1]}\n"
         write_atomically(self.asked.credentials_file, text.encode(), mode=0o600)
