@@ -19,11 +19,9 @@ from pyiceberg.exceptions import CommitStateUnknownException
 from pyiceberg.io import load_file_io
 from pyiceberg.io.pyarrow import PyArrowFileIO
 from pyiceberg.typedef import EMPTY_DICT, Properties
-from requests import PreparedRequest, Response, Session
-from requests.adapters import HTTPAdapter
-from urllib3.util.retry import Retry
 
 from floe_dagster import client_credentials
+from floe_dagster.bounded_http import ANSWER_SECONDS, bounded_session
 from floe_dagster.faults import validation_problems
 from floe_dagster.iceberg.errors import CatalogError, NotUsableError
 from floe_dagster.iceberg.vended import VendedFileIO, folder, layered, longest_prefix
@@ -36,62 +34,12 @@ if TYPE_CHECKING:
     from pyiceberg.io import FileIO
     from pyiceberg.table import CommitTableResponse, CreateTableTransaction, StagedTable, Table
     from pyiceberg.typedef import Identifier
+    from requests import Session
 
     from floe_dagster.home import FloeHome
     from floe_dagster.iceberg.storage import Storage
 
-CONNECT_SECONDS = 10.0
-ANSWER_SECONDS = 60.0
-ATTEMPTS = 6
-BACKOFF_SECONDS = 0.25
 OAUTH2 = "plugins.catalog.config.oauth2"
-
-
-class Repeat(Retry):
-    """Repeats reads after any failure, writes where the server has not begun."""
-
-    def is_retry(self, method: str, status_code: int, has_retry_after: bool = False) -> bool:
-        """Say whether an answer is no answer yet."""
-        if status_code == 429:
-            return bool(self.total)
-        return super().is_retry(method, status_code, has_retry_after)
-
-
-def bounded_session(answer_seconds: float = ANSWER_SECONDS, *, repeats: int = ATTEMPTS - 1) -> Session:
-    """Return a session whose requests end: each wait is bounded, and so are the repeats.
-
-    Args:
-        answer_seconds: How long one answer may take.
-        repeats: How often a request is repeated at most, with a pause that doubles from 0.25 s.
-    """
-    retry = Repeat(
-        total=repeats,
-        backoff_factor=BACKOFF_SECONDS,
-        backoff_jitter=BACKOFF_SECONDS,
-        backoff_max=8.0,
-        status_forcelist=(500, 502, 503, 504),
-        allowed_methods=("GET", "HEAD"),
-        raise_on_status=False,
-    )
-    session = Session()
-    adapter = _BoundedAdapter(answer_seconds, max_retries=retry, pool_maxsize=16)
-    session.mount("http://", adapter)
-    session.mount("https://", adapter)
-    return session
-
-
-class _BoundedAdapter(HTTPAdapter):
-    def __init__(self, answer_seconds: float, **options: Any) -> None:
-        self._timeout = (min(CONNECT_SECONDS, answer_seconds), answer_seconds)
-        self.repeated = 0
-        super().__init__(**options)
-
-    def send(self, request: PreparedRequest, *arguments: Any, **options: Any) -> Response:
-        if options.get("timeout") is None:
-            options["timeout"] = self._timeout
-        answer = super().send(request, *arguments, **options)
-        self.repeated += len(getattr(getattr(answer.raw, "retries", None), "history", ()))
-        return answer
 
 
 class ClientCredentialsAuth(AuthManager):

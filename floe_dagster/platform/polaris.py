@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
+from floe_dagster.bounded_http import bounded_session
 from floe_dagster.iceberg.errors import CatalogError, NotUsableError
-from floe_dagster.iceberg.rest import ClientCredentialsAuth, bounded_session
+from floe_dagster.iceberg.rest import ClientCredentialsAuth
 from floe_dagster.platform.waiting import PlatformError
 from floe_dagster.schemas.catalog_types.oauth2 import DEFAULT_SCOPE
 

@@ -344,7 +344,7 @@ def test_a_slow_and_narrow_network_is_just_slow(toxic: Any, through: Callable[..
 def test_a_catalog_that_never_answers_ends_in_time(
     toxic: Any, services: Services, namespace: str, home: FloeHome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("floe_dagster.iceberg.rest.ATTEMPTS", 2)
+    monkeypatch.setattr("floe_dagster.bounded_http.ATTEMPTS", 2)
     plugins = services.plugins(catalog_url=toxic.catalog_url)
     assert plugins["catalog"].config is not None
     plugins["catalog"].config["timeout_seconds"] = 1

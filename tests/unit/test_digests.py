@@ -23,8 +23,19 @@ def test_a_digest_is_one_and_names_a_file(content: bytes) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "sha256:", EMPTY, f"md5:{EMPTY}", f"sha256:{EMPTY.upper()}", f"sha256:{EMPTY}\n", f"sha256:{EMPTY}0"]
-    + [f"sha256:{EMPTY[:-1]}", f" sha256:{EMPTY}", "sha256:../../../tmp/x", f"sha256:{'g' * 64}"],
+    [
+        "",
+        "sha256:",
+        EMPTY,
+        f"md5:{EMPTY}",
+        f"sha256:{EMPTY.upper()}",
+        f"sha256:{EMPTY}\n",
+        f"sha256:{EMPTY}0",
+        f"sha256:{EMPTY[:-1]}",
+        f" sha256:{EMPTY}",
+        "sha256:../../../tmp/x",
+        f"sha256:{'g' * 64}",
+    ],
 )
 def test_what_is_no_digest(text: str) -> None:
     assert not is_digest(text)

@@ -22,6 +22,7 @@ import yaml
 from deploy.services import control
 from deploy.services.trino.server import find_java, server_folder
 from deploy.services.trino.settings import USER, Options, Settings
+from floe_dagster.bounded_http import read_answer
 
 START_SECONDS = 180
 
@@ -262,8 +263,10 @@ class Cluster:
             request.add_header(f"X-Trino-{name.replace('_', '-').title()}", value)
         context = ssl.create_default_context(cafile=self.certificate) if self.certificate else None
         with urllib.request.urlopen(request, timeout=60, context=context) as response:
-            content = response.read()
-        return json.loads(content) if content else None
+            answer = read_answer(response.read1, seconds=60)
+        if answer.end != "whole":
+            raise OSError(f"the answer of {request.full_url} is {answer.end}")
+        return json.loads(answer.content) if answer.content else None
 
     def token(self, user: str = USER, seconds: float = 3600) -> str:
         """Return a token as an identity provider would issue it, good for that long."""

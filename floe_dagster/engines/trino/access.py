@@ -196,7 +196,7 @@ class TrinoAccess:
         )
 
     def _session(self, *, repeats: int) -> Session:
-        from floe_dagster.iceberg.rest import bounded_session
+        from floe_dagster.bounded_http import bounded_session
 
         session = bounded_session(ANSWER_SECONDS, repeats=repeats)
         session.trust_env = not is_loopback(self._config["host"])
