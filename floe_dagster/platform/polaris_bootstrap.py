@@ -12,6 +12,7 @@ from floe_dagster.platform.catalog_server import CatalogRequest
 from floe_dagster.platform.polaris import PolarisManagement, credentials_of
 from floe_dagster.platform.waiting import PlatformError
 from floe_dagster.schemas.catalog_types.polaris import POLARIS, PolarisCatalogConfig
+from floe_dagster.schemas.storage_types import STORAGE_TYPES, shared_storage_types
 
 CONTENT_PRIVILEGE = "CATALOG_MANAGE_CONTENT"
 ROOT_KEYS = ("POLARIS_ROOT_CLIENT_ID", "POLARIS_ROOT_CLIENT_SECRET")
@@ -102,8 +103,10 @@ class _PolarisBootstrap:
         return configured if not configured.startswith("${") else f"floe-{self.config.warehouse}"
 
     def _catalog(self, polaris: PolarisManagement, name: str) -> None:
-        if self.asked.storage is None or self.asked.storage.type == "local":
-            raise PlatformError("a Polaris catalog needs plugins.storage of type s3 or minio")
+        if self.asked.storage is None or not STORAGE_TYPES[self.asked.storage.type].is_shared:
+            raise PlatformError(
+                f"a Polaris catalog needs plugins.storage of type {' or '.join(shared_storage_types())}"
+            )
         storage = self.asked.storage.config
         base = f"s3://{storage.bucket}/warehouse"
         existing = polaris.get("catalogs", name)
