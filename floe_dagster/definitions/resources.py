@@ -13,6 +13,7 @@ import dagster as dg
 from pydantic import Field
 
 from floe_dagster.credentials import environment_name
+from floe_dagster.execution.dbt_process import DbtProgram
 from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.catalogs import open_catalog
 from floe_dagster.schemas.artifacts import PluginRef, ResolvedPlugins
@@ -31,6 +32,17 @@ class DbtResource(dg.ConfigurableResource[Any]):
 
     dbt_executable: str = Field(description="Path of the dbt that runs: this environment's own.")
     global_config_flags: list[str] = Field(default=[], description="Global flags of dbt, before its command.")
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Let dbt be imported while the step gets ready.
+
+        Dagster makes a resource in the process that executes a step which requires it, and in no other: not in a code server, not in
+        the process of a run whose steps have processes of their own, and not for maintenance.
+
+        Args:
+            context: Of the resource.
+        """
+        DbtProgram(self.dbt_executable, tuple(self.global_config_flags)).warm()
 
 
 class PluginResource(dg.ConfigurableResource[Any]):

@@ -195,7 +195,8 @@ class DbtBuild:
             said = "\n".join(errors[-5:]) or "it said nothing; see this run's log"
             if locked := self.workspace.held_by(said):
                 raise WorkspaceError(locked, transient=True) from None
+            who = self.context.dbt.shown
             raise DbtError(
-                f"dbt ended before it ran a model:\n{said}", transient=self.workspace.is_transient(said)
+                f"{who} ended before it ran a model:\n{said}", transient=self.workspace.is_transient(said)
             ) from None
         return loaded
