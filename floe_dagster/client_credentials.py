@@ -15,8 +15,6 @@ from floe_dagster.errors import FloeError
 from floe_dagster.schemas.addresses import is_loopback
 
 ANSWER_SECONDS = 30.0
-ANSWER_BYTES = 256 << 10
-"""What is read of an answer at most; tokens have a few kilobytes."""
 ATTEMPTS = 6
 PAUSE_SECONDS = 0.25
 LIFE_SECONDS = 3600.0
@@ -40,7 +38,7 @@ class TokenError(FloeError):
         self.transient = transient
 
 
-class ClientCredentials:
+class TokenSource:
     """Fetches tokens.
 
     Args:
@@ -75,7 +73,7 @@ class ClientCredentials:
         """How many tokens were issued."""
 
     def __repr__(self) -> str:
-        return f"ClientCredentials({self._token_url}, {self._client_id})"
+        return f"TokenSource({self._token_url}, {self._client_id})"
 
     def token(self, *, fresh: bool = False) -> str:
         """Return a token that is still good.
@@ -118,6 +116,8 @@ class ClientCredentials:
         import requests
         from urllib3.exceptions import HTTPError
 
+        from floe_dagster.bounded_http import SMALL_ANSWER_BYTES, read_response
+
         form = {
             "grant_type": "client_credentials",
             "client_id": self._client_id,
@@ -125,7 +125,6 @@ class ClientCredentials:
         }
         if self._scope:
             form["scope"] = self._scope
-        deadline = time.monotonic() + self._answer_seconds
         options: dict[str, Any] = {
             "auth": as_it_is,
             "timeout": (min(10.0, self._answer_seconds), self._answer_seconds),
@@ -137,15 +136,10 @@ class ClientCredentials:
             with requests.Session() as session:
                 session.trust_env = not is_loopback(urlsplit(self._token_url).hostname)
                 with session.post(self._token_url, data=form, **options) as answer:
-                    body = b""
-                    # Not `iter_content`: it waits for a whole piece, however slowly it comes.
-                    while len(body) <= ANSWER_BYTES and (
-                        piece := answer.raw.read1(16 << 10, decode_content=True)
-                    ):
-                        body += piece
-                        if time.monotonic() > deadline:
-                            raise requests.Timeout("timed out")
-                    return answer.status_code, body
+                    body = read_response(answer, seconds=self._answer_seconds, limit=SMALL_ANSWER_BYTES)
+                    if body.end == "too late":
+                        raise requests.Timeout("timed out")
+                    return answer.status_code, body.content
         except (requests.RequestException, HTTPError) as error:
             reason = connection_reason(error) or type(error).__name__
             raise TokenError(

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from floe_dagster.digests import version_of
 from floe_dagster.named_manifests import SPEC_FILE, manifest_chain, named_manifest
 
 ROOT_MARKERS = ("pyproject.toml", "workspace.yaml", ".git")
@@ -157,6 +158,10 @@ class FloeHome:
     def state_dir(self, slug: str) -> Path:
         """Folder of the bundles of one product, `<digest>.zip` each."""
         return self.path / "state" / slug
+
+    def bundle_path(self, slug: str, digest: str) -> Path:
+        """Place of the bundle of one product that was compiled from the sources with this digest."""
+        return self.state_dir(slug) / f"{version_of(digest)}.zip"
 
     def project_dir(self, slug: str) -> Path:
         """Folder under which the bundles of one product are unpacked, one folder per digest."""

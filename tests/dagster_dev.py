@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from deploy.services.programs import free_port
 from tests.conftest import ROOT
 
 Found = TypeVar("Found")
@@ -157,12 +157,6 @@ class DagsterDev:
                     os.kill(pid, signal.SIGKILL)
             time.sleep(POLL_SECONDS)
         self._process.wait(STOP_SECONDS)
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def _session(leader: int) -> set[int]:

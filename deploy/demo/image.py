@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from deploy.demo.engines import DemoError, Engine
+from floe_dagster.atomic import PRIVATE, write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DOCKERFILE = Path("docker/dagster-demo/Dockerfile")
@@ -119,9 +120,8 @@ def pip_secrets(environ: Mapping[str, str]) -> Iterator[dict[str, Path]]:
             settings["cert"] = "/run/secrets/ca.pem"
         if settings:
             file = Path(folder) / "pip.conf"
-            file.touch(mode=0o600)
             lines = [f"{option} = {value}" for option, value in settings.items()]
-            file.write_text("\n".join(["[global]", *lines, ""]))
+            write_atomically(file, "\n".join(["[global]", *lines, ""]).encode(), mode=PRIVATE)
             secrets["pip"] = file
         yield secrets
 

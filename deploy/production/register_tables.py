@@ -25,7 +25,8 @@ from floe_dagster.compilation.inheritance import load_manifest_chain
 from floe_dagster.credentials import resolve
 from floe_dagster.home import FloeHome, find_project_root
 from floe_dagster.iceberg.catalogs import open_catalog
-from floe_dagster.iceberg.storage import STORAGES
+from floe_dagster.iceberg.storage import storage_of
+from floe_dagster.schemas.storage_types import DEFAULT_STORAGE_TYPE
 
 METADATA = re.compile(r"(?:v|)(\d+)(?:-[0-9a-f-]+)?\.(?:gz\.)?metadata\.json(?:\.gz)?")
 
@@ -49,7 +50,7 @@ def main() -> int:
         parser.error(f"{path} has errors; `floe-dagster platform check` names them")
     plugins, home = resolved_plugins(merged), FloeHome.locate(path)
     catalog = open_catalog(plugins.catalog, plugins.storage, home=home)
-    store = STORAGES[plugins.storage.type if plugins.storage else "local"]
+    store = storage_of(plugins.storage.type if plugins.storage else DEFAULT_STORAGE_TYPE)
     settings = _with_keys((plugins.storage.config if plugins.storage else None) or {})
     io = PyArrowFileIO(store.file_io(settings, vended=False))
     failed = 0

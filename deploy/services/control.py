@@ -28,6 +28,10 @@ from typing import Any
 
 import yaml
 
+from deploy.services.environment import read_environment, write_environment
+from deploy.services.programs import ServiceError, free_port, is_alive, need, open_private, run, stop_process
+from floe_dagster.atomic import write_atomically
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 MINIO_VERSION = "v0.0.0-20260212201848-7aac2a2c5b7c"
@@ -35,17 +39,6 @@ BUCKET = "floe-warehouse"
 SIGNS = {"minio": "minio-", "catalog": "LocalCatalogServer"}
 """What the command line of each service holds."""
 START_SECONDS = 60
-STOP_SECONDS = 20
-INSTALL = {
-    "go": "apt-get install golang, or https://go.dev/dl (1.24 or newer): it builds MinIO and the collector",
-    "java": "apt-get install openjdk-17-jdk: it runs the REST catalog",
-    "javac": "apt-get install openjdk-17-jdk: it compiles the REST catalog's main",
-    "mvn": "apt-get install maven: it fetches the REST catalog",
-}
-
-
-class ServiceError(Exception):
-    """A service cannot be built or started; the message says what to do."""
 
 
 def main() -> int:
@@ -85,11 +78,11 @@ def build(tools: Path) -> None:
     tools.mkdir(parents=True, exist_ok=True)
     minio = tools / f"minio-{MINIO_VERSION}"
     if not minio.exists():
-        _need("go")
+        need("go")
         print("building MinIO (a few minutes, once)", flush=True)
         staging = tools / f"go-{os.getpid()}"
         environment = {**os.environ, "GOBIN": str(staging)}
-        _run(["go", "install", f"github.com/minio/minio@{MINIO_VERSION}"], env=environment)
+        run(["go", "install", f"github.com/minio/minio@{MINIO_VERSION}"], env=environment)
         (staging / "minio").replace(minio)
         shutil.rmtree(staging, ignore_errors=True)
     classes = tools / "rest-catalog"
@@ -98,15 +91,15 @@ def build(tools: Path) -> None:
     stamp = classes / "built-from"
     if not stamp.exists() or stamp.read_text() != wanted:
         for tool in ("java", "javac", "mvn"):
-            _need(tool)
+            need(tool)
         print("fetching the Iceberg REST catalog (half a minute, once)", flush=True)
         shutil.rmtree(classes, ignore_errors=True)
         libraries = classes / "lib"
-        _run(
+        run(
             ["mvn", "-q", "-B", "dependency:copy-dependencies", f"-DoutputDirectory={libraries}"],
             cwd=HERE / "rest-catalog",
         )
-        _run(["javac", "-cp", f"{libraries}/*", "-d", str(classes / "classes"), str(source)])
+        run(["javac", "-cp", f"{libraries}/*", "-d", str(classes / "classes"), str(source)])
         stamp.write_text(wanted)
 
 
@@ -121,11 +114,11 @@ def build_collector(tools: Path) -> Path:
     stamp = binary.with_name("built-from")
     wanted = "".join((source / name).read_text() for name in ("go.mod", "go.sum", "main.go"))
     if not stamp.exists() or stamp.read_text() != wanted:
-        _need("go")
+        need("go")
         print("building the OpenTelemetry collector (a minute, once)", flush=True)
         binary.parent.mkdir(parents=True, exist_ok=True)
         staging = binary.with_name(f"{binary.name}-{os.getpid()}")
-        _run(["go", "build", "-trimpath", "-buildvcs=false", "-o", str(staging), "."], cwd=source)
+        run(["go", "build", "-trimpath", "-buildvcs=false", "-o", str(staging), "."], cwd=source)
         staging.replace(binary)
         stamp.write_text(wanted)
     return binary
@@ -147,9 +140,9 @@ def start(folder: Path, tools: Path, token_seconds: int = 3600) -> dict[str, Any
         return known
     folder.mkdir(parents=True, exist_ok=True)
     names = ("MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD", "MINIO_SECRET_ACCESS_KEY", "POLARIS_CLIENT_SECRET")
-    environment = _read_environment(folder) or {name: secrets.token_urlsafe(24) for name in names}
-    _write_environment(folder, environment)
-    ports = known["ports"] if known else {"minio": _free_port(), "catalog": _free_port()}
+    environment = read_environment(folder) or {name: secrets.token_urlsafe(24) for name in names}
+    write_environment(folder, environment)
+    ports = known["ports"] if known else {"minio": free_port(), "catalog": free_port()}
     state: dict[str, Any] = {"ports": ports, "pids": {}, "token_seconds": token_seconds}
     state["minio"] = f"http://127.0.0.1:{ports['minio']}"
     state["catalog"] = f"http://127.0.0.1:{ports['catalog']}"
@@ -163,17 +156,9 @@ def start(folder: Path, tools: Path, token_seconds: int = 3600) -> dict[str, Any
     return state
 
 
-def _private(path: str, flags: int) -> int:
-    """Open a log for its owner alone: services begin it with their settings, secrets among them."""
-    descriptor = os.open(path, flags, 0o600)
-    # One of an earlier version is there for everybody.
-    os.fchmod(descriptor, 0o600)
-    return descriptor
-
-
 def start_one(name: str, folder: Path, tools: Path, state: dict[str, Any]) -> int:
     """Start one service in a session of its own and return its process id."""
-    environment = _read_environment(folder)
+    environment = read_environment(folder)
     data = folder / name
     data.mkdir(parents=True, exist_ok=True)
     if name == "minio":
@@ -204,7 +189,7 @@ def start_one(name: str, folder: Path, tools: Path, state: dict[str, Any]) -> in
             "CATALOG_S3_SECRET__ACCESS__KEY": environment["MINIO_ROOT_PASSWORD"],
             "AWS_REGION": "us-east-1",
         }
-    with open(folder / f"{name}.log", "ab", opener=_private) as log:
+    with open(folder / f"{name}.log", "ab", opener=open_private) as log:
         process = subprocess.Popen(
             command,
             env={"PATH": os.environ.get("PATH", ""), "HOME": str(folder), **settings},
@@ -226,7 +211,7 @@ def wait_for(name: str, state: dict[str, Any], folder: Path) -> None:
     url = f"{state['minio']}/minio/health/ready" if name == "minio" else f"{state['catalog']}/v1/config"
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
-        if not _is_alive(state["pids"][name]):
+        if not is_alive(state["pids"][name]):
             break
         try:
             urllib.request.urlopen(url, timeout=2)
@@ -249,22 +234,10 @@ def stop(folder: Path) -> None:
         return
     for name, pid in state["pids"].items():
         if _is_ours(name, pid):
-            stop_one(pid)
+            stop_process(pid)
     state["pids"] = {}
     _write_state(folder, state)
     print("stopped")
-
-
-def stop_one(pid: int, how: signal.Signals = signal.SIGTERM) -> None:
-    """End one service and wait for it."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, how)
-    deadline = time.monotonic() + STOP_SECONDS
-    while _is_alive(pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    if _is_alive(pid):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(pid, signal.SIGKILL)
 
 
 def start_collector(folder: Path, tools: Path) -> dict[str, Any]:
@@ -276,7 +249,7 @@ def start_collector(folder: Path, tools: Path) -> dict[str, Any]:
     binary = build_collector(tools)
     folder.mkdir(parents=True, exist_ok=True)
     settings = folder / "collector.json"
-    ports = json.loads(settings.read_text()) if settings.exists() else [_free_port(), _free_port()]
+    ports = json.loads(settings.read_text()) if settings.exists() else [free_port(), free_port()]
     settings.write_text(json.dumps(ports))
     written = folder / "telemetry.jsonl"
     endpoints = [f"127.0.0.1:{port}" for port in ports]
@@ -292,7 +265,7 @@ def start_collector(folder: Path, tools: Path) -> dict[str, Any]:
         },
     }
     (folder / "collector.yaml").write_text(yaml.safe_dump(configuration, sort_keys=False))
-    with open(folder / "collector.log", "ab", opener=_private) as log:
+    with open(folder / "collector.log", "ab", opener=open_private) as log:
         process = subprocess.Popen(
             [str(binary), "--config", str(folder / "collector.yaml")],
             env={"PATH": os.environ.get("PATH", ""), "HOME": str(folder)},
@@ -309,7 +282,7 @@ def start_collector(folder: Path, tools: Path) -> dict[str, Any]:
         "file": str(written),
     }
     deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and _is_alive(process.pid):
+    while time.monotonic() < deadline and is_alive(process.pid):
         with contextlib.suppress(OSError):
             for port in ports:
                 socket.create_connection(("127.0.0.1", port), timeout=2).close()
@@ -322,7 +295,7 @@ def start_collector(folder: Path, tools: Path) -> dict[str, Any]:
 
 def stop_collector(state: dict[str, Any], how: signal.Signals = signal.SIGTERM) -> None:
     """End the collector; what it wrote stays."""
-    stop_one(state["pid"], how)
+    stop_process(state["pid"], how)
 
 
 def read_state(folder: Path) -> dict[str, Any]:
@@ -335,21 +308,7 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 
 def _write_state(folder: Path, state: dict[str, Any]) -> None:
-    (folder / "services.json").write_text(json.dumps(state, indent=2) + "\n")
-
-
-def _read_environment(folder: Path) -> dict[str, str]:
-    try:
-        lines = (folder / "environment").read_text().splitlines()
-    except OSError:
-        return {}
-    return dict(line.split("=", 1) for line in lines if "=" in line)
-
-
-def _write_environment(folder: Path, environment: dict[str, str]) -> None:
-    path = folder / "environment"
-    path.touch(mode=0o600)
-    path.write_text("".join(f"{name}={value}\n" for name, value in environment.items()))
+    write_atomically(folder / "services.json", (json.dumps(state, indent=2) + "\n").encode())
 
 
 def _write_manifest(folder: Path, state: dict[str, Any]) -> None:
@@ -365,43 +324,12 @@ def _write_manifest(folder: Path, state: dict[str, Any]) -> None:
     (folder / "manifest.yaml").write_text(yaml.safe_dump(manifest, sort_keys=False))
 
 
-def _need(tool: str) -> None:
-    if shutil.which(tool) is None:
-        raise ServiceError(f"{tool} is missing: {INSTALL[tool]}")
-
-
-def _run(command: list[str], **options: Any) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
-    if done.returncode != 0:
-        raise ServiceError(f"`{' '.join(command[:4])} …` failed:\n{(done.stdout + done.stderr)[-3000:]}")
-
-
 def _is_ours(name: str, pid: int) -> bool:
     """Tell whether a process is the service that was started, and not another one that got its number since."""
     try:
-        return _is_alive(pid) and SIGNS[name] in Path(f"/proc/{pid}/cmdline").read_text()
+        return is_alive(pid) and SIGNS[name] in Path(f"/proc/{pid}/cmdline").read_text()
     except OSError:
-        return _is_alive(pid)
-
-
-def _is_alive(pid: int) -> bool:
-    with contextlib.suppress(ChildProcessError):
-        if os.waitpid(pid, os.WNOHANG)[0] == pid:
-            return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return True
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+        return is_alive(pid)
 
 
 if __name__ == "__main__":

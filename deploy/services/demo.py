@@ -15,7 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from deploy.services import control
+from deploy.services import control, programs
+from deploy.services.environment import read_environment
 
 FOLDER = control.ROOT / ".floe" / "services"
 MANIFEST = FOLDER / "manifest.yaml"
@@ -28,7 +29,7 @@ def main() -> int:
     try:
         if code := prepare(FOLDER / "home"):
             return code
-    except control.ServiceError as error:
+    except programs.ServiceError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"settings for a shell of yours: {FOLDER / 'environment'}, manifest: {MANIFEST}")
@@ -57,7 +58,7 @@ def prepare(home: Path) -> int:
     tools = control.ROOT / ".floe" / "tools"
     control.build(tools)
     control.start(FOLDER, tools)
-    os.environ |= control._read_environment(FOLDER)
+    os.environ |= read_environment(FOLDER)
     os.environ["FLOE_HOME"] = str(home)
     os.environ["DAGSTER_HOME"] = str(home / "dagster")
     os.chdir(control.ROOT)

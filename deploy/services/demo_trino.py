@@ -14,7 +14,7 @@ import sys
 import time
 from typing import Any
 
-from deploy.services import control, demo
+from deploy.services import control, demo, programs
 from deploy.services.trino.cluster import Cluster, write_manifest
 from deploy.services.trino.server import build
 from deploy.services.trino.settings import Options
@@ -38,7 +38,7 @@ def main() -> int:
         write_manifest(cluster, demo.MANIFEST, MANIFEST)
         print(f"Trino at {cluster.url}, manifest: {MANIFEST}")
         return _run(cluster) or _read_back(cluster)
-    except control.ServiceError as error:
+    except programs.ServiceError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from floe_dagster.compilation.atomic import write_atomically
+from floe_dagster.atomic import write_atomically
 
 DEFINITIONS = '''"""Dagster definitions of this product, from its compiled state."""
 

@@ -22,6 +22,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from floe_dagster.atomic import new_file
+from floe_dagster.digests import is_digest, version_of
 from floe_dagster.errors import FloeError
 from floe_dagster.home import FloeHome
 
@@ -108,7 +110,7 @@ class Bundle:
         fields = {name: str(header.get(name, "")) for name in ("digest", "slug", "product_name", "project")}
         # They become paths: an archive from elsewhere must not choose where it is written.
         if not (
-            re.fullmatch(r"sha256:[0-9a-f]{64}", fields["digest"])
+            is_digest(fields["digest"])
             and re.fullmatch(r"[a-z][a-z0-9_]*", fields["slug"])
             and _is_inside(fields["project"])
         ):
@@ -178,7 +180,7 @@ class Bundle:
             BundleError: The archive is damaged.
             OSError: `home` cannot be written.
         """
-        target = home.project_dir(self.slug) / self.digest.removeprefix("sha256:")
+        target = home.project_dir(self.slug) / version_of(self.digest)
         unpacked = UnpackedProject(target / self.header["project"], target / DBT_MANIFEST)
         if target.is_dir():
             return unpacked
@@ -274,7 +276,6 @@ def write_bundle(
     Raises:
         OSError: The folder cannot be written or the disk is full; nothing is left behind.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     header = {
         "format": BUNDLE_FORMAT,
         "digest": digest,
@@ -282,23 +283,15 @@ def write_bundle(
         "product_name": product_name,
         "project": project,
     }
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-                archive.writestr(_entry(HEADER), json.dumps(header, sort_keys=True).encode())
-                for name in sorted(documents):
-                    archive.writestr(_entry(name), documents[name])
-                for name in sorted(sources):
-                    archive.writestr(_entry(f"{SOURCES}/{name}"), (sources_root / name).read_bytes())
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+    with (
+        new_file(path) as file,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+    ):
+        archive.writestr(_entry(HEADER), json.dumps(header, sort_keys=True).encode())
+        for name in sorted(documents):
+            archive.writestr(_entry(name), documents[name])
+        for name in sorted(sources):
+            archive.writestr(_entry(f"{SOURCES}/{name}"), (sources_root / name).read_bytes())
 
 
 def _entry(name: str) -> zipfile.ZipInfo:

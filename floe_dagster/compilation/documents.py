@@ -6,7 +6,6 @@ PyYAML parses; its node tree carries the marks. Values follow YAML 1.2's core sc
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import re
@@ -17,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from floe_dagster.digests import digits_of
 from floe_dagster.findings import Finding, InputError
 from floe_dagster.home import display_path
 
@@ -105,7 +105,7 @@ def read_document(path: Path, *, root: Path) -> Document:
     text = _decode(content, shown)
     node = _compose(text, shown)
     reader = _Reader(shown)
-    document = Document(Path(os.path.abspath(path)), shown, hashlib.sha256(content).hexdigest(), None)
+    document = Document(Path(os.path.abspath(path)), shown, digits_of(content), None)
     document.data = reader.read(node, (), document, 0)
     if reader.findings:
         raise InputError(reader.findings)

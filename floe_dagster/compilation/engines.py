@@ -11,6 +11,7 @@ from floe_dagster.schemas.catalog_types import shared_catalog_types
 from floe_dagster.schemas.compute import DEFAULT_ENGINE, ENGINES, supported_engines
 from floe_dagster.schemas.compute.engine import audit_schema, is_audit_schema
 from floe_dagster.schemas.manifest import PlatformManifest
+from floe_dagster.schemas.storage_types import shared_storage_types
 
 METADATA_TABLES = frozenset(
     {
@@ -257,15 +258,15 @@ def _check_shared(
             )
         )
     # A catalog that gives the keys itself needs no storage; one that is named has to be in reach of both.
-    if "storage" in places and types["storage"] == "local":
+    if "storage" in places and types["storage"] not in shared_storage_types():
         findings.append(
             _at(
                 places["storage"],
                 "storage",
                 code="unshared-storage",
                 message=f"{engine} writes the tables' files itself, and a folder of this machine is none that it shares",
-                found="local",
-                allowed="plugins.storage.type minio or s3",
+                found=types["storage"],
+                allowed=f"plugins.storage.type {' or '.join(shared_storage_types())}",
                 fix=f"Name in plugins.storage where the tables of {engine} lie, or run on {DEFAULT_ENGINE}.",
             )
         )

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
-from floe_dagster.compilation.atomic import write_atomically
+from floe_dagster.atomic import copy_atomically, write_atomically
 from floe_dagster.compilation.bundle import ARTIFACT, BAKED_BUNDLE, DBT_MANIFEST, Bundle
+from floe_dagster.digests import name_for
 from floe_dagster.home import FloeHome
 
 OUTPUT_FILES = (ARTIFACT, DBT_MANIFEST, BAKED_BUNDLE)
@@ -48,31 +46,11 @@ def write_outputs(bundle_path: Path, output_dir: Path, home: FloeHome) -> list[P
         for name in (DBT_MANIFEST, ARTIFACT)
         if write_atomically(output_dir / name, bundle.read(name))
     ]
-    if _copy_atomically(bundle_path, output_dir / BAKED_BUNDLE):
+    if copy_atomically(bundle_path, output_dir / BAKED_BUNDLE):
         written.append(output_dir / BAKED_BUNDLE)
     record = {"digest": bundle.digest, "files": _stats(output_dir)}
     write_atomically(_record(output_dir, home), json.dumps(record).encode())
     return written
-
-
-def _copy_atomically(source: Path, target: Path) -> bool:
-    try:
-        if target.stat().st_size == source.stat().st_size and target.read_bytes() == source.read_bytes():
-            return False
-    except OSError:
-        pass
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file, open(source, "rb") as content:
-            shutil.copyfileobj(content, file, 1 << 20)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return True
 
 
 def _stats(output_dir: Path) -> dict[str, list[int]]:
@@ -84,5 +62,4 @@ def _stats(output_dir: Path) -> dict[str, list[int]]:
 
 
 def _record(output_dir: Path, home: FloeHome) -> Path:
-    key = hashlib.sha256(os.path.abspath(output_dir).encode()).hexdigest()[:32]
-    return home.cache_dir / "outputs" / f"{key}.json"
+    return home.cache_dir / "outputs" / f"{name_for(os.path.abspath(output_dir))}.json"

@@ -15,7 +15,6 @@ somebody saves a file in the middle.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -30,6 +29,7 @@ from floe_dagster.compilation.orchestrator import Orchestrator
 from floe_dagster.compilation.product_folder import missing_product
 from floe_dagster.compilation.result import CompileResult
 from floe_dagster.compilation.sources import SourceState, source_state
+from floe_dagster.digests import name_for, version_of
 from floe_dagster.findings import Finding
 from floe_dagster.home import FloeHome
 
@@ -94,7 +94,7 @@ def compile_product(
             if not result.blocked:
                 result.stages = stages.timings
                 _remember(home, product_dir, result)
-                _clean_up(home, result.slug, keep=result.digest.removeprefix("sha256:"))
+                _clean_up(home, result.slug, keep=version_of(result.digest))
             return result
         finally:
             shutil.rmtree(staging, ignore_errors=True)
@@ -151,7 +151,7 @@ def _lock(home: FloeHome, product_dir: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     home.locks_dir.mkdir(parents=True, exist_ok=True)
-    key = hashlib.sha256(str(product_dir).encode()).hexdigest()[:16]
+    key = name_for(str(product_dir), 16)
     lock = FileLock(home.locks_dir / f"compile-{product_dir.name}-{key}.lock")
     try:
         with lock.acquire(timeout=LOCK_TIMEOUT_SECONDS):
@@ -172,7 +172,7 @@ def _finished(product_dir: Path, state: SourceState, home: FloeHome) -> CompileR
     if not isinstance(record, dict) or record.get("digest") != state.digest:
         return None
     slug, name = str(record.get("slug")), str(record.get("name"))
-    path = home.state_dir(slug) / f"{state.version}.zip"
+    path = home.bundle_path(slug, state.digest)
     try:
         bundle = Bundle.open(path)
     except BundleError:
@@ -185,12 +185,11 @@ def _finished(product_dir: Path, state: SourceState, home: FloeHome) -> CompileR
 
 
 def _record(home: FloeHome, product_dir: Path) -> Path:
-    key = hashlib.sha256(str(product_dir).encode()).hexdigest()[:32]
-    return home.cache_dir / "compiled" / f"{key}.json"
+    return home.cache_dir / "compiled" / f"{name_for(str(product_dir))}.json"
 
 
 def _remember(home: FloeHome, product_dir: Path, result: CompileResult) -> None:
-    from floe_dagster.compilation.atomic import write_atomically
+    from floe_dagster.atomic import write_atomically
 
     record = {
         "digest": result.digest,

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from floe_dagster.compilation.atomic import write_atomically
+from floe_dagster.atomic import write_atomically
 from floe_dagster.home import FloeHome
 from floe_dagster.schemas.artifacts import CompiledArtifacts
 from floe_dagster.schemas.compute import ENGINES

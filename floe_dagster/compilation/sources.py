@@ -10,7 +10,6 @@ their stat, nothing is read and no YAML is parsed.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import stat
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from floe_dagster.compilation.packages import install_path, installed_packages
+from floe_dagster.digests import digest_of, digits_of_file, name_for
 from floe_dagster.home import FloeHome
 from floe_dagster.named_manifests import SPEC_FILE, lenient_yaml, manifest_chain, named_manifest
 
@@ -83,11 +83,6 @@ class SourceState:
     files: tuple[SourceFile, ...]
     manifests: tuple[SourceFile, ...]
 
-    @property
-    def version(self) -> str:
-        """The digest without its prefix, usable as a file name."""
-        return self.digest.removeprefix("sha256:")
-
 
 @dataclass(slots=True)
 class _Index:
@@ -124,7 +119,7 @@ def source_state(
     override = str(manifest) if manifest is not None else environ.get("FLOE_MANIFEST", "").strip()
     override = os.path.abspath(override) if override else ""
     home = home or FloeHome.locate(product_dir, environ)
-    key = hashlib.sha256(f"{product_dir}\0{override}".encode()).hexdigest()[:32]
+    key = name_for(f"{product_dir}\0{override}")
     cache_file = home.cache_dir / "sources" / f"{key}.json"
     salt = _salt()
 
@@ -205,12 +200,11 @@ def _scan(product_dir: Path, override: str, salt: list[str], known: _Index | Non
     for position, path in enumerate(_manifest_chain(product_dir, override)):
         rows.append(_row(f"manifest:{position}", path, True, hashes))
 
-    digest = hashlib.sha256()
-    for part in salt:
-        digest.update(f"{part}\0".encode())
+    decisive = [f"{part}\0" for part in salt]
     for name, _path, _is_manifest, _size, _mtime, _inode, sha in sorted(rows, key=lambda row: row[0]):
-        digest.update(f"{name}\0{sha}\0".encode("utf-8", "surrogateescape"))
-    return _Index(salt, f"sha256:{digest.hexdigest()}", started_ns, directories, rows)
+        decisive.append(f"{name}\0{sha}\0")
+    digest = digest_of("".join(decisive).encode("utf-8", "surrogateescape"))
+    return _Index(salt, digest, started_ns, directories, rows)
 
 
 def _row(name: str, path: str, is_manifest: bool, hashes: Mapping[tuple[str, int, int, int], str]) -> _Row:
@@ -218,15 +212,10 @@ def _row(name: str, path: str, is_manifest: bool, hashes: Mapping[tuple[str, int
         found = os.stat(path)
         sha = hashes.get((path, found.st_size, found.st_mtime_ns, found.st_ino))
         if sha is None:
-            sha = _hash_file(path) if stat.S_ISREG(found.st_mode) else ""
+            sha = digits_of_file(path) if stat.S_ISREG(found.st_mode) else ""
         return (name, path, is_manifest, found.st_size, found.st_mtime_ns, found.st_ino, sha)
     except OSError:
         return (name, path, is_manifest, -1, -1, -1, "")
-
-
-def _hash_file(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _project_files(product_dir: Path, directories: dict[str, int]) -> Iterator[tuple[str, str]]:
@@ -329,7 +318,7 @@ def _load_index(path: Path) -> _Index | None:
 
 
 def _store_index(path: Path, index: _Index) -> None:
-    from floe_dagster.compilation.atomic import write_atomically
+    from floe_dagster.atomic import write_atomically
 
     payload = {
         "salt": index.salt,

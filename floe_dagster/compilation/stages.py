@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from floe_dagster.atomic import move_atomically
 from floe_dagster.compilation.bundle import (
     ARTIFACT,
     ASSET_INDEX,
@@ -33,12 +34,19 @@ from floe_dagster.compilation.orchestrator import Orchestrator, cannot_be_served
 from floe_dagster.compilation.result import CompileResult, StageTiming
 from floe_dagster.compilation.sources import PROJECT_FILE, SourceState, source_state
 from floe_dagster.compilation.validation import Parsed, parse_product
+from floe_dagster.digests import digits_of
 from floe_dagster.findings import Finding, InputError, sort_findings
 from floe_dagster.home import FloeHome, display_path, find_project_root, without_marker
 from floe_dagster.named_manifests import SPEC_FILE
 from floe_dagster.schemas.kinds import extension_findings
 from floe_dagster.schemas.plugins import PLUGIN_CATEGORIES
 from floe_dagster.schemas.product import ProductSpec
+
+if TYPE_CHECKING:
+    from floe_dagster.compilation.projects import ParsedProject
+    from floe_dagster.policies import PolicyReport
+    from floe_dagster.schemas.artifacts import CompiledArtifacts
+    from floe_dagster.schemas.product_index import ProductIndex
 
 SECRET_CODE = "literal-secret"
 BLOCKING_AT_STRICT = (SECRET_CODE,)
@@ -83,6 +91,11 @@ class Stages:
         self._states: dict[str, bytes] = {}
         self._layout: SourceLayout | None = None
         self._project_document: Document | None = None
+        self._parsed: ParsedProject | None = None
+        self._agreement: list[Finding] = []
+        self._policy_report: PolicyReport | None = None
+        self._artifact: CompiledArtifacts | None = None
+        self._asset_index: ProductIndex | None = None
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -146,8 +159,8 @@ class Stages:
             state.digest,
             stages=self.timings,
             findings=self.findings,
-            built=getattr(self, "artifact", None),
-            built_index=getattr(self, "asset_index", None),
+            built=self._artifact,
+            built_index=self._asset_index,
         )
         result.report = self._report(state, chain, resolution)
         self._result = result
@@ -277,7 +290,7 @@ class Stages:
         if parsed.manifest is None:
             return None
         self.findings += _leaving_links(staging, self.shown)
-        self.profiles, self.engines = parsed.profiles, parsed.parts
+        self._parsed = parsed
         for engine, carried in parsed.states.items():
             self._states |= carried.documents(engine)
         self._agreement = check_agreement(product, spec.document, parsed.manifest)
@@ -299,8 +312,6 @@ class Stages:
         return check_published(product, spec.document, manifest, files, project, document)
 
     def _snapshot(self, state: SourceState, staging: Path, layout: SourceLayout) -> Finding | None:
-        import hashlib
-
         for file in state.files:
             target = staging / layout.place(file.name)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -314,7 +325,7 @@ class Stages:
                     file=display_path(file.path, self.root),
                     fix="Give read permission, or remove the file.",
                 )
-            if hashlib.sha256(content).hexdigest() != file.sha256:
+            if digits_of(content) != file.sha256:
                 return Finding(
                     code="sources-changed",
                     severity="error",
@@ -347,7 +358,7 @@ class Stages:
         from floe_dagster.policies.places import DescriptionPlaces
         from floe_dagster.schemas.product_index_json import index_to_json
 
-        assert chain.merged is not None
+        assert chain.merged is not None and self._parsed is not None
         approved = chain.merged.approved_plugins
         with self.stage("ENFORCE"):
             context = PolicyContext(
@@ -370,32 +381,33 @@ class Stages:
             known = {finding for finding in self.findings if finding.code == SECRET_CODE}
             self.findings = [finding for finding in self.findings if finding not in known]
             self.findings += policy_report.findings
-            self.policy_report = policy_report
+            self._policy_report = policy_report
         with self.stage("COMPILE"):
-            self.artifact = build_artifacts(
+            artifact = build_artifacts(
                 product,
                 chain,
                 dbt_manifest,
                 source_hash=state.digest,
-                dbt_profiles=self.profiles,
+                dbt_profiles=self._parsed.profiles,
                 governance=resolution.governance,
                 enforcement=enforcement_result(policy_report),
                 compiled_at=datetime.now(UTC),
             )
-            self.asset_index = build_asset_index(
-                self.artifact,
+            index = build_asset_index(
+                artifact,
                 dbt_manifest,
                 spec=product,
                 manifest=chain.merged,
                 places=DescriptionPlaces(self._read_source),
                 lifecycle=resolution.lifecycle(),
-                engines=self.engines.engines,
-                relations=self.engines.relations,
+                engines=self._parsed.parts.engines,
+                relations=self._parsed.parts.relations,
             )
+            self._artifact, self._asset_index = artifact, index
             self._documents = {
-                ARTIFACT: self.artifact.model_dump_json(indent=2, by_alias=True).encode() + b"\n",
+                ARTIFACT: artifact.model_dump_json(indent=2, by_alias=True).encode() + b"\n",
                 DBT_MANIFEST: orjson.dumps(dbt_manifest, option=orjson.OPT_SORT_KEYS),
-                ASSET_INDEX: index_to_json(self.asset_index),
+                ASSET_INDEX: index_to_json(index),
                 **self._states,
             }
 
@@ -425,8 +437,8 @@ class Stages:
                 "effective_level": resolution.effective_level,
                 "decisions": [asdict(decision) for decision in resolution.decisions],
             }
-        if hasattr(self, "policy_report"):
-            report["policies"] = self.policy_report.to_dict()
+        if self._policy_report is not None:
+            report["policies"] = self._policy_report.to_dict()
         return report
 
     def generate(self, staging: Path, *, keep: bool = True) -> None:
@@ -451,9 +463,8 @@ class Stages:
                 if self.orchestrator is not None:
                     self._check_loading(Bundle.open(draft), self.orchestrator)
                 if keep and not result.blocked:
-                    path = self.home.state_dir(self.slug) / f"{result.digest.removeprefix('sha256:')}.zip"
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    os.replace(draft, path)
+                    path = self.home.bundle_path(self.slug, result.digest)
+                    move_atomically(draft, path)
                     result.bundle_path = path
                     shutil.rmtree(self.home.path / "compile" / self.slug, ignore_errors=True)
             finally:

@@ -1,10 +1,10 @@
 """The Dagster resources of the catalog types that are built in; their modules in `schemas.catalog_types` name them."""
 
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import Field
 
-from floe_dagster.definitions.resources import CatalogResource, configured, present
+from floe_dagster.definitions.resources import CatalogResource, configured
 from floe_dagster.schemas.artifacts import PluginRef
 from floe_dagster.schemas.catalog_types.oauth2 import DEFAULT_SCOPE
 from floe_dagster.schemas.catalog_types.polaris import POLARIS
@@ -17,23 +17,21 @@ _OF_OAUTH2 = ("client_id", "client_secret", "scope", "token_url")
 class SqlCatalogResource(CatalogResource):
     """An Iceberg catalog in a database; without settings the embedded one, a SQLite file under FLOE_HOME."""
 
+    plugin_type: ClassVar[str] = SQL.name
+
     uri: str | None = Field(
         None, description="SQLAlchemy URI; SQLite under FLOE_HOME when absent.", repr=False
     )
     warehouse: str | None = Field(None, description="Warehouse location; that of the storage when absent.")
 
-    def plugin(self) -> PluginRef:
-        """Return the settings as the artifact has them, secrets as references."""
-        return PluginRef(type=SQL.name, config=present(self))
-
 
 class IcebergRestResource(CatalogResource):
     """Any catalog that speaks the Iceberg REST protocol."""
 
-    _type: ClassVar[str] = REST.name
+    plugin_type: ClassVar[str] = REST.name
 
-    uri: str = Field(description="URI of the Iceberg REST catalog.")
-    warehouse: str = Field(description="Warehouse (catalog) name.")
+    uri: str = Field(description="URI of the Iceberg REST catalog; of Polaris it ends in /api/catalog.")
+    warehouse: str = Field(description="Name of the warehouse, which is a catalog of Polaris.")
     client_id: str | None = Field(None, description="OAuth2 client id.")
     client_secret: str | None = Field(
         None, description="OAuth2 client secret, as the reference ${NAME}.", repr=False
@@ -44,17 +42,17 @@ class IcebergRestResource(CatalogResource):
     credential_vending: bool = Field(True, description="Take storage credentials from the catalog.")
     timeout_seconds: float = Field(60.0, description="How long one answer of the catalog may take.")
 
-    def plugin(self) -> PluginRef:
-        """Return the settings as the artifact has them, secrets as references."""
-        config = present(self)
+    def settings(self) -> dict[str, Any]:
+        """Return `config` of the plugin; see `PluginResource.settings`."""
+        config = super().settings()
         oauth2 = {name: config.pop(name) for name in _OF_OAUTH2 if name in config}
         if "client_id" in oauth2:
             config["oauth2"] = oauth2
-        return PluginRef(type=self._type, config=config)
+        return config
 
     @classmethod
     def of_plugin(cls, plugin: PluginRef) -> Self:
-        """Return the resource for what an artifact has; see `CatalogResource.of_plugin`."""
+        """Return the resource for what an artifact has; see `PluginResource.of_plugin`."""
         settings = configured(plugin.config or {})
         settings |= settings.pop("oauth2", None) or {}
         return cls(**settings)
@@ -63,7 +61,4 @@ class IcebergRestResource(CatalogResource):
 class PolarisResource(IcebergRestResource):
     """An Apache Polaris catalog."""
 
-    _type: ClassVar[str] = POLARIS.name
-
-    uri: str = Field(description="URI of Polaris' catalog API, ending in /api/catalog.")
-    warehouse: str = Field(description="Name of the Polaris catalog.")
+    plugin_type: ClassVar[str] = POLARIS.name

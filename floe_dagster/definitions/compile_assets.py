@@ -1,6 +1,5 @@
 """Compilation as assets: one step, four outputs, the policies as blocking checks, the state last."""
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +21,7 @@ from floe_dagster.definitions.reload import reload_and_verify
 from floe_dagster.definitions.run_retries import run_retry_tags
 from floe_dagster.definitions.source_links import SourceLinks
 from floe_dagster.definitions.state import store_bundle
+from floe_dagster.digests import digest_of
 from floe_dagster.home import FloeHome
 from floe_dagster.policies import POLICIES
 
@@ -160,7 +160,7 @@ def _data_versions(result: CompileResult) -> dict[str, str]:
 
 
 def _digest(value: Any) -> str:
-    return "sha256:" + hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+    return digest_of(json.dumps(value, sort_keys=True, default=str).encode())
 
 
 def _check_results(
@@ -274,9 +274,7 @@ def _view_of(digest: str | None, slug: str, home: FloeHome) -> ProductView | Non
     if digest is None:
         return None
     try:
-        return ProductView.of_bundle(
-            Bundle.open(home.state_dir(slug) / f"{digest.removeprefix('sha256:')}.zip")
-        )
+        return ProductView.of_bundle(Bundle.open(home.bundle_path(slug, digest)))
     except Exception:  # an older state that cannot be read is the same as none
         return None
 

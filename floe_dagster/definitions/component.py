@@ -9,13 +9,11 @@ import dagster as dg
 from dagster.components import DefsStateConfig, DefsStateConfigArgs
 from dagster_shared.serdes.objects.models.defs_state_info import DefsStateManagementType
 
-from floe_dagster.compilation.dbt_server import server
 from floe_dagster.compilation.sources import source_state
 from floe_dagster.definitions.dagster_private import DefsStateStorage
 from floe_dagster.definitions.location import build_location_definitions
 from floe_dagster.definitions.sensors import INTERVAL_SECONDS
 from floe_dagster.definitions.state import bundles_to_serve, pin_newest, pin_none, state_key
-from floe_dagster.definitions.step_processes import executes_a_step
 from floe_dagster.home import FloeHome
 
 _log = logging.getLogger("floe_dagster")
@@ -64,8 +62,6 @@ class FloeProduct(dg.StateBackedComponent, dg.Resolvable):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Return the product's definitions, from the stored state where there is a storage that answers."""
-        if executes_a_step():
-            server.warm()
         if DefsStateStorage.get() is None:
             # A plain import, outside of any Dagster process, has no instance.
             pin_none(self.slug)

@@ -13,6 +13,7 @@ from typing import Any
 import dagster as dg
 
 from floe_dagster.definitions.state import state_key
+from floe_dagster.digests import version_of
 
 RELOAD_TIMEOUT_SECONDS = 60
 
@@ -35,7 +36,7 @@ def reload_and_verify(context: dg.AssetExecutionContext, slug: str, digest: str)
     origin = context.run.remote_job_origin
     if not where or origin is None:
         return True
-    version = digest.removeprefix("sha256:")
+    version = version_of(digest)
     address = json.loads(where)
     client = DagsterGrpcClient(
         host=address.get("host") or "localhost",

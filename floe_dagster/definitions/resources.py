@@ -7,19 +7,24 @@ resource by hand may use `EnvVar` all the same.
 
 from collections.abc import Mapping
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import dagster as dg
 from pydantic import Field
 
 from floe_dagster.credentials import environment_name
+from floe_dagster.execution.dbt_process import DbtProgram
 from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.catalogs import open_catalog
 from floe_dagster.schemas.artifacts import PluginRef, ResolvedPlugins
 from floe_dagster.schemas.catalog_types import CATALOG_TYPES, DEFAULT_CATALOG_TYPE
+from floe_dagster.schemas.storage_types import DEFAULT_STORAGE_TYPE, STORAGE_TYPES
 
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
+
+STORAGE_KEYS = ("access_key_id", "secret_access_key")
+"""Settings of a storage that a catalog may give in their place."""
 
 
 class DbtResource(dg.ConfigurableResource[Any]):
@@ -28,75 +33,56 @@ class DbtResource(dg.ConfigurableResource[Any]):
     dbt_executable: str = Field(description="Path of the dbt that runs: this environment's own.")
     global_config_flags: list[str] = Field(default=[], description="Global flags of dbt, before its command.")
 
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Let dbt be imported while the step gets ready.
 
-class LocalStorageResource(dg.ConfigurableResource[Any]):
-    """Tables in a folder of this machine."""
+        Dagster makes a resource in the process that executes a step which requires it, and in no other: not in a code server, not in
+        the process of a run whose steps have processes of their own, and not for maintenance.
 
-    path: str | None = Field(None, description="Warehouse folder; FLOE_HOME/warehouse when absent.")
+        Args:
+            context: Of the resource.
+        """
+        DbtProgram(self.dbt_executable, tuple(self.global_config_flags)).warm()
 
-    def plugin(self) -> PluginRef:
-        """Return the settings as the artifact has them, secrets resolved."""
-        return PluginRef(type="local", config={"path": self.path} if self.path else {})
 
+class PluginResource(dg.ConfigurableResource[Any]):
+    """A plugin of the platform; each type has its settings as fields."""
 
-class S3Resource(dg.ConfigurableResource[Any]):
-    """Tables in an S3-compatible object store."""
-
-    endpoint: str | None = Field(None, description="Endpoint; the provider's own when absent.")
-    bucket: str = Field(description="Bucket name.")
-    region: str = Field("us-east-1", description="Region.")
-    path_style_access: bool = Field(False, description="Address buckets by path instead of host name.")
-    access_key_id: str | None = Field(
-        None, description="Access key id; absent where the catalog gives credentials."
-    )
-    secret_access_key: str | None = Field(
-        None,
-        description="Secret access key, as the reference ${NAME}; absent where the catalog gives credentials.",
-        repr=False,
-    )
-    timeout_seconds: float = Field(60.0, description="How long one answer of the storage may take.")
+    plugin_type: ClassVar[str]
+    """What the manifest calls the type."""
 
     def plugin(self) -> PluginRef:
-        """Return the settings as the artifact has them, secrets resolved."""
-        return PluginRef(type="s3", config=present(self))
+        """Return the plugin as the artifact has it, secrets as references."""
+        return PluginRef(type=self.plugin_type, config=self.settings())
 
-
-class MinioResource(S3Resource):
-    """Tables in MinIO."""
-
-    path_style_access: bool = Field(True, description="Address buckets by path instead of host name.")
-
-    def plugin(self) -> PluginRef:
-        """Return the settings as the artifact has them, secrets resolved."""
-        return PluginRef(type="minio", config=present(self))
-
-
-StorageResource = LocalStorageResource | S3Resource
-
-
-class CatalogResource(dg.ConfigurableResource[Any]):
-    """An Iceberg catalog; each type has its settings as fields (`CatalogType.resource`)."""
-
-    def plugin(self) -> PluginRef:
-        """Return the settings as the artifact has them, secrets as references."""
-        raise NotImplementedError
-
-    def open(self, storage: StorageResource, home: FloeHome) -> "Catalog":
-        """Open the catalog; see `open_catalog`."""
-        return open_catalog(self.plugin(), storage.plugin(), home=home)
+    def settings(self) -> dict[str, Any]:
+        """Return `config` of the plugin: the fields that are set."""
+        return {name: value for name in type(self).model_fields if (value := getattr(self, name)) is not None}
 
     @classmethod
     def of_plugin(cls, plugin: PluginRef) -> Self:
         """Return the resource for what an artifact has; `${NAME}` stands for a secret.
 
         Args:
-            plugin: `plugins.catalog`.
+            plugin: Of `plugins` of the artifact.
         """
         return cls(**configured(plugin.config or {}))
 
 
+class StorageResource(PluginResource):
+    """A storage for tables (`StorageType.resource`)."""
+
+
+class CatalogResource(PluginResource):
+    """An Iceberg catalog (`CatalogType.resource`)."""
+
+    def open(self, storage: StorageResource, home: FloeHome) -> "Catalog":
+        """Open the catalog; see `open_catalog`."""
+        return open_catalog(self.plugin(), storage.plugin(), home=home)
+
+
 class AnyCatalogResource(CatalogResource):
-    """An Iceberg catalog of a type that has no resource of its own."""
+    """An Iceberg catalog of a type that has no resource of its own, and so says as a setting which one it is."""
 
     type: str = Field(description="Type of the catalog.")
     config: dict[str, Any] = Field(
@@ -104,20 +90,13 @@ class AnyCatalogResource(CatalogResource):
     )
 
     def plugin(self) -> PluginRef:
-        """Return the settings as the artifact has them, secrets as references."""
+        """Return the plugin as the artifact has it; see `PluginResource.plugin`."""
         return PluginRef(type=self.type, config=dict(self.config))
 
     @classmethod
     def of_plugin(cls, plugin: PluginRef) -> Self:
-        """Return the resource for what an artifact has; see `CatalogResource.of_plugin`."""
+        """Return the resource for what an artifact has; see `PluginResource.of_plugin`."""
         return cls(type=plugin.type, config=configured(plugin.config or {}))
-
-
-STORAGE_RESOURCES: dict[str, type[Any]] = {
-    "local": LocalStorageResource,
-    "s3": S3Resource,
-    "minio": MinioResource,
-}
 
 
 def build_resources(slug: str, plugins: ResolvedPlugins | None) -> dict[str, Any]:
@@ -131,19 +110,18 @@ def build_resources(slug: str, plugins: ResolvedPlugins | None) -> dict[str, Any
         ValueError: A type that this version does not know.
     """
     catalog = (plugins.catalog if plugins else None) or PluginRef(type=DEFAULT_CATALOG_TYPE)
-    storage = (plugins.storage if plugins else None) or PluginRef(type="local")
-    for plugin, known in ((catalog, CATALOG_TYPES), (storage, STORAGE_RESOURCES)):
+    storage = (plugins.storage if plugins else None) or PluginRef(type=DEFAULT_STORAGE_TYPE)
+    for plugin, known in ((catalog, CATALOG_TYPES), (storage, STORAGE_TYPES)):
         if plugin.type not in known:
             raise ValueError(f"{plugin.type!r} is not known to this version; it knows: {', '.join(known)}")
     kind = CATALOG_TYPES[catalog.type]
-    keys = dict(storage.config or {})
     if kind.gives_keys(catalog.config or {}):
-        # The catalog gives them; a run does not even need to know others.
-        keys.pop("access_key_id", None)
-        keys.pop("secret_access_key", None)
+        # A run does not even need to know others.
+        settings = {name: value for name, value in (storage.config or {}).items() if name not in STORAGE_KEYS}
+        storage = PluginRef(type=storage.type, config=settings)
     return {
         catalog_key(slug): resolve_name(kind.resource).of_plugin(catalog),
-        storage_key(slug): STORAGE_RESOURCES[storage.type](**configured(keys)),
+        storage_key(slug): resolve_name(STORAGE_TYPES[storage.type].resource).of_plugin(storage),
     }
 
 
@@ -170,10 +148,3 @@ def configured(settings: Mapping[str, Any]) -> dict[str, Any]:
             value = configured(value)
         shown[name] = f"${{{variable}}}" if variable else value
     return shown
-
-
-def present(resource: Any) -> dict[str, Any]:
-    """Return the settings of a resource that are set."""
-    return {
-        name: value for name in type(resource).model_fields if (value := getattr(resource, name)) is not None
-    }

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from floe_dagster.atomic import copy_atomically
 from floe_dagster.compilation.bundle import BAKED_BUNDLE, Bundle, BundleError
+from floe_dagster.digests import version_of
 from floe_dagster.home import FloeHome
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def _stored_before(slug: str, digest: str, home: FloeHome) -> list[Bundle]:
     from floe_dagster.definitions.dagster_private import DefinitionsLoadContext, DefsStateStorage
 
     storage, load = DefsStateStorage.get(), DefinitionsLoadContext.get()
-    key, version = state_key(slug), digest.removeprefix("sha256:")
+    key, version = state_key(slug), version_of(digest)
     if storage is None or _is_pinned(load, key):
         return []
     with tempfile.TemporaryDirectory() as folder:
@@ -147,7 +147,7 @@ def store_bundle(instance: dg.DagsterInstance, slug: str, bundle: Bundle, home: 
     storage = instance.defs_state_storage
     if storage is None:
         return False
-    key, version = state_key(slug), bundle.digest.removeprefix("sha256:")
+    key, version = state_key(slug), version_of(bundle.digest)
     home.locks_dir.mkdir(parents=True, exist_ok=True)
     with FileLock(home.locks_dir / "defs-state.lock", timeout=120):
         for _attempt in range(3):
@@ -183,14 +183,7 @@ def _modified(found: Any) -> float:
 
 
 def _kept(bundle: Bundle, home: FloeHome) -> Bundle:
-    target = home.state_dir(bundle.slug) / f"{bundle.digest.removeprefix('sha256:')}.zip"
+    target = home.bundle_path(bundle.slug, bundle.digest)
     if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".state-")
-        os.close(handle)
-        try:
-            shutil.copyfile(bundle.path, temporary)
-            os.replace(temporary, target)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
+        copy_atomically(bundle.path, target)
     return Bundle.open(target)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from floe_dagster.compilation.atomic import write_atomically
+from floe_dagster.atomic import write_atomically
 from floe_dagster.compilation.bundle import Bundle
 from floe_dagster.compilation.dbt_command import NOT_USABLE
 from floe_dagster.compilation.dbt_environment import dbt_environment, is_confining
@@ -195,7 +195,8 @@ class DbtBuild:
             said = "\n".join(errors[-5:]) or "it said nothing; see this run's log"
             if locked := self.workspace.held_by(said):
                 raise WorkspaceError(locked, transient=True) from None
+            who = self.context.dbt.shown
             raise DbtError(
-                f"dbt ended before it ran a model:\n{said}", transient=self.workspace.is_transient(said)
+                f"{who} ended before it ran a model:\n{said}", transient=self.workspace.is_transient(said)
             ) from None
         return loaded

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import orjson
 
 from floe_dagster.compilation.dbt_environment import confined
 from floe_dagster.compilation.dbt_server import ForkedDbt, own_dbt, server
+from floe_dagster.execution.errors import DbtError
 
 INTERRUPT_SECONDS = 5
 """So long dbt may take to cancel its queries and end; a query that waits for a disk or a pipe does not notice."""
@@ -114,6 +116,24 @@ class DbtProgram:
     def is_own(self) -> bool:
         """Whether it is the dbt of this very environment, as the compilation's is."""
         return self.executable == str(own_dbt())
+
+    @property
+    def shown(self) -> str:
+        """How messages call it: with its path, where it is one that somebody has set."""
+        return "dbt" if self.is_own else f"dbt ({self.executable}, which was set for this run)"
+
+    def check(self) -> None:
+        """Look whether there is a program to start.
+
+        Raises:
+            DbtError: There is none, or it may not be executed.
+        """
+        if not self.is_own and self.start is start_dbt and shutil.which(self.executable) is None:
+            raise DbtError(
+                f"{self.executable} was set as the dbt of this run, and is no program that may be executed here. Correct its path, "
+                "or let the run take the dbt of this environment",
+                transient=False,
+            )
 
     def warm(self) -> None:
         """Let dbt be imported now: it will be started."""

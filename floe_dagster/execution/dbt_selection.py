@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from floe_dagster.compilation.atomic import write_atomically
+from floe_dagster.atomic import write_atomically
 
 RESULTS_FILE = "run_results.json"
 SCHEMA = "https://schemas.getdbt.com/dbt/run-results/v6.json"

@@ -112,6 +112,7 @@ class ProductRun:
         catalog: Catalog | None = None
         # While the catalog is opened and the workspace made ready, dbt can be imported.
         self.context.dbt.warm()
+        self.context.dbt.check()
         try:
             catalog = self.context.open_catalog()
             self.context.observer.catalog_opened(catalog)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from floe_dagster.credentials import MissingCredentialError, environment_name, resolve
 from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.errors import NotUsableError
-from floe_dagster.iceberg.storage import STORAGES
+from floe_dagster.iceberg.storage import storage_of
 from floe_dagster.schemas.catalog_types import CATALOG_TYPES, DEFAULT_CATALOG_TYPE
+from floe_dagster.schemas.storage_types import DEFAULT_STORAGE_TYPE
 
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
@@ -48,12 +49,7 @@ def open_catalog(
         raise NotUsableError(
             f"catalog {name!r} cannot be opened; this version opens: {', '.join(CATALOG_TYPES)}"
         )
-    storage_kind = storage.type if storage else "local"
-    store = STORAGES.get(storage_kind)
-    if store is None:
-        raise NotUsableError(
-            f"storage {storage_kind!r} cannot be written; this version writes: {', '.join(STORAGES)}"
-        )
+    store = storage_of(storage.type if storage else DEFAULT_STORAGE_TYPE)
     config = dict((catalog.config if catalog else None) or {})
     settings = dict((storage.config if storage else None) or {})
     try:

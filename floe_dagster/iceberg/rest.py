@@ -19,11 +19,9 @@ from pyiceberg.exceptions import CommitStateUnknownException
 from pyiceberg.io import load_file_io
 from pyiceberg.io.pyarrow import PyArrowFileIO
 from pyiceberg.typedef import EMPTY_DICT, Properties
-from requests import PreparedRequest, Response, Session
-from requests.adapters import HTTPAdapter
-from urllib3.util.retry import Retry
 
 from floe_dagster import client_credentials
+from floe_dagster.bounded_http import ANSWER_SECONDS, bounded_session
 from floe_dagster.faults import validation_problems
 from floe_dagster.iceberg.errors import CatalogError, NotUsableError
 from floe_dagster.iceberg.vended import VendedFileIO, folder, layered, longest_prefix
@@ -36,65 +34,15 @@ if TYPE_CHECKING:
     from pyiceberg.io import FileIO
     from pyiceberg.table import CommitTableResponse, CreateTableTransaction, StagedTable, Table
     from pyiceberg.typedef import Identifier
+    from requests import Session
 
     from floe_dagster.home import FloeHome
     from floe_dagster.iceberg.storage import Storage
 
-CONNECT_SECONDS = 10.0
-ANSWER_SECONDS = 60.0
-ATTEMPTS = 6
-BACKOFF_SECONDS = 0.25
 OAUTH2 = "plugins.catalog.config.oauth2"
 
 
-class Repeat(Retry):
-    """Repeats reads after any failure, writes where the server has not begun."""
-
-    def is_retry(self, method: str, status_code: int, has_retry_after: bool = False) -> bool:
-        """Say whether an answer is no answer yet."""
-        if status_code == 429:
-            return bool(self.total)
-        return super().is_retry(method, status_code, has_retry_after)
-
-
-def bounded_session(answer_seconds: float = ANSWER_SECONDS, *, repeats: int = ATTEMPTS - 1) -> Session:
-    """Return a session whose requests end: each wait is bounded, and so are the repeats.
-
-    Args:
-        answer_seconds: How long one answer may take.
-        repeats: How often a request is repeated at most, with a pause that doubles from 0.25 s.
-    """
-    retry = Repeat(
-        total=repeats,
-        backoff_factor=BACKOFF_SECONDS,
-        backoff_jitter=BACKOFF_SECONDS,
-        backoff_max=8.0,
-        status_forcelist=(500, 502, 503, 504),
-        allowed_methods=("GET", "HEAD"),
-        raise_on_status=False,
-    )
-    session = Session()
-    adapter = _BoundedAdapter(answer_seconds, max_retries=retry, pool_maxsize=16)
-    session.mount("http://", adapter)
-    session.mount("https://", adapter)
-    return session
-
-
-class _BoundedAdapter(HTTPAdapter):
-    def __init__(self, answer_seconds: float, **options: Any) -> None:
-        self._timeout = (min(CONNECT_SECONDS, answer_seconds), answer_seconds)
-        self.repeated = 0
-        super().__init__(**options)
-
-    def send(self, request: PreparedRequest, *arguments: Any, **options: Any) -> Response:
-        if options.get("timeout") is None:
-            options["timeout"] = self._timeout
-        answer = super().send(request, *arguments, **options)
-        self.repeated += len(getattr(getattr(answer.raw, "retries", None), "history", ()))
-        return answer
-
-
-class ClientCredentials(AuthManager):
+class ClientCredentialsAuth(AuthManager):
     """OAuth2 client credentials whose token is renewed before it expires.
 
     Args:
@@ -108,7 +56,7 @@ class ClientCredentials(AuthManager):
     def __init__(
         self, token_url: str, client_id: str, client_secret: str, scope: str, answer_seconds: float
     ) -> None:
-        self._tokens = client_credentials.ClientCredentials(
+        self._tokens = client_credentials.TokenSource(
             token_url, client_id, client_secret, scope, field=OAUTH2, answer_seconds=answer_seconds
         )
 
@@ -169,7 +117,7 @@ class BoundedRestCatalog(RestCatalog):
 
     def request_counts(self) -> dict[str, int]:
         """Return how many tokens were issued and how many requests were repeated so far."""
-        refreshes = self._floe_auth.refreshes if isinstance(self._floe_auth, ClientCredentials) else 0
+        refreshes = self._floe_auth.refreshes if isinstance(self._floe_auth, ClientCredentialsAuth) else 0
         adapters = {id(adapter): adapter for adapter in self._session.adapters.values()}.values()
         repeated = sum(getattr(adapter, "repeated", 0) for adapter in adapters)
         return {"token_refreshes": refreshes, "retries": repeated}
@@ -185,7 +133,7 @@ class BoundedRestCatalog(RestCatalog):
         return session
 
     def _refresh_token(self) -> None:
-        if isinstance(self._floe_auth, ClientCredentials):
+        if isinstance(self._floe_auth, ClientCredentialsAuth):
             self._floe_auth.renew()
 
     # PyIceberg has no public place to say how the files of a table are opened; the tests of vended keys fail where these two
@@ -285,7 +233,7 @@ def rest_catalog(config: Mapping[str, Any], file_io: Mapping[str, str]) -> Bound
     auth: AuthManager | None = None
     oauth2 = config.get("oauth2")
     if oauth2:
-        auth = ClientCredentials(
+        auth = ClientCredentialsAuth(
             oauth2.get("token_url") or f"{uri}/v1/oauth/tokens",
             oauth2["client_id"],
             oauth2["client_secret"],

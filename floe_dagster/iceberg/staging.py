@@ -6,7 +6,6 @@ Nothing here is visible to readers: files exist, and no snapshot names them yet.
 from __future__ import annotations
 
 import contextlib
-import errno
 import shutil
 import tempfile
 import threading
@@ -16,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from floe_dagster.atomic import move_atomically
 from floe_dagster.iceberg.errors import PublicationError
 from floe_dagster.iceberg.layout import TableLayout
 from floe_dagster.iceberg.pyiceberg_private import partition_value
@@ -284,7 +284,7 @@ class Staging:
         return data_file
 
     def _rename(self, path: Path, record: Record | None) -> DataFile | None:
-        """Bring one finished file to its place in the same file system; None where it holds no row."""
+        """Bring one finished file to its place in a folder; None where it holds no row."""
         if _is_empty(path):
             path.unlink()
             return None
@@ -292,17 +292,7 @@ class Staging:
         data_file = _data_file(path, location, self.metadata, record, self.layout)
         target = local_folder(location)
         assert target is not None
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            path.replace(target)
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            # Half a copy has a name that no snapshot gives.
-            partial = target.with_name(f".{target.name}")
-            shutil.copyfile(path, partial)
-            partial.replace(target)
-            path.unlink()
+        move_atomically(path, target)
         return data_file
 
     def _location(self, record: Record | None) -> str:

@@ -1,14 +1,16 @@
-"""Storages for tables; a storage type is one entry of `STORAGES`."""
+"""Where the warehouse of a storage lies, and how its files are opened; which types there are stands in `schemas.storage_types`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 from urllib.parse import urlparse
 
 from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.errors import NotUsableError
+from floe_dagster.schemas.storage_types import STORAGE_TYPES
 
 
 def local_warehouse(config: Mapping[str, Any], home: FloeHome) -> str:
@@ -83,8 +85,23 @@ class Storage:
         self.file_io = file_io
 
 
-STORAGES = {
-    "local": Storage(local_warehouse, local_file_io),
-    "s3": Storage(s3_warehouse, s3_file_io),
-    "minio": Storage(s3_warehouse, s3_file_io),
-}
+FOLDER = Storage(local_warehouse, local_file_io)
+BUCKET = Storage(s3_warehouse, s3_file_io)
+
+
+def storage_of(name: str) -> Storage:
+    """Return what a storage type does.
+
+    Args:
+        name: `plugins.storage.type`.
+
+    Raises:
+        NotUsableError: This version does not know it.
+    """
+    kind = STORAGE_TYPES.get(name)
+    if kind is None:
+        raise NotUsableError(
+            f"storage {name!r} cannot be written; this version writes: {', '.join(STORAGE_TYPES)}"
+        )
+    found: Storage = resolve_name(kind.files)
+    return found

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,8 +19,6 @@ from floe_dagster.observability.receiver import Receiver
 from floe_dagster.schemas.addresses import is_loopback
 
 CONNECT_SECONDS = 5.0
-ANSWER_BYTES = 256 << 10
-"""What is read of an answer at most; those of receivers are a few hundred bytes."""
 _TRY_AGAIN = frozenset({401, 403, 404, 405, 408, 425, 429, 500, 501, 502, 503, 504})
 """401 to 405 say that the address or the credentials are wrong: once they are mended, the same record is taken."""
 _BUSY = frozenset({429, 503})
@@ -122,6 +119,8 @@ class HttpSender:
         from requests.exceptions import InvalidURL
         from urllib3.exceptions import HTTPError, LocationParseError
 
+        from floe_dagster.bounded_http import SMALL_ANSWER_BYTES, read_response
+
         try:
             request, settings = self._request(body, headers)
             settings = {**settings, "stream": True}
@@ -131,7 +130,8 @@ class HttpSender:
                 allow_redirects=False,
                 **settings,
             )
-            content = _content(answer, time.monotonic() + self.receiver.answer_seconds)
+            # It may have no end: the status counts, the rest is for a person.
+            read = read_response(answer, seconds=self.receiver.answer_seconds, limit=SMALL_ANSWER_BYTES)
         except (InvalidURL, LocationParseError):
             raise self.receiver.is_no_address() from None
         except (RequestException, HTTPError, OSError, ValueError) as error:
@@ -139,9 +139,9 @@ class HttpSender:
         content_type = answer.headers.get("Content-Type", "")
         if answer.status_code < 300:
             if self.signal and "protobuf" in content_type:
-                return _rejected(self.receiver, self.signal, content)
+                return _rejected(self.receiver, self.signal, read.content)
             return None
-        said = _said(content, content_type)
+        said = _said(read.content, content_type)
         message = f"{self.receiver.shown} answers {answer.status_code}" + (f": {said}" if said else "")
         if answer.status_code in _TRY_AGAIN or answer.status_code < 400:
             raise ReceiverAwayError(
@@ -268,19 +268,6 @@ def _below(url: str, path: str) -> str:
         return url
     base = parts.path.rstrip("/").removesuffix(path)
     return urlunsplit(parts._replace(path=f"{base}{path}", fragment=""))
-
-
-def _content(answer: Any, deadline: float) -> bytes:
-    """Return the beginning of an answer, which may have no end: the status counts, the rest is for a person."""
-    content = b""
-    while len(content) < ANSWER_BYTES and time.monotonic() < deadline:
-        piece = answer.raw.read1(16 << 10, decode_content=True)
-        if not piece:
-            return content
-        content += piece
-    # What is left of it would be the next request's answer.
-    answer.close()
-    return content
 
 
 def _rejected(receiver: Receiver, signal: str, answer: bytes) -> str | None:

@@ -27,6 +27,7 @@ from floe_dagster.schemas.catalog_types import CATALOG_TYPES
 from floe_dagster.schemas.compute import ENGINES
 from floe_dagster.schemas.compute.engine import audit_schema
 from floe_dagster.schemas.manifest import PlatformManifest
+from floe_dagster.schemas.storage_types import STORAGE_TYPES
 
 WAIT_SECONDS = 60.0
 STATE_KEYS = ("FLOE_STATE_ACCESS_KEY_ID", "FLOE_STATE_SECRET_ACCESS_KEY")
@@ -98,35 +99,35 @@ class Bootstrap:
         return self._steps.taken
 
     def _store(self) -> ObjectStore | None:
-        if self.storage is None or self.storage.type == "local":
+        if self.storage is None or not STORAGE_TYPES[self.storage.type].is_shared:
             return None
-        config = self.storage.config.model_dump()
-        root = self.environ.get("MINIO_ROOT_USER"), self.environ.get("MINIO_ROOT_PASSWORD")
-        if self.storage.type == "minio" and all(root):
-            return ObjectStore(config, *root)
-        return ObjectStore(config, *self._own_keys())
+        root = self.root()
+        keys = own_keys(self.storage, self.environ) if root is None else root
+        return ObjectStore(self.storage.config.model_dump(), *keys)
 
-    def _own_keys(self) -> tuple[str | None, str | None]:
-        assert self.storage is not None and self.storage.type != "local"
-        return own_keys(self.storage, self.environ)
+    def root(self) -> tuple[str, str] | None:
+        """Return user and password of who may make the bucket and its users; None where nobody is named."""
+        assert self.storage is not None
+        names = STORAGE_TYPES[self.storage.type].root or ()
+        found = [value for name in names if (value := self.environ.get(name))]
+        return (found[0], found[1]) if len(found) == 2 else None
 
     def _bootstrap_store(self, store: ObjectStore) -> None:
         assert self.storage is not None
-        is_root = self.storage.type == "minio" and bool(self.environ.get("MINIO_ROOT_PASSWORD"))
-        if self.storage.type == "minio" and not is_root and not store.is_usable():
+        names, root = STORAGE_TYPES[self.storage.type].root, self.root()
+        if names is not None and root is None and not store.is_usable():
             raise PlatformError(
                 f"the bucket {store.bucket!r} cannot be used with the keys of plugins.storage, and nobody is named who may "
-                "make it: set MINIO_ROOT_USER and MINIO_ROOT_PASSWORD"
+                f"make it: set {' and '.join(names)}"
             )
         self._steps.ensure(f"bucket {store.bucket}", store.bucket_exists(), store.make_bucket)
-        if is_root:
-            self._bootstrap_users(store)
+        if root is not None:
+            self._bootstrap_users(store, root[0])
 
-    def _bootstrap_users(self, store: ObjectStore) -> None:
-        assert self.storage is not None and self.storage.type != "local"
+    def _bootstrap_users(self, store: ObjectStore, root: str) -> None:
+        assert self.storage is not None
         config, users = self.storage.config.model_dump(), MinioUsers(store, self._steps)
-        root = self.environ.get("MINIO_ROOT_USER")
-        key, secret = self._own_keys()
+        key, secret = own_keys(self.storage, self.environ)
         if key and secret and key != root:
             users.ensure(
                 key,

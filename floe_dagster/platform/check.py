@@ -20,6 +20,7 @@ from floe_dagster.platform.catalog_server import server_of
 from floe_dagster.platform.health import Explained, HealthCheck, Seen, timed
 from floe_dagster.schemas.compute import ENGINES
 from floe_dagster.schemas.compute.engine import audit_schema
+from floe_dagster.schemas.storage_types import STORAGE_TYPES
 
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
@@ -114,7 +115,7 @@ def _check_catalog(
             checks.append(_timed("storage", partial(_storage, staged[0])))
     if not namespaces:
         checks += _without(remote, OWN_NAMESPACE)
-    if storage is not None and storage.type != "local":
+    if storage is not None and STORAGE_TYPES[storage.type].is_shared:
         checks.append(_timed("clock", lambda: _clock(storage)))
     return checks, remote
 

@@ -80,7 +80,11 @@ class ObjectStore:
         import urllib3
 
         try:
-            answer = self._pool.request("GET", self.address, retries=False, timeout=10.0)
+            answer = self._pool.request(
+                "GET", self.address, retries=False, timeout=10.0, preload_content=False
+            )
+            # Whatever it says: the headers are all that is asked for.
+            answer.close()
         except urllib3.exceptions.HTTPError as error:
             raise OSError(str(error)) from error
         # A gateway in front of a store that is away answers in its place.

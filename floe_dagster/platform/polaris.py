@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
+from floe_dagster.bounded_http import bounded_session
 from floe_dagster.iceberg.errors import CatalogError, NotUsableError
-from floe_dagster.iceberg.rest import ClientCredentials, bounded_session
+from floe_dagster.iceberg.rest import ClientCredentialsAuth
 from floe_dagster.platform.waiting import PlatformError
 from floe_dagster.schemas.catalog_types.oauth2 import DEFAULT_SCOPE
 
@@ -32,7 +33,7 @@ class PolarisManagement:
         self, url: str, token_url: str, client_id: str, client_secret: str, answer_seconds: float = 30.0
     ) -> None:
         self.url = url.rstrip("/")
-        self._auth = ClientCredentials(token_url, client_id, client_secret, DEFAULT_SCOPE, answer_seconds)
+        self._auth = ClientCredentialsAuth(token_url, client_id, client_secret, DEFAULT_SCOPE, answer_seconds)
         self._session = bounded_session(answer_seconds)
 
     def get(self, *path: str) -> Json | None:

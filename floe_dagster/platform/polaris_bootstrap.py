@@ -7,11 +7,12 @@ from typing import Any
 
 from floe_dagster.credentials import MissingCredentialError, resolve
 from floe_dagster.iceberg.errors import CatalogError
-from floe_dagster.iceberg.rest import ClientCredentials
+from floe_dagster.iceberg.rest import ClientCredentialsAuth
 from floe_dagster.platform.catalog_server import CatalogRequest
 from floe_dagster.platform.polaris import PolarisManagement, credentials_of
 from floe_dagster.platform.waiting import PlatformError
 from floe_dagster.schemas.catalog_types.polaris import POLARIS, PolarisCatalogConfig
+from floe_dagster.schemas.storage_types import STORAGE_TYPES, shared_storage_types
 
 CONTENT_PRIVILEGE = "CATALOG_MANAGE_CONTENT"
 ROOT_KEYS = ("POLARIS_ROOT_CLIENT_ID", "POLARIS_ROOT_CLIENT_SECRET")
@@ -102,8 +103,10 @@ class _PolarisBootstrap:
         return configured if not configured.startswith("${") else f"floe-{self.config.warehouse}"
 
     def _catalog(self, polaris: PolarisManagement, name: str) -> None:
-        if self.asked.storage is None or self.asked.storage.type == "local":
-            raise PlatformError("a Polaris catalog needs plugins.storage of type s3 or minio")
+        if self.asked.storage is None or not STORAGE_TYPES[self.asked.storage.type].is_shared:
+            raise PlatformError(
+                f"a Polaris catalog needs plugins.storage of type {' or '.join(shared_storage_types())}"
+            )
         storage = self.asked.storage.config
         base = f"s3://{storage.bucket}/warehouse"
         existing = polaris.get("catalogs", name)
@@ -176,7 +179,7 @@ class _PolarisBootstrap:
             )
         if self.asked.credentials_file is None:
             raise PlatformError(f"the credentials of principal {principal} have no place to go. {advice}")
-        from floe_dagster.compilation.atomic import write_atomically
+        from floe_dagster.atomic import write_atomically
 
         text = f"POLARIS_CLIENT_ID={credentials[0]}\nPOLARIS_CLIENT_SECRET={credentials[1]}\n"
         write_atomically(self.asked.credentials_file, text.encode(), mode=0o600)
@@ -202,7 +205,7 @@ class _PolarisBootstrap:
 
     def _is_accepted(self, token_url: str, client_id: str, secret: str, scope: str) -> bool:
         try:
-            ClientCredentials(token_url, client_id, secret, scope, 20.0).auth_header()
+            ClientCredentialsAuth(token_url, client_id, secret, scope, 20.0).auth_header()
         except CatalogError:
             return False
         return True

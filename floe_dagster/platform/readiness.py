@@ -11,6 +11,7 @@ from floe_dagster.platform.catalog_server import server_of
 from floe_dagster.platform.object_store import STATE_PREFIX, WAREHOUSE_PREFIX, ObjectStore, own_keys
 from floe_dagster.platform.waiting import PlatformError, wait_for
 from floe_dagster.schemas.manifest import PlatformManifest
+from floe_dagster.schemas.storage_types import STORAGE_TYPES
 
 Part = Literal["storage", "state", "catalog"]
 PARTS: tuple[Part, ...] = ("storage", "catalog")
@@ -41,7 +42,7 @@ def wait_until_ready(
     """
     deadline = time.monotonic() + seconds
     storage, catalog = manifest.plugins.storage, manifest.plugins.catalog
-    if storage is not None and storage.type != "local":
+    if storage is not None and STORAGE_TYPES[storage.type].is_shared:
         for part, prefix in (("storage", WAREHOUSE_PREFIX), ("state", STATE_PREFIX)):
             if part in parts:
                 store = _store(storage, part, environ)

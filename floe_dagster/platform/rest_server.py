@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from floe_dagster.bounded_http import bounded_session
 from floe_dagster.iceberg.errors import CatalogError
 from floe_dagster.iceberg.pyiceberg_private import supported_endpoints
-from floe_dagster.iceberg.rest import bounded_session
 from floe_dagster.platform.health import Seen
 from floe_dagster.platform.waiting import wait_for
 

@@ -12,12 +12,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from floe_dagster.digests import DIGEST_PATTERN, is_digest
 from floe_dagster.findings import Finding, InputError
 from floe_dagster.schemas.compute import DEFAULT_ENGINE
 from floe_dagster.schemas.compute.engine import compute_field
 from floe_dagster.schemas.versions import COMPILED_ARTIFACTS_VERSION
 
-DIGEST_PATTERN = r"^sha256:[0-9a-f]{64}$"
 FIRST_VERSION_WITH_DIGEST = (0, 8)
 """MAJOR and MINOR from which on `metadata.source_hash` is a digest; any text stands there before."""
 
@@ -236,7 +236,7 @@ class CompiledArtifacts(Part):
         version = _numbers(info.data.get("version"))
         if version and version[:2] < FIRST_VERSION_WITH_DIGEST:
             return metadata
-        if not re.fullmatch(DIGEST_PATTERN, metadata.source_hash):
+        if not is_digest(metadata.source_hash):
             problem = PydanticCustomError("source_hash", "must be sha256: and 64 hexadecimal digits")
             detail: InitErrorDetails = {
                 "type": problem,

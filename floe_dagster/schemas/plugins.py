@@ -8,11 +8,11 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from floe_dagster.schemas.addresses import Url, is_loopback
-from floe_dagster.schemas.base import NotAllowedError, Seconds, Section
+from floe_dagster.schemas.base import NotAllowedError, Section
 from floe_dagster.schemas.catalog_types import DEFAULT_CATALOG_TYPE, Catalog
 from floe_dagster.schemas.compute import DEFAULT_ENGINE, Compute
 from floe_dagster.schemas.cron import Cron
-from floe_dagster.schemas.secrets import Secret
+from floe_dagster.schemas.storage_types import DEFAULT_STORAGE_TYPE, Storage
 
 
 class DagsterConfig(Section):
@@ -25,47 +25,6 @@ class DagsterOrchestrator(Section):
     type: Literal["dagster"] = Field(description="Orchestrator.")
     version: str | None = Field(None, description="Version the platform asks for; informative.")
     config: DagsterConfig = Field(default_factory=DagsterConfig, description="Settings of Dagster.")
-
-
-class LocalStorageConfig(Section):
-    path: str | None = Field(None, description="Warehouse folder; FLOE_HOME/warehouse when absent.")
-
-
-class S3StorageConfig(Section):
-    endpoint: Url | None = Field(None, description="Endpoint; the provider's own when absent.")
-    bucket: str = Field(description="Bucket name.")
-    region: str = Field("us-east-1", description="Region.")
-    path_style_access: bool = Field(False, description="Address buckets by path instead of host name.")
-    access_key_id: str | None = Field(
-        None, description="Access key id or its reference; no secret by itself."
-    )
-    secret_access_key: Secret | None = Field(None, description="Secret access key, by reference.")
-    timeout_seconds: Seconds = Field(60.0, description="How long one answer of the storage may take.")
-
-
-class MinioStorageConfig(S3StorageConfig):
-    endpoint: Url = Field(description="Endpoint of MinIO.")
-    path_style_access: bool = Field(True, description="Address buckets by path instead of host name.")
-
-
-class LocalStorage(Section):
-    type: Literal["local"] = Field(description="Storage.")
-    version: str | None = Field(None, description="Version the platform asks for; informative.")
-    config: LocalStorageConfig = Field(
-        default_factory=LocalStorageConfig, description="Settings of the storage."
-    )
-
-
-class S3Storage(Section):
-    type: Literal["s3"] = Field(description="Storage.")
-    version: str | None = Field(None, description="Version the platform asks for; informative.")
-    config: S3StorageConfig = Field(description="Settings of the storage.")
-
-
-class MinioStorage(Section):
-    type: Literal["minio"] = Field(description="Storage.")
-    version: str | None = Field(None, description="Version the platform asks for; informative.")
-    config: MinioStorageConfig = Field(description="Settings of the storage.")
 
 
 class MarquezConfig(Section):
@@ -92,9 +51,6 @@ class MarquezBackend(Section):
     type: Literal["marquez"] = Field(description="Lineage backend.")
     version: str | None = Field(None, description="Version the platform asks for; informative.")
     config: MarquezConfig = Field(description="Settings of the lineage backend.")
-
-
-Storage = Annotated[LocalStorage | S3Storage | MinioStorage, Field(discriminator="type")]
 
 
 class ManifestPlugins(Section):
@@ -175,4 +131,4 @@ class PluginDefaults(Section):
     compute: str = Field(DEFAULT_ENGINE, description="Engine.")
     orchestrator: str = Field("dagster", description="Orchestrator.")
     catalog: str = Field(DEFAULT_CATALOG_TYPE, description="Iceberg catalog; `sql` is the embedded one.")
-    storage: str = Field("local", description="Storage.")
+    storage: str = Field(DEFAULT_STORAGE_TYPE, description="Storage.")

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from deploy.services import control
+from deploy.services.environment import read_environment
 from tests.benchmarks.publication import ROWS
 from tests.benchmarks.report import Row
 from tests.conftest import ROOT
@@ -124,7 +125,7 @@ def measure(root: Path) -> list[Row]:
     folder = root / "services"
     control.start(folder, tools)
     try:
-        os.environ |= control._read_environment(folder)
+        os.environ |= read_environment(folder)
         from floe_dagster.platform.bootstrap import Bootstrap
         from floe_dagster.schemas.manifest import PlatformManifest
 

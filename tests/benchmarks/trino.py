@@ -24,6 +24,7 @@ from typing import Any
 import yaml
 
 from deploy.services import control
+from deploy.services.environment import read_environment
 from deploy.services.trino.cluster import Cluster
 from deploy.services.trino.server import build
 from deploy.services.trino.settings import Options
@@ -150,7 +151,7 @@ def _platform(root: Path) -> Iterator[tuple[dict[str, Cluster], dict[str, Any]]]
     }
     try:
         control.start(folder, tools)
-        environment = control._read_environment(folder)
+        environment = read_environment(folder)
         os.environ |= {name: secret for name, secret in environment.items() if "ROOT" not in name}
         manifest: dict[str, Any] = yaml.safe_load((folder / "manifest.yaml").read_text())
         Bootstrap(PlatformManifest.model_validate(manifest), environ={**os.environ, **environment}).run()

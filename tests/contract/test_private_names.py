@@ -161,10 +161,7 @@ def foreign_attributes(tree: ast.Module) -> set[str]:
     return {
         node.attr
         for node in used
-        if node.attr.startswith("_")
-        and not node.attr.startswith("__")
-        and node.attr not in own | known
-        and ast.unparse(node.value) != "control"
+        if node.attr.startswith("_") and not node.attr.startswith("__") and node.attr not in own | known
     }
 
 

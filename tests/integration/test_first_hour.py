@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from deploy.services.programs import free_port
 from floe_dagster.home import ROOT_MARKERS
 from tests.conftest import ROOT
-from tests.dagster_dev import DagsterDev, free_port
+from tests.dagster_dev import DagsterDev
 
 pytestmark = pytest.mark.slow
 

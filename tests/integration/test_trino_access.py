@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from floe_dagster import client_credentials as tokens
-from floe_dagster.client_credentials import ClientCredentials, TokenError, life_seconds
+from floe_dagster.client_credentials import TokenError, TokenSource, life_seconds
 from floe_dagster.engines.errors import EngineError
 from floe_dagster.engines.trino import TrinoAccess
 from tests.receivers.serving import Answer, self_signed, serving
@@ -31,8 +31,8 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[TokenEndpoint]:
         yield made
 
 
-def credentials(endpoint: TokenEndpoint, **options: Any) -> ClientCredentials:
-    return ClientCredentials(endpoint.url, "etl", HUSH, field=FIELD, **options)
+def credentials(endpoint: TokenEndpoint, **options: Any) -> TokenSource:
+    return TokenSource(endpoint.url, "etl", HUSH, field=FIELD, **options)
 
 
 def config(**more: Any) -> dict[str, Any]:
@@ -44,9 +44,9 @@ def oauth2(endpoint: TokenEndpoint) -> dict[str, Any]:
     return config(http_scheme="https", oauth2=given)
 
 
-def failure(source: ClientCredentials | TrinoAccess) -> TokenError | EngineError:
+def failure(source: TokenSource | TrinoAccess) -> TokenError | EngineError:
     with pytest.raises((TokenError, EngineError)) as caught:
-        source.token() if isinstance(source, ClientCredentials) else source.check()
+        source.token() if isinstance(source, TokenSource) else source.check()
     assert "hush" not in str(caught.value)
     return caught.value
 
@@ -116,7 +116,7 @@ def test_an_endpoint_that_stays_away(endpoint: TokenEndpoint) -> None:
 
 def test_nobody_listens_at_the_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokens, "PAUSE_SECONDS", 0.01)
-    error = failure(ClientCredentials("http://127.0.0.1:1/token", "etl", HUSH, field=FIELD))
+    error = failure(TokenSource("http://127.0.0.1:1/token", "etl", HUSH, field=FIELD))
     assert error.transient and "http://127.0.0.1:1/token does not answer: nothing listens there" in str(error)
     assert "plugins.compute.config.oauth2.token_url" in str(error)
 

@@ -17,7 +17,8 @@ import duckdb
 import pytest
 import yaml
 
-from deploy.services import control
+from deploy.services import control, programs
+from deploy.services.environment import read_environment
 from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.catalogs import open_catalog
 from floe_dagster.iceberg.publication import PublicationOptions, PublicationResult, publish_relation
@@ -43,7 +44,7 @@ class Services:
     def __init__(self, folder: Path, token_seconds: int = 3600) -> None:
         self.folder = folder
         self.state: dict[str, Any] = control.start(folder, TOOLS, token_seconds)
-        self.environment: dict[str, str] = control._read_environment(folder)
+        self.environment: dict[str, str] = read_environment(folder)
         self.manifest: dict[str, Any] = yaml.safe_load((folder / "manifest.yaml").read_text())
         self.state_keys = dict(zip(STATE_KEYS, ("floe-state", "of-nobody-but-this-test"), strict=True))
         environment = {**self.environment, **self.state_keys}
@@ -68,11 +69,11 @@ class Services:
     def stop(self) -> None:
         """End both, also those that a test has started again."""
         for pid in self.state["pids"].values():
-            control.stop_one(pid)
+            programs.stop_process(pid)
 
     def kill(self, name: str) -> None:
         """End one service with SIGKILL."""
-        control.stop_one(self.state["pids"][name], signal.SIGKILL)
+        programs.stop_process(self.state["pids"][name], signal.SIGKILL)
 
     def start(self, name: str) -> None:
         """Start one service again and wait for it."""
@@ -126,7 +127,7 @@ def _services(tools: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 def services(_services: Services, monkeypatch: pytest.MonkeyPatch) -> Services:
     """Services that run, whatever the test before did to them; the secrets are in the environment."""
     for name in ("minio", "catalog"):
-        if not control._is_alive(_services.state["pids"][name]):
+        if not programs.is_alive(_services.state["pids"][name]):
             _services.start(name)
     for name, value in _services.environment.items():
         if "ROOT" not in name:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+
+from deploy.services.programs import free_port
 
 ACCOUNT = "nobody"
 """Who runs it where the tests are root, whom the server refuses."""
@@ -48,9 +49,7 @@ class Postgresql:
         secret.chmod(0o644)
         data = self.folder / "data"
         self._run("initdb", "-D", str(data), "-U", user, "--auth=scram-sha-256", f"--pwfile={secret}")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         options = f"-c listen_addresses=127.0.0.1 -c port={self.port} -c unix_socket_directories={self.folder} -c fsync=off"
         self._run("pg_ctl", "-D", str(data), "-w", "-l", str(self.folder / "log"), "-o", options, "start")
         self.sql(f'CREATE DATABASE "{database}"', "postgres")

@@ -16,6 +16,7 @@ import pytest
 import requests
 
 from deploy.services import control
+from deploy.services.programs import free_port
 from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.commit import PUBLICATION_ID
 from floe_dagster.iceberg.errors import CatalogError, NotUsableError, PublicationError
@@ -278,13 +279,6 @@ def test_a_table_altered_by_somebody_else(shop_table: Shop) -> None:
 @pytest.fixture
 def toxic(toxiproxy: Path, services: Services) -> Iterator[Any]:
     """Toxiproxy in front of both services; call it with a name, a toxic's type and its attributes."""
-    import socket
-
-    def free_port() -> int:
-        with socket.socket() as found:
-            found.bind(("127.0.0.1", 0))
-            return int(found.getsockname()[1])
-
     control_port = free_port()
     process = subprocess.Popen(
         [str(toxiproxy), "-host", "127.0.0.1", "-port", str(control_port)],
@@ -344,7 +338,7 @@ def test_a_slow_and_narrow_network_is_just_slow(toxic: Any, through: Callable[..
 def test_a_catalog_that_never_answers_ends_in_time(
     toxic: Any, services: Services, namespace: str, home: FloeHome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("floe_dagster.iceberg.rest.ATTEMPTS", 2)
+    monkeypatch.setattr("floe_dagster.bounded_http.ATTEMPTS", 2)
     plugins = services.plugins(catalog_url=toxic.catalog_url)
     assert plugins["catalog"].config is not None
     plugins["catalog"].config["timeout_seconds"] = 1

@@ -165,7 +165,7 @@ def test_no_page_of_the_ui_shows_a_secret(
 
 def test_objects_show_no_secret(services: Services, home: Any) -> None:
     from floe_dagster.definitions.catalog_resources import IcebergRestResource
-    from floe_dagster.definitions.resources import MinioResource
+    from floe_dagster.definitions.storage_resources import MinioResource
     from floe_dagster.iceberg.catalogs import open_catalog
 
     catalog = open_catalog(**services.plugins(), home=home)

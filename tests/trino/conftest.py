@@ -11,7 +11,7 @@ import pytest
 import yaml
 from pyiceberg.catalog import Catalog
 
-from deploy.services import control
+from deploy.services import programs
 from deploy.services.trino.cluster import Cluster
 from deploy.services.trino.server import build
 from deploy.services.trino.settings import Options
@@ -46,7 +46,7 @@ def trino_server() -> Path:
     """The unpacked server, fetched once."""
     try:
         server: Path = build(TOOLS)
-    except control.ServiceError as error:
+    except programs.ServiceError as error:
         pytest.fail(str(error))
     return server
 

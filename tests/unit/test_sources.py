@@ -36,7 +36,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         seen.append(Path(file.name).name)  # type: ignore[attr-defined]
         return genuine(file, name)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(sources.hashlib, "file_digest", counted)
+    monkeypatch.setattr(hashlib, "file_digest", counted)
     monkeypatch.setattr(sources, "_memory", {})
     return seen
 

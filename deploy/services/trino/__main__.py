@@ -18,7 +18,8 @@ import os
 import sys
 from pathlib import Path
 
-from deploy.services import control
+from deploy.services import control, programs
+from deploy.services.environment import read_environment
 from deploy.services.trino.cluster import Cluster, write_manifest
 from deploy.services.trino.server import build, find_java
 from deploy.services.trino.settings import Options
@@ -72,7 +73,7 @@ def main() -> int:
                 manifest = folder / "manifest.yaml"
                 write_manifest(cluster, services / "manifest.yaml", manifest)
                 print(f"for a product: --manifest {manifest}, with the secrets of {services / 'environment'}")
-    except control.ServiceError as error:
+    except programs.ServiceError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
@@ -84,9 +85,9 @@ def _start_services(folder: Path, tools: Path) -> None:
 
     control.build(tools)
     control.start(folder, tools)
-    os.environ |= control._read_environment(folder)
+    os.environ |= read_environment(folder)
     if code := floe(["platform", "bootstrap", "--manifest", str(folder / "manifest.yaml")]):
-        raise control.ServiceError(f"`floe-dagster platform bootstrap` ended with {code}")
+        raise programs.ServiceError(f"`floe-dagster platform bootstrap` ended with {code}")
 
 
 if __name__ == "__main__":

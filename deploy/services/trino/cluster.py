@@ -19,9 +19,12 @@ from typing import Any
 
 import yaml
 
-from deploy.services import control
+from deploy.services import control, programs
+from deploy.services.environment import read_environment, write_environment
 from deploy.services.trino.server import find_java, server_folder
 from deploy.services.trino.settings import USER, Options, Settings
+from floe_dagster.atomic import write_atomically
+from floe_dagster.bounded_http import read_answer
 
 START_SECONDS = 180
 
@@ -79,7 +82,7 @@ class Cluster:
     @property
     def environment(self) -> dict[str, str]:
         """The secrets: TRINO_PASSWORD is that of the user `floe`."""
-        return control._read_environment(self.folder)
+        return read_environment(self.folder)
 
     def start(self) -> None:
         """Start what does not run yet and wait for all of it; on the ports that it had in this folder.
@@ -88,20 +91,20 @@ class Cluster:
             ServiceError: A node does not come up in time, or the services that it needs were never started.
         """
         if not control.read_state(self.services):
-            raise control.ServiceError(f"no services in {self.services}: start them with control.py up")
+            raise programs.ServiceError(f"no services in {self.services}: start them with control.py up")
         self.folder.mkdir(parents=True, exist_ok=True)
         asked = json.loads(json.dumps(asdict(self.options)))
         if self.state.get("options") != asked:
             self.stop()
         ports = self.state.get("ports", {})
         for name in [*self.names, "https"]:
-            ports.setdefault(name, control._free_port())
+            ports.setdefault(name, programs.free_port())
         self.state = {"options": asked, "ports": ports, "pids": self.state.get("pids", {})}
         self.state["url"] = self.url
         known, names = self.environment, ("PASSWORD", "SHARED_SECRET", "KEYSTORE_PASSWORD", "TOKEN_KEY")
         if missing := {f"TRINO_{name}" for name in names} - known.keys():
             made = {name: secrets.token_hex(24) for name in sorted(missing)}
-            control._write_environment(self.folder, {**known, **made})
+            write_environment(self.folder, {**known, **made})
         if self.options.password:
             self._settings.make_certificate()
         self._write()
@@ -110,7 +113,7 @@ class Cluster:
                 if not self.is_running(name):
                     self.start_node(name, wait=False)
             self.wait()
-        except control.ServiceError:
+        except programs.ServiceError:
             self.stop()
             raise
 
@@ -125,7 +128,7 @@ class Cluster:
         # The launcher takes a process that has just been killed for one that runs.
         (home / "var" / "run" / "launcher.pid").unlink(missing_ok=True)
         environment = {
-            **control._read_environment(self.services),
+            **read_environment(self.services),
             **self.environment,
             "PATH": os.environ.get("PATH", ""),
             "HOME": str(home),
@@ -135,7 +138,7 @@ class Cluster:
             del environment[secret]
         command = [str(self.server / "bin" / "launcher"), "run"]
         command += ["--etc-dir", str(home / "etc"), "--data-dir", str(home)]
-        with open(self.folder / f"{name}.log", "ab") as log:
+        with open(self.folder / f"{name}.log", "ab", opener=programs.open_private) as log:
             process = subprocess.Popen(
                 command,
                 env=environment,
@@ -158,14 +161,14 @@ class Cluster:
     def stop_node(self, name: str, how: signal.Signals = signal.SIGTERM) -> None:
         """End one node; with SIGKILL it has no time to say so."""
         if self.is_running(name):
-            control.stop_one(self.state["pids"][name], how)
+            programs.stop_process(self.state["pids"][name], how)
         self.state["pids"].pop(name, None)
         self._write()
 
     def is_running(self, name: str) -> bool:
         """Tell whether a node's process is there."""
         pid = self.state.get("pids", {}).get(name)
-        if not pid or not control._is_alive(pid):
+        if not pid or not programs.is_alive(pid):
             return False
         try:
             # Another process may have got its number since. While one program becomes another there is no command line.
@@ -186,13 +189,13 @@ class Cluster:
         while time.monotonic() < deadline:
             for name in waiting:
                 if not self.is_running(name):
-                    raise control.ServiceError(f"{name} of Trino ended; {self._end_of_log(name)}")
+                    raise programs.ServiceError(f"{name} of Trino ended; {self._end_of_log(name)}")
             waiting = [name for name in waiting if self._is_starting(name)]
             if not waiting and len(self.nodes()) == wanted and self._has_splits():
                 return
             time.sleep(0.25)
         name = waiting[0] if waiting else "coordinator"
-        raise control.ServiceError(f"{name} of Trino is not ready; {self._end_of_log(name)}")
+        raise programs.ServiceError(f"{name} of Trino is not ready; {self._end_of_log(name)}")
 
     def _has_splits(self) -> bool:
         """Tell whether connectors have nodes to work on, which they hear of a moment after the list has them."""
@@ -262,8 +265,10 @@ class Cluster:
             request.add_header(f"X-Trino-{name.replace('_', '-').title()}", value)
         context = ssl.create_default_context(cafile=self.certificate) if self.certificate else None
         with urllib.request.urlopen(request, timeout=60, context=context) as response:
-            content = response.read()
-        return json.loads(content) if content else None
+            answer = read_answer(response.read1, seconds=60)
+        if answer.end != "whole":
+            raise OSError(f"the answer of {request.full_url} is {answer.end}")
+        return json.loads(answer.content) if answer.content else None
 
     def token(self, user: str = USER, seconds: float = 3600) -> str:
         """Return a token as an identity provider would issue it, good for that long."""
@@ -290,7 +295,7 @@ class Cluster:
 
     def _write(self) -> None:
         if self.folder.exists():
-            (self.folder / "trino.json").write_text(json.dumps(self.state, indent=2) + "\n")
+            write_atomically(self.folder / "trino.json", (json.dumps(self.state, indent=2) + "\n").encode())
 
 
 def write_manifest(cluster: Cluster, services: Path, path: Path) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from deploy.services import control
+from deploy.services import programs
 
 VERSION = "476"
 ARTIFACT = f"io.trino:trino-server:{VERSION}:tar.gz"
@@ -52,12 +52,12 @@ def build(tools: Path) -> Path:
     wanted = " ".join(PLUGINS)
     if stamp.exists() and stamp.read_text() == wanted:
         return server
-    control._need("mvn")
+    programs.need("mvn")
     print("fetching Trino (820 MB, once)", flush=True)
     staging = tools / f"trino-{os.getpid()}"
     try:
         copy = ["dependency:copy", f"-Dartifact={ARTIFACT}", f"-DoutputDirectory={staging}"]
-        control._run(["mvn", "-q", "-B", *copy])
+        programs.run(["mvn", "-q", "-B", *copy])
         unpacked = staging / "server"
         _unpack(staging / f"trino-server-{VERSION}.tar.gz", unpacked)
         (unpacked / "unpacked").write_text(wanted)
@@ -124,7 +124,7 @@ def find_java() -> Path:
             if seen[home] >= MINIMUM_JAVA:
                 return home
     there = ", ".join(f"{version} in {home}" for home, version in seen.items()) or "none"
-    raise control.ServiceError(f"{INSTALL_JAVA} (found: {there})")
+    raise programs.ServiceError(f"{INSTALL_JAVA} (found: {there})")
 
 
 def _java_version(home: Path) -> int:

@@ -15,8 +15,10 @@ from typing import Any
 
 import yaml
 
-from deploy.services import control
+from deploy.services import control, programs
+from deploy.services.environment import read_environment
 from deploy.services.trino.server import find_java
+from floe_dagster.atomic import PRIVATE, write_atomically
 from floe_dagster.credentials import environment_name
 from floe_dagster.schemas.catalog_types.oauth2 import oauth2_scope
 
@@ -66,7 +68,7 @@ class Settings:
     @property
     def environment(self) -> dict[str, str]:
         """The secrets of the cluster."""
-        return control._read_environment(self.folder)
+        return read_environment(self.folder)
 
     @property
     def token_key(self) -> bytes:
@@ -99,19 +101,17 @@ class Settings:
                 "PKCS12",
             ]
             names = ["-dname", "CN=localhost", "-ext", "san=ip:127.0.0.1,dns:localhost", "-validity", "365"]
-            control._run([*make, *names, *store], env=environment)
+            programs.run([*make, *names, *store], env=environment)
             certificate = str(self.folder / "certificate.pem")
-            control._run([keytool, "-exportcert", "-rfc", "-file", certificate, *store], env=environment)
+            programs.run([keytool, "-exportcert", "-rfc", "-file", certificate, *store], env=environment)
         password, salt, rounds = self.environment["TRINO_PASSWORD"], secrets.token_bytes(16), 1000
         # Of PBKDF2 Trino knows the kind with SHA-1 and 64 bytes alone.
         hashed = hashlib.pbkdf2_hmac("sha1", password.encode(), salt, rounds, 64)
-        path = self.folder / "passwords"
-        path.touch(mode=0o600)
-        path.write_text(f"{USER}:{rounds}:{salt.hex()}:{hashed.hex()}\n")
+        line = f"{USER}:{rounds}:{salt.hex()}:{hashed.hex()}\n"
+        write_atomically(self.folder / "passwords", line.encode(), mode=PRIVATE)
         if self.options.jwt:
-            key = self.folder / "token-key"
-            key.touch(mode=0o600)
-            key.write_text(base64.b64encode(self.token_key).decode() + "\n")
+            key = base64.b64encode(self.token_key) + b"\n"
+            write_atomically(self.folder / "token-key", key, mode=PRIVATE)
 
     def write(self, name: str) -> None:
         """Write the files of a node anew."""

@@ -10,7 +10,7 @@ import ssl
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from floe_dagster.client_credentials import ClientCredentials, TokenError
+from floe_dagster.client_credentials import TokenError, TokenSource
 from floe_dagster.connections import as_it_is, connection_reason
 from floe_dagster.credentials import MissingCredentialError, resolve
 from floe_dagster.engines.errors import EngineError
@@ -52,12 +52,12 @@ class TrinoAccess:
         self._config = dict(config)
         self._field = field
         self._password: str | None = None
-        self._credentials: ClientCredentials | None = None
+        self._credentials: TokenSource | None = None
         oauth2 = config.get("oauth2")
         try:
             self._password = resolve(config.get("password"), f"{self._field}.password", environ)
             if oauth2:
-                self._credentials = ClientCredentials(
+                self._credentials = TokenSource(
                     oauth2["token_url"],
                     resolve(oauth2["client_id"], f"{self._field}.oauth2.client_id", environ) or "",
                     resolve(oauth2["client_secret"], f"{self._field}.oauth2.client_secret", environ) or "",
@@ -196,7 +196,7 @@ class TrinoAccess:
         )
 
     def _session(self, *, repeats: int) -> Session:
-        from floe_dagster.iceberg.rest import bounded_session
+        from floe_dagster.bounded_http import bounded_session
 
         session = bounded_session(ANSWER_SECONDS, repeats=repeats)
         session.trust_env = not is_loopback(self._config["host"])

@@ -16,6 +16,7 @@ from floe_dagster.schemas.artifacts import CompiledArtifacts, ResolvedPlugins
 from floe_dagster.schemas.catalog_types import CATALOG_TYPES, DEFAULT_CATALOG_TYPE
 from floe_dagster.schemas.compute import ENGINES
 from floe_dagster.schemas.product_index import Asset
+from floe_dagster.schemas.storage_types import DEFAULT_STORAGE_TYPE
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ class CatalogNames:
     def of_plugins(cls, plugins: ResolvedPlugins | None) -> CatalogNames:
         """Return the names for the plugins of an artifact; addresses without user information."""
         catalog = plugins.catalog if plugins else None
-        storage = plugins.storage.type if plugins and plugins.storage else "local"
+        storage = plugins.storage.type if plugins and plugins.storage else DEFAULT_STORAGE_TYPE
         config = (catalog.config if catalog else None) or {}
         kind = catalog.type if catalog else DEFAULT_CATALOG_TYPE
         known = CATALOG_TYPES.get(kind)

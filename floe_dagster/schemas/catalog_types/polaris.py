@@ -6,22 +6,14 @@ from typing import Literal
 
 from pydantic import Field
 
-from floe_dagster.schemas.addresses import Url
-from floe_dagster.schemas.base import Seconds, Section
+from floe_dagster.schemas.base import Section
 from floe_dagster.schemas.catalog_types.catalog_type import CatalogType
 from floe_dagster.schemas.catalog_types.oauth2 import OAuth2Config
+from floe_dagster.schemas.catalog_types.rest_server import RestServerConfig
 
 
-class PolarisCatalogConfig(Section):
-    uri: Url = Field(description="URI of Polaris' catalog API, ending in /api/catalog.")
-    warehouse: str = Field(description="Name of the Polaris catalog.")
+class PolarisCatalogConfig(RestServerConfig):
     oauth2: OAuth2Config = Field(description="OAuth2 client credentials.")
-    credential_vending: bool = Field(
-        True,
-        description="Take storage credentials from Polaris, which needs a storage with an STS; false takes those "
-        "of plugins.storage.",
-    )
-    timeout_seconds: Seconds = Field(60.0, description="How long one answer of the catalog may take.")
 
 
 class PolarisCatalog(Section):

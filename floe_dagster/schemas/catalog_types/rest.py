@@ -6,23 +6,16 @@ from typing import Literal
 
 from pydantic import Field
 
-from floe_dagster.schemas.addresses import Url
-from floe_dagster.schemas.base import Seconds, Section
+from floe_dagster.schemas.base import Section
 from floe_dagster.schemas.catalog_types.catalog_type import CatalogType
 from floe_dagster.schemas.catalog_types.oauth2 import OAuth2Config
+from floe_dagster.schemas.catalog_types.rest_server import RestServerConfig
 from floe_dagster.schemas.secrets import Secret
 
 
-class RestCatalogConfig(Section):
-    uri: Url = Field(description="URI of the Iceberg REST catalog.")
-    warehouse: str = Field(description="Warehouse (catalog) name.")
+class RestCatalogConfig(RestServerConfig):
     oauth2: OAuth2Config | None = Field(None, description="OAuth2 client credentials.")
     token: Secret | None = Field(None, description="Bearer token, by reference.")
-    credential_vending: bool = Field(
-        True,
-        description="Take storage credentials from the server; false takes those of plugins.storage.",
-    )
-    timeout_seconds: Seconds = Field(60.0, description="How long one answer of the catalog may take.")
 
 
 class RestCatalog(Section):

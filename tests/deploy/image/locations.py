@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import time
 import uuid
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from dagster._grpc.client import DagsterGrpcClient
 from dagster._grpc.types import ListRepositoriesResponse, SensorExecutionArgs
 from dagster._serdes import deserialize_value
 
+from deploy.services.programs import free_port
 from tests.deploy.image.container import RUN_SECONDS, Pod
 
 START_SECONDS = 120
@@ -92,7 +92,7 @@ class Location:
 @contextmanager
 def served(pod: Pod, slug: str) -> Iterator[Location]:
     """Start the server as the chart does; yields the location when it answers."""
-    port = _free_port()
+    port = free_port()
     command = ["dagster", "code-server", "start", "-h", "127.0.0.1", "-p", str(port)]
     with pod.running(*command, "-m", f"{slug}.definitions", "-d", "/app/demo") as output:
         location = Location(slug, port)
@@ -110,9 +110,3 @@ def _wait(location: Location, output: Path) -> None:
             if time.monotonic() > deadline:
                 raise AssertionError(output.read_text(errors="replace")[-4000:]) from None
             time.sleep(0.5)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from floe_dagster.compilation.atomic import write_atomically
+from floe_dagster.atomic import write_atomically
 from floe_dagster.schemas.product_index import Asset
 
 
