@@ -319,14 +319,14 @@ class _Publication:
             if options.product:
                 properties[PRODUCT_PROPERTY] = options.product
             # Until its first commit a new table exists nowhere: a crash leaves no empty one.
-            transaction = self.catalog.create_table_transaction(
+            made = self.catalog.create_table_transaction(
                 self.identifier,
                 self.schema,
                 partition_spec=initial_spec(options.layout, self.schema, self.full_name),
                 sort_order=initial_order(options.layout, self.schema, self.full_name),
                 properties=properties,
             )
-            return with_metadata_kept(transaction)
+            return with_metadata_kept(made)
         self.created = False
         check_foreign(existing, options.recovery, self.full_name)
         transaction = with_metadata_kept(existing.transaction())

@@ -33,7 +33,7 @@ def with_metadata_kept(transaction: Transaction) -> Transaction:
     PyIceberg makes it each time that somebody asks, two dozen times per commit, and each time copies all that the table has:
     with its snapshots it takes a third of a publication, and more with each snapshot.
     """
-    transaction.__class__ = _keeping(type(transaction))
+    transaction.__class__ = _keeping(type(transaction))  # type: ignore[arg-type]  # a class can be hashed
     return transaction
 
 
