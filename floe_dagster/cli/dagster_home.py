@@ -8,9 +8,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from floe_dagster.compilation.atomic import write_atomically
 from floe_dagster.home import FloeHome, find_project_root
 
 VARIABLE = "DAGSTER_HOME"
+_SETTINGS = """\
+# Written by floe-dagster where nobody had said how Dagster keeps its runs; yours to change.
+# One SQLite file with connections that are kept: Dagster's own default opens a file anew for each event.
+event_log_storage:
+  module: floe_dagster.definitions.event_log
+  class: PooledSqliteEventLogStorage
+  config:
+    base_dir:
+      env: DAGSTER_HOME
+"""
 
 
 def dagster_home(home: FloeHome) -> Path:
@@ -41,7 +52,7 @@ def named_dagster_home(home: FloeHome) -> Iterator[Path]:
 
 
 def make_dagster_home(home: FloeHome, product_dir: Path) -> None:
-    """Make the folder; where it is ours, with the project's own settings of an instance, or none.
+    """Make the folder; where it is ours, with the project's own settings of an instance, or a quick event log.
 
     Args:
         home: The writable folder.
@@ -56,5 +67,4 @@ def make_dagster_home(home: FloeHome, product_dir: Path) -> None:
     if settings.is_file():
         shutil.copyfile(settings, file)
     else:
-        # Without a file Dagster warns each time that it takes its defaults.
-        file.touch()
+        write_atomically(file, _SETTINGS.encode())

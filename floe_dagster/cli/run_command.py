@@ -73,7 +73,7 @@ def _compile_and_run(
     """Return the product's row of the report, its published tables, and the exit code."""
     from floe_dagster.cli.run_report import nothing_published
     from floe_dagster.compilation.outputs import outputs_current
-    from floe_dagster.compilation.unpublished import NOTHING_PUBLISHED
+    from floe_dagster.compilation.result import NOTHING_PUBLISHED
     from floe_dagster.definitions.compiling import compile_product
     from floe_dagster.home import FloeHome
 

@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from floe_dagster.cli.dagster_home import VARIABLE, dagster_home
-from floe_dagster.compilation.result import CompileResult
-from floe_dagster.compilation.unpublished import NOTHING_PUBLISHED
+from floe_dagster.compilation.result import NOTHING_PUBLISHED, CompileResult
 from floe_dagster.home import FloeHome, display_path, find_project_root
 
 SHOWN_TABLES = 3

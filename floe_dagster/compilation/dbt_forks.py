@@ -20,9 +20,10 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from itertools import pairwise
 from typing import Any, NoReturn
@@ -58,9 +59,10 @@ class _Command:
 
 
 class _Forks:
-    def __init__(self, control: socket.socket, owner: int) -> None:
+    def __init__(self, control: socket.socket, owner: int, later: Iterable[Callable[[], object]]) -> None:
         self.control = control
         self.owner = owner
+        self.later = [*later]
         self.selector = selectors.DefaultSelector()
         self.commands: dict[int, _Command] = {}
         self.has_macros = False
@@ -69,12 +71,25 @@ class _Forks:
         """Serve commands until the owner ends, or none has come for a while."""
         self.selector.register(self.control, selectors.EVENT_READ, self._begin)
         self.selector.register(self.owner, selectors.EVENT_READ, self._end_all)
-        while ready := self.selector.select(None if self.commands else IDLE_SECONDS):
+        while ready := self._next_events():
             for key, _events in ready:
                 # What came before it in this round may have ended it, and its number may be another's by now.
                 if self.selector.get_map().get(key.fd) == key:
                     key.data()
         self._end_all()
+
+    def _next_events(self) -> list[tuple[selectors.SelectorKey, int]]:
+        """Wait for something to do. What only some commands need is made ready while there is nothing."""
+        while self.later and not self.commands:
+            if ready := self.selector.select(0):
+                return ready
+            self._make_ready()
+        return self.selector.select(None if self.commands else IDLE_SECONDS)
+
+    def _make_ready(self) -> None:
+        with suppress(Exception):  # a command that needs it meets what is wrong again
+            self.later.pop(0)()
+        gc.freeze()
 
     def _begin(self) -> None:
         message, descriptors, _flags, _address = socket.recv_fds(self.control, LONGEST_MESSAGE, 3)
@@ -84,6 +99,8 @@ class _Forks:
         asked, *outputs = descriptors
         if job["state"] is None and not self.has_macros:
             # It may parse, and then these first. Whoever begins with a manifest does not wait for them.
+            while self.later:
+                self._make_ready()
             parse_dbts_own_macros(supported_engines())
             check_nodes()
             gc.freeze()
@@ -205,11 +222,16 @@ def main() -> None:
     control, owner = socket.socket(fileno=0), int(sys.argv[1])
     # Whoever ends before this process looks leaves an id that is free; and the socket closes with him.
     watched = os.pidfd_open(owner)
+    # What is imported stays: looking through it again and again takes a fifth of the time.
+    gc.disable()
+    first, *others = supported_engines()
     _import_dbt()
+    _load_adapter(first)
     # Later collections need not look at what stays, nor copy its pages in each fork.
-    gc.collect()
     gc.freeze()
-    _Forks(control, watched).serve()
+    gc.enable()
+    # Most projects have one engine, and the first command may be here already.
+    _Forks(control, watched, [partial(_load_adapter, engine) for engine in others]).serve()
 
 
 def _import_dbt() -> None:
@@ -221,12 +243,16 @@ def _import_dbt() -> None:
         "multiprocessing.dummy",
     ):
         import_module(module)
-    from dbt.adapters.factory import FACTORY
     from dbt.contracts.project import Configuration, PackageConfig, ProfileConfig, Project, ProjectFlags
 
-    credentials: list[Any] = [FACTORY.load_plugin(engine) for engine in supported_engines()]
-    check_documents((Configuration, PackageConfig, ProfileConfig, Project, ProjectFlags, *credentials))
+    check_documents((Configuration, PackageConfig, ProfileConfig, Project, ProjectFlags))
     with suppress(Exception):
         load_manifest(NO_MANIFEST)
     read_and_write_nodes()
     look_for_sources()
+
+
+def _load_adapter(engine: str) -> None:
+    from dbt.adapters.factory import FACTORY
+
+    check_documents([FACTORY.load_plugin(engine)])

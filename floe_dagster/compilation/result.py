@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from floe_dagster.schemas.product_index import ProductIndex
 
 STAGES = ("LOAD", "VALIDATE", "RESOLVE", "ENFORCE", "COMPILE", "GENERATE")
+NOTHING_PUBLISHED = "nothing-published"
+"""Code of the finding that a product publishes no table."""
 
 
 @dataclass(frozen=True, slots=True)

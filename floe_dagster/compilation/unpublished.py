@@ -11,14 +11,13 @@ from typing import Any
 from floe_dagster.compilation.agreement import project_models
 from floe_dagster.compilation.asset_index import ASSET_TYPES, is_published
 from floe_dagster.compilation.documents import Document
+from floe_dagster.compilation.result import NOTHING_PUBLISHED
 from floe_dagster.compilation.sources import DBT_PATHS, PROJECT_FILE
 from floe_dagster.findings import Finding
 from floe_dagster.policies.model import meta_of
 from floe_dagster.policies.tiers import tier_of
 from floe_dagster.schemas.product import ProductSpec
 
-NOTHING_PUBLISHED = "nothing-published"
-"""Code of the finding that a product publishes no table."""
 GOLD_NOT_PUBLISHED = "gold-not-published"
 
 VIEW, EPHEMERAL, SEED, HELD_BACK, DISABLED = "view", "ephemeral", "seed", "held back", "disabled"

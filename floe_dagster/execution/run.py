@@ -13,6 +13,7 @@ from floe_dagster.execution.context import RunContext
 from floe_dagster.execution.dbt_build import DbtBuild
 from floe_dagster.execution.errors import DbtError, FaultError, RemoteError, RunError
 from floe_dagster.execution.garbage import standing_objects_left_alone
+from floe_dagster.execution.meanwhile import publication_made_ready
 from floe_dagster.execution.phases import Phase, plan_phases
 from floe_dagster.execution.publishing import PhasePublication
 from floe_dagster.execution.results import CheckedEarlier, Result
@@ -24,6 +25,7 @@ from floe_dagster.faults import fault_report, is_fault, presentable
 from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.catalogs import request_counts
 from floe_dagster.iceberg.errors import CatalogError, NotUsableError, catalog_error, is_remote_failure
+from floe_dagster.schemas.compute import ENGINES
 from floe_dagster.schemas.product_index import ProductIndex
 
 if TYPE_CHECKING:
@@ -166,7 +168,8 @@ class ProductRun:
         )
         planned = to_build | tests | self._tests_of_ancestors(to_build - wanted, to_build)
         planned |= set(self.index.functions)
-        results = engine.build.run(planned, self.context.observer.dbt_event)
+        with publication_made_ready(ENGINES[phase.engine].dialect):
+            results = engine.build.run(planned, self.context.observer.dbt_event)
         outcome = audit(
             self.index, results, planned, engine.workspace.explain, needed=tests, before=self.built
         )

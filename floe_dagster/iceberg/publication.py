@@ -39,7 +39,7 @@ from floe_dagster.iceberg.layout import (
     initial_spec,
 )
 from floe_dagster.iceberg.namespaces import make_namespace
-from floe_dagster.iceberg.pyiceberg_private import table_of
+from floe_dagster.iceberg.pyiceberg_private import table_of, with_metadata_kept
 from floe_dagster.iceberg.relation import (
     RelationName,
     check_bounds,
@@ -319,16 +319,17 @@ class _Publication:
             if options.product:
                 properties[PRODUCT_PROPERTY] = options.product
             # Until its first commit a new table exists nowhere: a crash leaves no empty one.
-            return self.catalog.create_table_transaction(
+            made = self.catalog.create_table_transaction(
                 self.identifier,
                 self.schema,
                 partition_spec=initial_spec(options.layout, self.schema, self.full_name),
                 sort_order=initial_order(options.layout, self.schema, self.full_name),
                 properties=properties,
             )
+            return with_metadata_kept(made)
         self.created = False
         check_foreign(existing, options.recovery, self.full_name)
-        transaction = existing.transaction()
+        transaction = with_metadata_kept(existing.transaction())
         changes = evolve_schema(
             transaction,
             self.schema,

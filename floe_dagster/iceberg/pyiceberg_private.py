@@ -7,6 +7,7 @@ override stays there, and the same test knows it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from pyiceberg.io import FileIO
     from pyiceberg.io.pyarrow import ArrowScan
     from pyiceberg.table import FileScanTask, Table, Transaction
+    from pyiceberg.table.metadata import TableMetadata
+    from pyiceberg.table.update import TableUpdate
     from pyiceberg.table.update.snapshot import UpdateSnapshot, _SnapshotProducer
     from pyiceberg.types import IcebergType
 
@@ -22,6 +25,32 @@ if TYPE_CHECKING:
 def table_of(transaction: Transaction) -> Table:
     """Return the table that a transaction changes; of one that makes a table, the staged one, which is nowhere else."""
     return transaction._table
+
+
+def with_metadata_kept(transaction: Transaction) -> Transaction:
+    """Return the transaction; its metadata is made anew after a change of it alone.
+
+    PyIceberg makes it each time that somebody asks, two dozen times per commit, and each time copies all that the table has:
+    with its snapshots it takes a third of a publication, and more with each snapshot.
+    """
+    transaction.__class__ = _keeping(type(transaction))  # type: ignore[arg-type]  # a class can be hashed
+    return transaction
+
+
+@cache
+def _keeping(kind: type[Transaction]) -> type[Transaction]:
+    class Keeping(kind):  # type: ignore[valid-type, misc]  # a transaction, or one that makes a table
+        _kept: tuple[TableMetadata, tuple[TableUpdate, ...], TableMetadata] | None = None
+
+        @property
+        def table_metadata(self) -> TableMetadata:
+            kept = self._kept
+            # Both are replaced, never changed.
+            if kept is None or kept[0] is not self._table.metadata or kept[1] is not self._updates:
+                self._kept = kept = (self._table.metadata, self._updates, super().table_metadata)
+            return kept[2]
+
+    return Keeping
 
 
 def take_producers(transaction: Transaction) -> Sequence[_SnapshotProducer[Any]]:

@@ -36,6 +36,7 @@ OVERRIDDEN = {
 ATTRIBUTES: dict[str, dict[str, Any]] = {
     "floe_dagster/iceberg/pyiceberg_private.py": {
         "_table": Transaction,
+        "_updates": Transaction,
         "_snapshot_producers": Transaction,
         "_clean_all_uncommitted": _SnapshotProducer,
         "_record_batches_from_scan_tasks_and_deletes": ArrowScan,

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from floe_dagster.definitions.observing.times import when
 from floe_dagster.observability.lineage.datasets import DatasetName
 from floe_dagster.observability.lineage.emitter import LineageEmitter
-from floe_dagster.observability.lineage.events import ProductLineage
 from floe_dagster.schemas.product_index import Asset, Check
 
 if TYPE_CHECKING:
+    from floe_dagster.observability.lineage.events import ProductLineage
     from floe_dagster.observability.lineage.facets import Assertion
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -13,7 +13,6 @@ from floe_dagster.definitions.observing.products import is_own, products_of
 from floe_dagster.definitions.observing.times import nanoseconds, when
 from floe_dagster.definitions.source_links import SourceLinks
 from floe_dagster.home import display_path
-from floe_dagster.observability.lineage.events import LineageRun, ProductLineage
 from floe_dagster.observability.telemetry import fail
 from floe_dagster.observability.trace_context import (
     TRACEPARENT,
@@ -22,6 +21,9 @@ from floe_dagster.observability.trace_context import (
     run_span_id,
     trace_id_of,
 )
+
+if TYPE_CHECKING:
+    from floe_dagster.observability.lineage.events import ProductLineage
 
 CLOSED = "floe/observed"
 """Run tag, with the product's slug after a dot: the last state of the run that was told to the outside."""
@@ -104,6 +106,9 @@ class ObservedRun:
     def lineage(self) -> ProductLineage:
         """Return what builds the run's events."""
         import dagster
+
+        # OpenLineage's client takes a tenth of the time until a run begins, and most runs have no lineage to tell.
+        from floe_dagster.observability.lineage.events import LineageRun, ProductLineage
 
         product, observed = self.observed.product, self.observed
         tags = {"dagster_run_id": self.run.run_id, "dagster_job": self.run.job_name}
