@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pyiceberg.io import FileIO
     from pyiceberg.io.pyarrow import ArrowScan
     from pyiceberg.table import FileScanTask, Table, Transaction
+    from pyiceberg.table.update import TableRequirement, TableUpdate
     from pyiceberg.table.update.snapshot import UpdateSnapshot, _SnapshotProducer
     from pyiceberg.types import IcebergType
 
@@ -22,6 +23,18 @@ if TYPE_CHECKING:
 def table_of(transaction: Transaction) -> Table:
     """Return the table that a transaction changes; of one that makes a table, the staged one, which is nowhere else."""
     return transaction._table
+
+
+def apply_updates(
+    transaction: Transaction, updates: Sequence[TableUpdate], requirements: Sequence[TableRequirement]
+) -> None:
+    """Apply changes of schema, partition spec and sort order to a transaction, all at once.
+
+    The public builders apply one after the other, and what lies between two of them may be no table: a partition field without
+    its column. They also hold a new column against the names of partition fields that the table had long ago.
+    """
+    if updates:
+        transaction._apply(tuple(updates), tuple(requirements))
 
 
 def take_producers(transaction: Transaction) -> Sequence[_SnapshotProducer[Any]]:
