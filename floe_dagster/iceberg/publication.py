@@ -29,7 +29,7 @@ from floe_dagster.iceberg.commit import (
     pause,
     summary_of,
 )
-from floe_dagster.iceberg.errors import CatalogError, PublicationError, catalog_error
+from floe_dagster.iceberg.errors import CatalogError, PublicationError, catalog_error, table_refused
 from floe_dagster.iceberg.keys import check_key
 from floe_dagster.iceberg.layout import (
     DEFAULT_PROPERTIES,
@@ -510,4 +510,4 @@ def _explained(error: Exception, full_name: str) -> Exception:
         return CatalogError(f"{full_name} could not be written: {first_line}")
     if isinstance(error, ConflictError | UnknownOutcomeError):
         return CatalogError(f"{full_name} could not be written: {first_line}")
-    return catalog_error(error, f"{full_name} could not be written")
+    return table_refused(error, full_name) or catalog_error(error, f"{full_name} could not be written")

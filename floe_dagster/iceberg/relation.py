@@ -34,6 +34,10 @@ class RelationName:
         """Return the quoted name."""
         return ".".join(quoted(part) for part in (self.database, self.schema, self.identifier))
 
+    def schema_sql(self) -> str:
+        """Return the quoted name of its schema."""
+        return f"{quoted(self.database)}.{quoted(self.schema)}"
+
 
 def relation_columns(
     con: duckdb.DuckDBPyConnection, relation: RelationName, full_name: str
