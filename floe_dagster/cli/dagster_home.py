@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from floe_dagster.compilation.atomic import write_atomically
+from floe_dagster.atomic import write_atomically
 from floe_dagster.home import FloeHome, find_project_root
 
 VARIABLE = "DAGSTER_HOME"

@@ -81,6 +81,7 @@ def build_asset_index(
             described=places.of(node),
             table=_table_settings(transforms.get(node["name"])),
             unique_key=_unique_key(node),
+            batch_size=_batch_size(node),
             columns=tuple(_column(column) for column in node["columns"].values()),
             relations={
                 engine: known[unique_id] for engine, known in (relations or {}).items() if unique_id in known
@@ -171,6 +172,14 @@ def is_published(node: Mapping[str, Any]) -> bool:
 def _unique_key(node: Mapping[str, Any]) -> tuple[str, ...]:
     key = node["config"].get("unique_key")
     return tuple(str(column) for column in (key if isinstance(key, list) else [key] if key else []))
+
+
+def _batch_size(node: Mapping[str, Any]) -> str:
+    config = node["config"]
+    is_microbatch = (
+        config.get("materialized") == "incremental" and config.get("incremental_strategy") == "microbatch"
+    )
+    return str(config.get("batch_size") or "") if is_microbatch else ""
 
 
 def upstream_assets(

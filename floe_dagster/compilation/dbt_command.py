@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from floe_dagster.compilation.dbt_batches import continue_batches
+
 if TYPE_CHECKING:
     from dbt.contracts.graph.manifest import Manifest
 
@@ -30,6 +32,7 @@ def run_command(args: Sequence[str], state: str | None = None) -> int:
         state: Path of what `parse_state` made of a parse; without one, and where it cannot be read, dbt parses.
     """
     sys.argv = ["dbt", *args]
+    continue_batches()
     if state is not None:
         try:
             manifest = load_manifest(Path(state).read_bytes())
@@ -91,3 +94,7 @@ def _say_that_dbt_parses(error: Exception) -> None:
     said = f"what the bundle carries of dbt's parse cannot be read, so dbt parses the project: {error}"
     event = {"info": {"name": NOT_USABLE, "level": "warn", "msg": " ".join(said.split())[:500]}, "data": {}}
     print(json.dumps(event), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(sys.argv[1:]))

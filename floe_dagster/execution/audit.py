@@ -41,6 +41,18 @@ class Audit:
     unplanned: list[str] = field(default_factory=list)
     hooks: dict[str, str] = field(default_factory=dict)
 
+    def withhold(self, reasons: Mapping[str, str], assets: Mapping[str, Asset]) -> None:
+        """Withhold further assets, and what reads them.
+
+        Args:
+            reasons: By unique id.
+            assets: Of the index by unique id.
+        """
+        for key, reason in reasons.items():
+            self.withheld.setdefault(key, reason)
+        _withhold_readers(self, assets)
+        self.clean -= self.withheld.keys()
+
 
 def audit(
     index: ProductIndex,

@@ -6,11 +6,13 @@ import json
 import re
 import signal
 from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from floe_dagster.atomic import write_atomically
 from floe_dagster.compilation.bundle import Bundle
+from floe_dagster.compilation.dbt_batches import continue_variable
 from floe_dagster.compilation.dbt_command import NOT_USABLE
 from floe_dagster.compilation.dbt_environment import dbt_environment, is_confining
 from floe_dagster.compilation.parse_state import usable_state
@@ -71,12 +73,19 @@ class DbtBuild:
         self.workspace = workspace
         self.engine = engine
 
-    def run(self, nodes: Collection[str], on_event: Callable[[Mapping[str, Any]], None]) -> dict[str, Any]:
+    def run(
+        self,
+        nodes: Collection[str],
+        on_event: Callable[[Mapping[str, Any]], None],
+        *,
+        batches_from: Mapping[str, datetime] | None = None,
+    ) -> dict[str, Any]:
         """Build and return dbt's `run_results.json`.
 
         Args:
             nodes: dbt's unique ids of all that it has to execute.
             on_event: Called with each of dbt's structured log events as it comes.
+            batches_from: Where microbatch models go on, by dbt's unique id.
 
         Raises:
             DbtError: dbt ended before it ran a node.
@@ -107,7 +116,10 @@ class DbtBuild:
             arguments.append("--full-refresh")
         if self.context.options.vars:
             arguments += ["--vars", json.dumps(dict(self.context.options.vars))]
-        environment = self._environment(unpacked.project_dir, target, self.home.logs_dir(slug))
+        environment = {
+            **self._environment(unpacked.project_dir, target, self.home.logs_dir(slug)),
+            **continue_variable(batches_from or {}),
+        }
         state = self._state(environment, target)
         errors, returncode = self._follow(arguments, environment, unpacked.project_dir, state, on_event)
         return self._read(results, errors, returncode)

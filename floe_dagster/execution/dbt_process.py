@@ -17,6 +17,7 @@ from typing import IO, Any, Protocol
 
 import orjson
 
+from floe_dagster.compilation.dbt_batches import CONTINUE_FROM
 from floe_dagster.compilation.dbt_environment import confined
 from floe_dagster.compilation.dbt_server import ForkedDbt, own_dbt, server
 from floe_dagster.execution.errors import DbtError
@@ -86,6 +87,9 @@ def start_dbt(
             return server.start(args[1:], env=env, cwd=cwd, state=state)
         except OSError as error:
             _log.debug("dbt is started by itself, and parses: %s", error)
+        if CONTINUE_FROM in env:
+            # What `dbt` does, in a process that knows where batches go on.
+            args = [sys.executable, "-P", "-m", "floe_dagster.compilation.dbt_command", *args[1:]]
     return start_confined(args, env, cwd)
 
 

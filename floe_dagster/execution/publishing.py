@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from floe_dagster.execution.audit import SKIPPED, Audit
+from floe_dagster.execution.batches import batch_properties
 from floe_dagster.execution.context import RunContext
 from floe_dagster.execution.progress import ProgressLog
 from floe_dagster.execution.publications import Publications, in_graph_order, publication_request
@@ -168,4 +169,5 @@ class PhasePublication:
             return None
 
     def _request(self, asset: Asset) -> PublicationRequest:
-        return publication_request(asset, self.index.product, self.properties)
+        properties = {**self.properties, **batch_properties(self.outcome.built[asset.id])}
+        return publication_request(asset, self.index.product, properties)

@@ -42,12 +42,16 @@ def published_earlier(
         assets: Published ones, of the index.
         mark: Snapshot properties by which attempts of the same run know each other's work.
     """
+    from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
+
     found: dict[str, int] = {}
     for asset in assets:
-        identifier = asset.identifier(namespace)
-        if not catalog.table_exists(identifier):
+        try:
+            table = catalog.load_table(asset.identifier(namespace))
+        except (NoSuchTableError, NoSuchNamespaceError, FileNotFoundError):
+            # One whose files are gone is found out when it is published.
             continue
-        snapshot = find_snapshot(catalog.load_table(identifier), mark)
+        snapshot = find_snapshot(table, mark)
         if snapshot is not None:
             found[asset.id] = snapshot
     return found

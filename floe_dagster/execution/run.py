@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from floe_dagster.compilation.bundle import Bundle
 from floe_dagster.execution.audit import audit
+from floe_dagster.execution.batches import missing_batches, table_ends
 from floe_dagster.execution.context import RunContext
 from floe_dagster.execution.dbt_build import DbtBuild
 from floe_dagster.execution.errors import DbtError, FaultError, RemoteError, RunError
@@ -156,23 +157,36 @@ class ProductRun:
     def _run_phase(self, catalog: Catalog, phase: Phase) -> Iterator[Result]:
         engine = self.engines[phase.engine]
         self.withheld.add(self._unreadable(catalog, phase), phase.wanted)
-        wanted, tests = self._runnable(catalog, phase)
-        if not wanted and not tests:
-            return
+        while True:
+            wanted, tests = self._runnable(catalog, phase)
+            if not wanted and not tests:
+                return
+            read = {key for test in tests for key in self.tests[test].reads} - wanted
+            prepared = engine.workspace.prepare(
+                catalog, wanted, read, full_refresh=self.context.options.full_refresh
+            )
+            if not prepared.refused:
+                break
+            # One table's trouble: the others are built.
+            self.withheld.add(prepared.refused, phase.wanted)
+        to_build = prepared.to_build
         if len({asset.engine for asset in self.assets.values()}) > 1:
             names = sorted(self.assets[key].name for key in wanted)
             self.context.log.info(f"building on {phase.engine}: {', '.join(names) or 'tests alone'}")
-        read = {key for test in tests for key in self.tests[test].reads} - wanted
-        to_build = engine.workspace.prepare(
-            catalog, wanted, read, full_refresh=self.context.options.full_refresh
-        )
         planned = to_build | tests | self._tests_of_ancestors(to_build - wanted, to_build)
         planned |= set(self.index.functions)
+        # A full refresh begins with the first batch anyway.
+        ends = (
+            {}
+            if self.context.options.full_refresh
+            else table_ends(catalog, self.slug, [self.assets[key] for key in to_build])
+        )
         with publication_made_ready(ENGINES[phase.engine].dialect):
-            results = engine.build.run(planned, self.context.observer.dbt_event)
+            results = engine.build.run(planned, self.context.observer.dbt_event, batches_from=ends)
         outcome = audit(
             self.index, results, planned, engine.workspace.explain, needed=tests, before=self.built
         )
+        outcome.withhold(missing_batches(ends, outcome.built), self.assets)
         self.context.observer.audited(outcome)
         if outcome.unplanned:
             engine.workspace.forget(outcome.unplanned)

@@ -238,7 +238,9 @@ class TableRows:
                     GreaterThanOrEqual(term=column, value=row[0]), LessThanOrEqual(term=column, value=row[1])
                 )
         return sorted(
-            self.table.scan(row_filter=condition).plan_files(), key=lambda task: str(task.file.file_path)
+            # A column may get its name in another case in this very commit.
+            self.table.scan(row_filter=condition, case_sensitive=False).plan_files(),
+            key=lambda task: str(task.file.file_path),
         )
 
     def _equal(self, left: str, right: str, key: Sequence[str]) -> str:

@@ -103,6 +103,27 @@ def catalog_error(error: Exception, what: str) -> Exception:
     return error
 
 
+def table_refused(error: Exception, full_name: str) -> PublicationError | None:
+    """Return what a catalog's refusal of one table's change means for its owner; None where it refused nothing.
+
+    A server may be stricter than Iceberg's format: it holds a column against the names of partition fields of long ago, or takes
+    two time partitions of one column for one too many.
+
+    Args:
+        error: As it was raised.
+        full_name: Of the table.
+    """
+    from pyiceberg import exceptions as iceberg
+
+    if not isinstance(error, iceberg.BadRequestError) or "redential vending" in str(error):
+        return None
+    said = next((line for line in str(error).splitlines() if line.strip()), "it does not say why")[:600]
+    return PublicationError(
+        f"{full_name}: the catalog refuses this change of the table ({said}). Give the column that it names another name, change "
+        "transforms[].table in floe.yaml, or drop the table to start over; its last snapshot stands."
+    )
+
+
 def is_remote_failure(error: Exception) -> bool:
     """Tell whether an error comes from the catalog or the way to it, and from nothing of ours."""
     from pyiceberg import exceptions as iceberg

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from floe_dagster.iceberg.batches import batches_property
 from floe_dagster.iceberg.commit import (
     ATTEMPTS,
     PUBLICATION_ID,
@@ -297,7 +298,7 @@ class TableMaintenance:
                         setattr(self.report, name, value)
                     if self.dry_run:
                         return
-                    properties = {MAINTENANCE: kind, PUBLICATION_ID: identity}
+                    properties = {**batches_property(table), MAINTENANCE: kind, PUBLICATION_ID: identity}
                     with overwrite(transaction.update_snapshot(snapshot_properties=properties)) as snapshot:
                         for data_file in replaced:
                             snapshot.delete_data_file(data_file)

@@ -20,7 +20,7 @@ from floe_dagster.iceberg.commit import (
     is_conflict,
     summary_of,
 )
-from floe_dagster.iceberg.errors import CatalogError, PublicationError, catalog_error
+from floe_dagster.iceberg.errors import CatalogError, PublicationError, catalog_error, table_refused
 from floe_dagster.iceberg.layout import DEFAULT_PROPERTIES
 from floe_dagster.iceberg.namespaces import make_namespace
 from floe_dagster.iceberg.publication import (
@@ -80,7 +80,8 @@ def promote(
     try:
         return promotion.run()
     except Exception as error:
-        raise catalog_error(error, f"{promotion.name} could not be published") from error
+        refused = table_refused(error, promotion.name)
+        raise refused or catalog_error(error, f"{promotion.name} could not be published") from error
 
 
 class _Promotion:

@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,17 +29,19 @@ from floe_dagster.iceberg.commit import (
     pause,
     summary_of,
 )
-from floe_dagster.iceberg.errors import CatalogError, PublicationError, catalog_error
+from floe_dagster.iceberg.errors import CatalogError, PublicationError, catalog_error, table_refused
 from floe_dagster.iceberg.keys import check_key
 from floe_dagster.iceberg.layout import (
     DEFAULT_PROPERTIES,
     TableLayout,
-    apply_layout,
     initial_order,
     initial_spec,
+    name_as_in,
+    plan_layout,
+    with_names_of,
 )
 from floe_dagster.iceberg.namespaces import make_namespace
-from floe_dagster.iceberg.pyiceberg_private import table_of, with_metadata_kept
+from floe_dagster.iceberg.pyiceberg_private import apply_updates, table_of, with_metadata_kept
 from floe_dagster.iceberg.relation import (
     RelationName,
     check_bounds,
@@ -47,9 +49,9 @@ from floe_dagster.iceberg.relation import (
     relation_columns,
     relation_schema,
 )
-from floe_dagster.iceberg.schema_change import evolve_schema
+from floe_dagster.iceberg.schema_change import plan_schema, schema_updates
 from floe_dagster.iceberg.staging import Staging
-from floe_dagster.iceberg.types import ColumnType
+from floe_dagster.iceberg.types import ColumnType, duckdb_type
 
 if TYPE_CHECKING:
     import duckdb
@@ -168,16 +170,17 @@ def publish_relation(
     """
     full_name = f"{namespace}.{table}"
     columns = relation_columns(con, relation, full_name)
+    schema = relation_schema(columns, column_docs or {}, full_name)
     check_bounds(con, relation, columns, full_name)
     publication = _Publication(
         con=con,
         relation=relation,
         columns=columns,
-        schema=relation_schema(columns, column_docs or {}),
+        schema=schema,
         catalog=catalog,
         identifier=(namespace, table),
         properties=dict(snapshot_properties),
-        options=options or PublicationOptions(),
+        options=_with_names_of(options or PublicationOptions(), [name for name, _kind in columns]),
     )
     try:
         return publication.run()
@@ -209,6 +212,7 @@ class _Publication:
         self.options = options
         self.id = uuid.uuid4().hex
         self.properties = {**properties, PUBLICATION_ID: self.id}
+        self.relation = relation
         self.rows_sql = projection(relation, columns)
         self.begun = time.perf_counter()
         self.staged: Staging | None = None
@@ -311,6 +315,8 @@ class _Publication:
         self.catalog.drop_table(self.identifier)
 
     def _begin(self, existing: Table | None) -> Transaction:
+        from pyiceberg.table.update import SetPropertiesUpdate
+
         options = self.options
         if existing is None:
             make_namespace(self.catalog, self.identifier[0])
@@ -330,18 +336,31 @@ class _Publication:
         self.created = False
         check_foreign(existing, options.recovery, self.full_name)
         transaction = with_metadata_kept(existing.transaction())
-        changes = evolve_schema(
-            transaction,
+        metadata = existing.metadata
+        planned = plan_schema(
+            metadata.schema(),
             self.schema,
             self.full_name,
+            last_column_id=metadata.last_column_id,
             policy=options.schema_evolution,
-            keep_columns=options.mode in ("append", "upsert"),
+            keep_columns=self._keeps_columns,
         )
-        changes += apply_layout(transaction, options.layout, self.full_name)
-        if options.product and existing.metadata.properties.get(PRODUCT_PROPERTY) != options.product:
-            transaction.set_properties({PRODUCT_PROPERTY: options.product})
-        self.evolved = tuple(changes)
+        layout = plan_layout(metadata, planned.schema, options.layout, self.full_name)
+        updates, requirements = schema_updates(metadata, planned.schema)
+        if options.product and metadata.properties.get(PRODUCT_PROPERTY) != options.product:
+            updates.append(SetPropertiesUpdate(updates={PRODUCT_PROPERTY: options.product}))
+        # At once: a schema whose partition field has lost its column is none, neither is a spec whose column is to come.
+        apply_updates(transaction, (*updates, *layout.updates), (*requirements, *layout.requirements))
+        self.evolved = (*planned.changes, *layout.changes)
+        # What the model's nested fields lack of the table's comes as null.
+        self.rows_sql = projection(
+            self.relation, _as_in(self.columns, planned.schema) if self._keeps_columns else self.columns
+        )
         return transaction
+
+    @property
+    def _keeps_columns(self) -> bool:
+        return self.options.mode in ("append", "upsert")
 
     def _stage(
         self, existing: Table | None, transaction: Transaction
@@ -439,6 +458,24 @@ class _Publication:
         )
 
 
+def _with_names_of(options: PublicationOptions, names: list[str]) -> PublicationOptions:
+    """Return options that write columns as the relation does."""
+    return replace(
+        options,
+        layout=with_names_of(options.layout, names),
+        key=tuple(name_as_in(name, names) for name in options.key),
+    )
+
+
+def _as_in(columns: list[tuple[str, ColumnType]], schema: Schema) -> list[tuple[str, ColumnType]]:
+    """Return columns with the types that they have in a table, where these are nested."""
+    known = {field.name: field.field_type for field in schema.fields}
+    return [
+        (name, kind if kind.iceberg.is_primitive else ColumnType(duckdb_type(known[name]), known[name]))
+        for name, kind in columns
+    ]
+
+
 def check_foreign(existing: Table, recovery: str | None, full_name: str) -> None:
     """Check that what stands was published by a run, where the platform wants to know.
 
@@ -474,4 +511,4 @@ def _explained(error: Exception, full_name: str) -> Exception:
         return CatalogError(f"{full_name} could not be written: {first_line}")
     if isinstance(error, ConflictError | UnknownOutcomeError):
         return CatalogError(f"{full_name} could not be written: {first_line}")
-    return catalog_error(error, f"{full_name} could not be written")
+    return table_refused(error, full_name) or catalog_error(error, f"{full_name} could not be written")

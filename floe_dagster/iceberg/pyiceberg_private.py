@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pyiceberg.io.pyarrow import ArrowScan
     from pyiceberg.table import FileScanTask, Table, Transaction
     from pyiceberg.table.metadata import TableMetadata
-    from pyiceberg.table.update import TableUpdate
+    from pyiceberg.table.update import TableRequirement, TableUpdate
     from pyiceberg.table.update.snapshot import UpdateSnapshot, _SnapshotProducer
     from pyiceberg.types import IcebergType
 
@@ -51,6 +51,18 @@ def _keeping(kind: type[Transaction]) -> type[Transaction]:
             return kept[2]
 
     return Keeping
+
+
+def apply_updates(
+    transaction: Transaction, updates: Sequence[TableUpdate], requirements: Sequence[TableRequirement]
+) -> None:
+    """Apply changes of schema, partition spec and sort order to a transaction, all at once.
+
+    The public builders apply one after the other, and what lies between two of them may be no table: a partition field without
+    its column. They also hold a new column against the names of partition fields that the table had long ago.
+    """
+    if updates:
+        transaction._apply(tuple(updates), tuple(requirements))
 
 
 def take_producers(transaction: Transaction) -> Sequence[_SnapshotProducer[Any]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from floe_dagster.iceberg.errors import PublicationError
+from floe_dagster.iceberg.schema_change import check_names
 from floe_dagster.iceberg.types import ColumnType, UnsupportedTypeError, check_name, column_type, quoted
 
 if TYPE_CHECKING:
@@ -33,6 +34,10 @@ class RelationName:
         """Return the quoted name."""
         return ".".join(quoted(part) for part in (self.database, self.schema, self.identifier))
 
+    def schema_sql(self) -> str:
+        """Return the quoted name of its schema."""
+        return f"{quoted(self.database)}.{quoted(self.schema)}"
+
 
 def relation_columns(
     con: duckdb.DuckDBPyConnection, relation: RelationName, full_name: str
@@ -56,17 +61,26 @@ def relation_columns(
     return columns
 
 
-def relation_schema(columns: list[tuple[str, ColumnType]], docs: Mapping[str, str]) -> Schema:
-    """Return the Iceberg schema of the columns, ids provisional."""
+def relation_schema(columns: list[tuple[str, ColumnType]], docs: Mapping[str, str], full_name: str) -> Schema:
+    """Return the Iceberg schema of the columns, ids provisional.
+
+    Args:
+        columns: Names and types.
+        docs: Descriptions by column.
+        full_name: Of the table, for messages.
+
+    Raises:
+        PublicationError: Readers could not tell two columns apart.
+    """
     from pyiceberg.schema import Schema
     from pyiceberg.types import NestedField
 
-    return Schema(
-        *(
-            NestedField(number, name, kind.iceberg, required=False, doc=docs.get(name) or None)
-            for number, (name, kind) in enumerate(columns, 1)
-        )
-    )
+    fields = [
+        NestedField(number, name, kind.iceberg, required=False, doc=docs.get(name) or None)
+        for number, (name, kind) in enumerate(columns, 1)
+    ]
+    check_names(fields, full_name)
+    return Schema(*fields)
 
 
 def projection(relation: RelationName, columns: list[tuple[str, ColumnType]]) -> str:

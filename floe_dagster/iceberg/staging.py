@@ -20,7 +20,7 @@ from floe_dagster.iceberg.errors import PublicationError
 from floe_dagster.iceberg.layout import TableLayout
 from floe_dagster.iceberg.pyiceberg_private import partition_value
 from floe_dagster.iceberg.storage import local_folder
-from floe_dagster.iceberg.types import field_ids, quoted
+from floe_dagster.iceberg.types import duckdb_type, field_ids, quoted
 from floe_dagster.iceberg.uploads import Growing, is_finished, upload
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ class Staging:
         # With threads of its own for writing, a COPY of DuckDB 2.0 that fails often never returns, and no interrupt
         # ends it. Without them it is as fast.
         self._run("set async_threads = 0")
+        query, columns = self._with_sources(query, columns)
         folder = self._folder()
         held = f"floe_held_{id(self)}"
         try:
@@ -134,6 +135,18 @@ class Staging:
     def _may_write(self, folder: Path) -> bool:
         """Tell whether DuckDB may write a folder; of a connection that reads a product's views it is a few alone."""
         return self.folders is None or any(folder.is_relative_to(one) for one in self.folders)
+
+    def _with_sources(self, query: str, columns: Sequence[str]) -> tuple[str, Sequence[str]]:
+        """Return a query that gives what partitions are computed from, too: null, where rows have a column no more."""
+        by_id = {column.field_id: column for column in self.metadata.schema().fields}
+        sources = {field.source_id: by_id[field.source_id] for field in self._partition_fields()}
+        lacking = [source for source in sources.values() if source.name not in columns]
+        if not lacking:
+            return query, columns
+        nulls = ", ".join(
+            f"null::{duckdb_type(source.field_type)} as {quoted(source.name)}" for source in lacking
+        )
+        return f"select *, {nulls} from ({query})", [*columns, *(source.name for source in lacking)]
 
     def _partition_fields(self) -> list[Any]:
         return [f for f in self.metadata.spec().fields if str(f.transform) != "void"]

@@ -73,6 +73,7 @@ _PRIMITIVES: dict[str, tuple[str, IcebergType]] = {
     "timestamp_ms": ("TIMESTAMP", TimestampType()),
     "timestamp with time zone": ("TIMESTAMPTZ", TimestamptzType()),
 }
+_BY_ICEBERG = {type(iceberg): sql for sql, iceberg in reversed(_PRIMITIVES.values())}
 _FIELD_ID = "__duckdb_field_id"
 _ADVICE = {
     "timestamp_ns": "cast it to TIMESTAMP (microseconds)",
@@ -142,6 +143,23 @@ def column_type(duckdb_type: Any, ids: Iterator[int] | None = None) -> ColumnTyp
         return ColumnType(f"STRUCT({', '.join(sql)})", StructType(*fields))
     advice = _ADVICE.get(kind, "cast it to a type that Iceberg has")
     raise UnsupportedTypeError(f"type {str(duckdb_type).upper()} has no Iceberg counterpart; {advice}")
+
+
+def duckdb_type(iceberg: IcebergType) -> str:
+    """Return the DuckDB type that holds the values of an Iceberg type which DuckDB or Trino has published."""
+    if isinstance(iceberg, StructType):
+        fields = ", ".join(
+            f"{quoted(field.name)} {duckdb_type(field.field_type)}" for field in iceberg.fields
+        )
+        return f"STRUCT({fields})"
+    if isinstance(iceberg, ListType):
+        return f"{duckdb_type(iceberg.element_type)}[]"
+    if isinstance(iceberg, MapType):
+        return f"MAP({duckdb_type(iceberg.key_type)}, {duckdb_type(iceberg.value_type)})"
+    if isinstance(iceberg, DecimalType):
+        return f"DECIMAL({iceberg.precision},{iceberg.scale})"
+    # DuckDB reads what has no counterpart there (uuid, fixed) as one of these, too.
+    return _BY_ICEBERG.get(type(iceberg), "VARCHAR")
 
 
 def check_name(name: str) -> None:

@@ -86,6 +86,7 @@ class Asset:
         described: File and line where it is described; None where it is not.
         table: How its table is laid out and written.
         unique_key: Columns by which dbt knows a row of an incremental model.
+        batch_size: Of a microbatch model: hour, day, month or year; empty for all others.
         columns: That the project describes.
         relations: Where there are several engines: what each of them calls the relation.
     """
@@ -107,6 +108,7 @@ class Asset:
     described: tuple[str, int] | None = None
     table: TableSettings = NO_SETTINGS
     unique_key: tuple[str, ...] = ()
+    batch_size: str = ""
     columns: tuple[Column, ...] = ()
     relations: Mapping[str, Relation] = field(default_factory=dict)
 

@@ -151,6 +151,7 @@ def _asset(row: Mapping[str, Any], default_engine: str) -> Asset:
         described=(described[0], described[1]) if described else None,
         table=_table(settings) if settings else NO_SETTINGS,
         unique_key=tuple(row.get("unique_key", ())),
+        batch_size=row.get("batch_size", ""),
         columns=tuple([_column(column) for column in row["columns"]]),
         relations={engine: _relation(parts) for engine, parts in relations.items()} if relations else {},
     )

@@ -37,6 +37,7 @@ ATTRIBUTES: dict[str, dict[str, Any]] = {
     "floe_dagster/iceberg/pyiceberg_private.py": {
         "_table": Transaction,
         "_updates": Transaction,
+        "_apply": Transaction,
         "_snapshot_producers": Transaction,
         "_clean_all_uncommitted": _SnapshotProducer,
         "_record_batches_from_scan_tasks_and_deletes": ArrowScan,
@@ -46,7 +47,14 @@ ATTRIBUTES: dict[str, dict[str, Any]] = {
         "_snapshot_properties": UpdateSnapshot,
         "_supported_endpoints": RestCatalog,
     },
-    "floe_dagster/iceberg/overwriting.py": {"_existing_manifests": _OverwriteFiles},
+    "floe_dagster/iceberg/overwriting.py": {
+        "_existing_manifests": _OverwriteFiles,
+        "_build_delete_files_partition_predicate": _OverwriteFiles,
+        "_deleted_data_files": _OverwriteFiles,
+        "_transaction": _OverwriteFiles,
+        "_snapshot_id": _OverwriteFiles,
+        "_compression": _OverwriteFiles,
+    },
     "floe_dagster/iceberg/rest.py": {
         "_response_to_table": RestCatalog,
         "_response_to_staged_table": RestCatalog,

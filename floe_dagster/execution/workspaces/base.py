@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from floe_dagster.compilation.bundle import Bundle
@@ -75,6 +75,20 @@ class WorkspaceRequest:
     home: FloeHome
     log: logging.Logger
     run_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Where dbt can begin.
+
+    Args:
+        to_build: Unique ids of what dbt has to build.
+        refused: Why an asset cannot be brought to where dbt goes on with it, by unique id. Where there is one, nothing is to be
+            built before `prepare` was asked again, without it and what reads it.
+    """
+
+    to_build: set[str]
+    refused: Mapping[str, str] = field(default_factory=dict)
 
 
 class Publisher(Protocol):
@@ -154,7 +168,7 @@ class Workspace(Protocol):
             keys: Unique ids of published assets.
         """
 
-    def prepare(self, catalog: Catalog, wanted: set[str], read: set[str], *, full_refresh: bool) -> set[str]:
+    def prepare(self, catalog: Catalog, wanted: set[str], read: set[str], *, full_refresh: bool) -> Prepared:
         """Bring the workspace to where dbt can begin.
 
         Args:
@@ -164,7 +178,7 @@ class Workspace(Protocol):
             full_refresh: Whether stateful models begin from nothing.
 
         Returns:
-            Unique ids of what dbt has to build: `wanted`, and what is read, is this engine's, and is missing.
+            What dbt has to build: `wanted`, and what is read, is this engine's, and is missing.
         """
 
     def judged(self, built: Collection[str], clean: Collection[str]) -> None:

@@ -103,7 +103,7 @@ def test_from_rows_to_none(con: Any, catalog: Catalog) -> None:
         ("1::float as a", "0.1::double as a", {"a": 0.1}, "widened a from float to double"),
         ("1 as a, 2 as b", "2 as b, 1 as a", {"a": 1, "b": 2}, ""),
         ("{'x': 1} as a", "{'x': 1, 'y': 2} as a", {"a": {"x": 1, "y": 2}}, ""),
-        ("1 as a", "1 as A", None, "dropped a"),
+        ("1 as a", "1 as A", None, "renamed a to A"),
     ],
 )
 def test_schema_changes_that_iceberg_allows(

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from floe_dagster.atomic import write_atomically
+from floe_dagster.execution.workspaces.unjudged import Unjudged
 from floe_dagster.iceberg.changes import BEFORE_SCHEMA, row_hash
-from floe_dagster.iceberg.errors import PublicationError
+from floe_dagster.iceberg.errors import CatalogError, PublicationError, is_remote_failure
 from floe_dagster.iceberg.maintenance import same_content
 from floe_dagster.iceberg.relation import RelationName, projection, relation_columns
 from floe_dagster.iceberg.restore import restore_relation
@@ -21,6 +22,9 @@ from floe_dagster.schemas.product_index import Asset
 if TYPE_CHECKING:
     import duckdb
     from pyiceberg.catalog import Catalog
+
+KEPT_SCHEMA = "floe_kept"
+"""Schema of the DuckDB file that holds, of stateful models without a published table, the rows that last passed their tests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,38 +38,6 @@ class Before:
 
     relation: RelationName
     columns: tuple[tuple[str, str], ...]
-
-
-class Unjudged:
-    """Which assets were built and have not passed their tests: a run that reads them builds them again.
-
-    They are noted before dbt begins, so that a process that is killed leaves none behind that nobody has looked at.
-
-    Args:
-        file: That keeps their unique ids.
-    """
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-
-    def keys(self) -> set[str]:
-        """Return their unique ids."""
-        try:
-            loaded = json.loads(self._file.read_bytes())
-            return set(loaded) if isinstance(loaded, list) else set()
-        except (OSError, ValueError):
-            return set()
-
-    def add(self, keys: Iterable[str]) -> None:
-        """Note that dbt is about to build assets."""
-        self._write(self.keys() | set(keys))
-
-    def discard(self, keys: Iterable[str]) -> None:
-        """Note that assets passed."""
-        self._write(self.keys() - set(keys))
-
-    def _write(self, keys: set[str]) -> None:
-        write_atomically(self._file, json.dumps(sorted(keys)).encode())
 
 
 class DuckDBCache:
@@ -152,7 +124,9 @@ class DuckDBCache:
                 pending += assets[key].deps
         return build, restore
 
-    def restore(self, assets: Sequence[Asset], catalog: Catalog, namespace: str, log: logging.Logger) -> None:
+    def restore(
+        self, assets: Sequence[Asset], catalog: Catalog, namespace: str, log: logging.Logger
+    ) -> dict[str, str]:
         """Bring stateful models that dbt is about to extend, and tables of other engines, to what Iceberg holds.
 
         A relation that is missing, that another machine's run has overtaken, or whose last increment was
@@ -164,40 +138,83 @@ class DuckDBCache:
             catalog: From `open_catalog`.
             namespace: Of the product.
             log: Takes what people read.
+
+        Returns:
+            Why an asset could not be brought there, by unique id: dbt must not extend it.
         """
-        present, known = self.relations(), self._snapshots()
-        unjudged = self.unjudged.keys()
+        present, unjudged = self.relations(), self.unjudged.keys()
+        refused: dict[str, str] = {}
         for asset in assets:
-            brought = asset.is_stateful or asset.is_foreign(self.engine)
-            if not brought or not asset.published:
+            is_foreign = asset.is_foreign(self.engine)
+            if not (asset.is_stateful or is_foreign):
                 continue
-            identifier = asset.identifier(namespace)
-            if not catalog.table_exists(identifier):
-                is_own = asset.place in present and not asset.is_foreign(self.engine)
-                if is_own and asset.id in unjudged:
+            is_own = asset.place in present and not is_foreign
+            if not asset.published:
+                if is_own:
+                    self._keep_or_bring_back(asset, asset.id in unjudged, log)
+                continue
+            try:
+                if catalog.table_exists(asset.identifier(namespace)):
+                    self._bring(asset, catalog, namespace, log, is_present=asset.place in present)
+                elif is_own and asset.id in unjudged:
                     with self.open() as con:
                         _drop(con, RelationName(*asset.relation))
                     log.info(
                         f"{asset.name} begins anew: what the last run built did not pass, or was not finished"
                     )
-                continue
-            table = catalog.load_table(identifier)
-            snapshot = table.current_snapshot()
-            current = snapshot.snapshot_id if snapshot else None
-            # A compaction has changed the files, not the rows.
-            if asset.place in present and (
-                known.get(asset.name) == current or same_content(table, known.get(asset.name))
-            ):
-                continue
-            relation = RelationName(*asset.relation)
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            with self.open() as con:
-                _drop(con, relation)
-                if snapshot is None:
-                    continue
-                rows = restore_relation(con, relation, catalog=catalog, namespace=namespace, table=asset.name)
-            self.remember({asset.name: current})
-            log.info(f"restored {asset.name} from Iceberg: {rows:,} rows, snapshot {current}")
+            except Exception as error:
+                if _concerns_all(error):
+                    raise
+                # Its files are gone, and its rows are all here: the publication makes the table again, or says why not.
+                is_whole = is_own and self._snapshots().get(asset.name) is not None
+                if not (is_whole and isinstance(error, FileNotFoundError)):
+                    refused[asset.id] = (
+                        f"what is published of it cannot be read ({error}). Restore its files; or run with --full-refresh, which "
+                        "builds it from nothing"
+                    )
+        return refused
+
+    def _bring(
+        self, asset: Asset, catalog: Catalog, namespace: str, log: logging.Logger, *, is_present: bool
+    ) -> None:
+        """Bring one relation to its table's current snapshot."""
+        known = self._snapshots()
+        table = catalog.load_table(asset.identifier(namespace))
+        snapshot = table.current_snapshot()
+        current = snapshot.snapshot_id if snapshot else None
+        # A compaction has changed the files, not the rows.
+        if is_present and (known.get(asset.name) == current or same_content(table, known.get(asset.name))):
+            return
+        relation = RelationName(*asset.relation)
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with self.open() as con:
+            _drop(con, relation)
+            if snapshot is None:
+                return
+            rows = restore_relation(con, relation, catalog=catalog, namespace=namespace, table=asset.name)
+        self.remember({asset.name: current})
+        log.info(f"restored {asset.name} from Iceberg: {rows:,} rows, snapshot {current}")
+
+    def _keep_or_bring_back(self, asset: Asset, is_unjudged: bool, log: logging.Logger) -> None:
+        """Keep the rows of a stateful model that no table holds, or bring those back that were kept."""
+        relation = RelationName(*asset.relation)
+        kept = RelationName(relation.database, KEPT_SCHEMA, f"{relation.schema}.{relation.identifier}")
+        with self.open() as con:
+            con.execute(f"create schema if not exists {kept.schema_sql()}")
+            if not is_unjudged:
+                con.execute(
+                    f"create or replace table {kept.sql()} as select * from {relation.sql()}"
+                ).fetchall()
+                return
+            con.execute("begin")
+            _drop(con, relation)
+            if _kind(con, kept) is None:
+                how = "begins anew"
+            else:
+                con.execute(f"create table {relation.sql()} as select * from {kept.sql()}").fetchall()
+                how = "goes on with the rows that last passed"
+            con.execute("commit")
+        log.info(f"{asset.name} {how}: what the last run built did not pass, or was not finished")
 
     def note_before(self, assets: Sequence[Asset]) -> dict[str, Before]:
         """Note the rows of stateful models before dbt extends them, so that only what changes is published.
@@ -262,9 +279,23 @@ class DuckDBCache:
 
 def _drop(con: duckdb.DuckDBPyConnection, relation: RelationName) -> None:
     """Drop what stands under a name; a model that another engine builds now may have been a view."""
+    con.execute(f"drop {_kind(con, relation) or 'table'} if exists {relation.sql()}")
+
+
+def _kind(con: duckdb.DuckDBPyConnection, relation: RelationName) -> str | None:
+    """Return whether a view or a table stands under a name; None where nothing does."""
     found = con.execute(
         "select table_type from information_schema.tables where table_catalog = ? and table_schema = ? and table_name = ?",
         [relation.database, relation.schema, relation.identifier],
     ).fetchall()
-    kind = "view" if found and found[0][0] == "VIEW" else "table"
-    con.execute(f"drop {kind} if exists {relation.sql()}")
+    if not found:
+        return None
+    return "view" if found[0][0] == "VIEW" else "table"
+
+
+def _concerns_all(error: Exception) -> bool:
+    """Tell whether an error is not one table's: the catalog is away, the disk is full, the file is busy."""
+    import duckdb
+
+    is_away = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
+    return is_away or isinstance(error, CatalogError | duckdb.IOException) or is_remote_failure(error)

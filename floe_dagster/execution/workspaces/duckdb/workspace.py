@@ -13,7 +13,7 @@ from floe_dagster.compilation.profiles import configured_memory_limit, duckdb_fi
 from floe_dagster.execution.description import RelationColumns, Relations
 from floe_dagster.execution.errors import RunError, WorkspaceError
 from floe_dagster.execution.results import RelationDescription
-from floe_dagster.execution.workspaces.base import PublicationRequest, WorkspaceRequest
+from floe_dagster.execution.workspaces.base import Prepared, PublicationRequest, WorkspaceRequest
 from floe_dagster.execution.workspaces.duckdb.cache import Before, DuckDBCache
 from floe_dagster.execution.workspaces.duckdb.held import lock_problem
 from floe_dagster.execution.workspaces.locks import only_writer
@@ -83,7 +83,7 @@ class DuckDBWorkspace:
         present = self.cache.relations()
         return {key for key in keys if self.assets[key].place in present}
 
-    def prepare(self, catalog: Catalog, wanted: set[str], read: set[str], *, full_refresh: bool) -> set[str]:
+    def prepare(self, catalog: Catalog, wanted: set[str], read: set[str], *, full_refresh: bool) -> Prepared:
         """See `Workspace`: stateful models and what other engines published are brought to what Iceberg holds."""
         self._make_folder()
 
@@ -98,14 +98,16 @@ class DuckDBWorkspace:
         to_build = wanted | extra
         bring_back = restored if full_refresh else restored | to_build
         building = [asset for key, asset in self.assets.items() if key in bring_back]
-        self.cache.restore(building, catalog, self.slug, self.log)
+        refused = self.cache.restore(building, catalog, self.slug, self.log)
+        if refused:
+            return Prepared(to_build, refused)
         if not full_refresh:
             self.before = self.cache.note_before(
                 [asset for key, asset in self.assets.items() if key in to_build]
             )
         # A process that is killed from here on must not leave an increment that the next run adds again.
         self.cache.forget([self.assets[key] for key in to_build])
-        return to_build
+        return Prepared(to_build)
 
     def judged(self, built: Collection[str], clean: Collection[str]) -> None:
         """See `Workspace`: what did not pass counts as not there."""

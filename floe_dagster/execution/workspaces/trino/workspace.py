@@ -17,15 +17,16 @@ from floe_dagster.engines.trino.access import TrinoAccess
 from floe_dagster.engines.trino.queries import TrinoQueries
 from floe_dagster.engines.trino.warehouse import TrinoWarehouse
 from floe_dagster.execution.errors import RunError
-from floe_dagster.execution.workspaces.base import WorkspaceRequest
+from floe_dagster.execution.workspaces.base import Prepared, WorkspaceRequest
 from floe_dagster.execution.workspaces.locks import identity, only_writer
 from floe_dagster.execution.workspaces.trino.copies import written
 from floe_dagster.execution.workspaces.trino.deferral import write_state
 from floe_dagster.execution.workspaces.trino.messages import TrinoMessages
 from floe_dagster.execution.workspaces.trino.publishing import BuiltInTrino
 from floe_dagster.execution.workspaces.trino.session import TrinoSession
+from floe_dagster.execution.workspaces.unjudged import Unjudged
 from floe_dagster.iceberg.clones import CLONE_ID, drop_clones, is_clone, make_clone
-from floe_dagster.iceberg.errors import CatalogError
+from floe_dagster.iceberg.errors import CatalogError, PublicationError
 from floe_dagster.iceberg.leases import lease
 from floe_dagster.iceberg.namespaces import make_namespace
 from floe_dagster.schemas.compute.engine import audit_schema
@@ -63,6 +64,7 @@ class TrinoWorkspace:
         own = (asset for asset in self.assets.values() if not asset.is_foreign(self.engine.name))
         self.schemas = sorted({asset.relation[1] for asset in own})
         self.messages = TrinoMessages(request.field)
+        self.unjudged = Unjudged(self.home.cache_dir / f"{self.engine.name}-{self.slug}.unjudged.json")
         self._session: TrinoSession | None = None
 
     @property
@@ -135,7 +137,7 @@ class TrinoWorkspace:
         """See `Workspace`: tests read the published tables."""
         return keys
 
-    def prepare(self, catalog: Catalog, wanted: set[str], read: set[str], *, full_refresh: bool) -> set[str]:
+    def prepare(self, catalog: Catalog, wanted: set[str], read: set[str], *, full_refresh: bool) -> Prepared:
         """See `Workspace`: what is published and will be written is cloned."""
         present = self.session.warehouse.kinds(self.schemas)
         extra = self._missing(catalog, wanted, read, present)
@@ -150,25 +152,47 @@ class TrinoWorkspace:
             if kind := present.get((schema.lower(), name.lower())):
                 self._check_droppable(catalog, (schema, name))
                 self.session.warehouse.drop((database, schema, name), kind)
+        refused: dict[str, str] = {}
         with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="floe-clone") as pool:
             made = [
-                clone for clone in pool.map(lambda asset: self._clone(catalog, asset), published) if clone
+                clone
+                for clone in pool.map(lambda asset: self._clone(catalog, asset, refused), published)
+                if clone
             ]
         if made:
             self._check_seen(made[-1])
-        return to_build
+        if refused:
+            return Prepared(to_build, refused)
+        self._begin_anew([self.assets[key] for key in to_build], present)
+        return Prepared(to_build)
 
-    def _clone(self, catalog: Catalog, asset: Asset) -> Table | None:
+    def _clone(self, catalog: Catalog, asset: Asset, refused: dict[str, str]) -> Table | None:
+        """Clone one table where it is published; what keeps it alone from being cloned is added to `refused`."""
         from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
 
+        _database, schema, name = written(asset)
         try:
-            table = catalog.load_table(asset.identifier(self.slug))
+            clone = make_clone(catalog, catalog.load_table(asset.identifier(self.slug)), (schema, name))
+        except (PublicationError, FileNotFoundError) as error:
+            refused[asset.id] = f"what is published of it cannot be cloned ({error}). Restore its files"
+            return None
         except (NoSuchTableError, NoSuchNamespaceError):
             return None
-        _database, schema, name = written(asset)
-        clone = make_clone(catalog, table, (schema, name))
         self.session.clones[asset.id] = clone.metadata.properties[CLONE_ID]
         return clone
+
+    def _begin_anew(self, building: Sequence[Asset], present: Mapping[tuple[str, str], str]) -> None:
+        """Drop what a stateful model without a published table was left with that did not pass, or was not finished."""
+        own = [asset for asset in building if asset.is_stateful and not asset.published]
+        unjudged = self.unjudged.keys()
+        for asset in own:
+            if asset.id in unjudged and (kind := present.get(asset.place)):
+                self.session.warehouse.drop(asset.relation, kind)
+                self.log.info(
+                    f"{asset.name} begins anew: what the last run built did not pass, or was not finished"
+                )
+        if own:
+            self.unjudged.add(asset.id for asset in own)
 
     def _check_droppable(self, catalog: Catalog, identifier: tuple[str, str]) -> None:
         """Refuse to let Trino drop a clone, whose files are the published table's: another run writes it."""
@@ -222,6 +246,8 @@ class TrinoWorkspace:
 
     def judged(self, built: Collection[str], clean: Collection[str]) -> None:
         """See `Workspace`: what is published is read as it is published, and views are made again each time."""
+        if passed := self.unjudged.keys() & set(clean):
+            self.unjudged.discard(passed)
 
     def forget(self, keys: Collection[str]) -> None:
         """See `Workspace`: what was written stands in the run's own schema, which the next run clears before it builds."""
