@@ -154,7 +154,9 @@ def test_a_missing_parent_is_an_error(tmp_path: Path) -> None:
         "scope: domain\nparent_manifest: b.yaml\n"
     )
     chain = load_manifest_chain(tmp_path / "a.yaml", root=tmp_path)
-    assert [f.code for f in chain.findings] == ["file-not-found", "parent-unreadable"]
+    (finding,) = chain.findings
+    assert (finding.code, finding.file, finding.line) == ("file-not-found", "a.yaml", 5)
+    assert "parent_manifest in a.yaml names it" in finding.message
     with pytest.raises(InputError):
         load_manifest_chain(tmp_path / "none.yaml", root=tmp_path)
 
