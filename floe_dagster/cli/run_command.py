@@ -216,7 +216,7 @@ def _summary(
         if "iceberg/snapshot_id" in found:
             tables.append(
                 {
-                    "table": found["dagster/table_name"],
+                    "table": found.get("dagster/table_name") or ".".join(event.asset_key.path),
                     "rows": found.get("dagster/row_count"),
                     "snapshot": found["iceberg/snapshot_id"],
                     "engine": engines.get(event.asset_key.path[-1]),
