@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 from floe_dagster.compilation.bundle import Bundle, BundleError
@@ -93,7 +94,7 @@ def compile_product(
             stages.generate(staging)
             if not result.blocked:
                 result.stages = stages.timings
-                _remember(home, product_dir, result)
+                _remember(home, product_dir, result, stages.valid_until)
                 _clean_up(home, result.slug, keep=result.digest.removeprefix("sha256:"))
             return result
         finally:
@@ -171,6 +172,9 @@ def _finished(product_dir: Path, state: SourceState, home: FloeHome) -> CompileR
         return None
     if not isinstance(record, dict) or record.get("digest") != state.digest:
         return None
+    valid_until = record.get("valid_until")
+    if valid_until and str(datetime.now(UTC).date()) >= valid_until:
+        return None
     slug, name = str(record.get("slug")), str(record.get("name"))
     path = home.state_dir(slug) / f"{state.version}.zip"
     try:
@@ -189,7 +193,7 @@ def _record(home: FloeHome, product_dir: Path) -> Path:
     return home.cache_dir / "compiled" / f"{key}.json"
 
 
-def _remember(home: FloeHome, product_dir: Path, result: CompileResult) -> None:
+def _remember(home: FloeHome, product_dir: Path, result: CompileResult, valid_until: date | None) -> None:
     from floe_dagster.compilation.atomic import write_atomically
 
     record = {
@@ -197,6 +201,7 @@ def _remember(home: FloeHome, product_dir: Path, result: CompileResult) -> None:
         "slug": result.slug,
         "name": result.name,
         "findings": [finding.to_dict() for finding in result.findings],
+        "valid_until": str(valid_until or ""),
     }
     write_atomically(_record(home, product_dir), json.dumps(record).encode())
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,8 @@ class Stages:
         self.slug = product_dir.name
         self.name = product_dir.name
         self.repository: str | None = None
+        self.valid_until: date | None = None
+        """The day from which the same sources may have other findings."""
         self.shown = display_path(product_dir, self.root)
         self._result: CompileResult | None = None
         self._documents: dict[str, bytes] = {}
@@ -247,6 +249,7 @@ class Stages:
     ) -> dict[str, Any] | None:
         from floe_dagster.compilation.agreement import check_agreement, check_tests
         from floe_dagster.compilation.builder import named_engines, resolved_plugins
+        from floe_dagster.compilation.deprecations import check_deprecations, next_deprecation
         from floe_dagster.compilation.projects import StagedProject
         from floe_dagster.compilation.servable import check_servable
 
@@ -280,6 +283,8 @@ class Stages:
         self.findings += check_tests(parsed.manifest, self.shown)
         self.findings += self._check_published(state, spec, product, parsed.manifest)
         self.findings += check_servable(parsed.manifest, self.shown, self._read_source)
+        self.findings += check_deprecations(parsed.manifest, self.shown, self._read_source)
+        self.valid_until = next_deprecation(parsed.manifest)
         return parsed.manifest
 
     def _check_published(
