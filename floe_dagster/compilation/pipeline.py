@@ -27,6 +27,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 from floe_dagster.compilation.bundle import Bundle, BundleError
+from floe_dagster.compilation.manifest_choice import ManifestChoice
 from floe_dagster.compilation.orchestrator import Orchestrator
 from floe_dagster.compilation.product_folder import missing_product
 from floe_dagster.compilation.result import CompileResult
@@ -49,6 +50,7 @@ def compile_product(
     on_stage: OnStage | None = None,
     environ: Mapping[str, str] | None = None,
     orchestrator: Orchestrator | None = None,
+    manifest_sha256: str | None = None,
 ) -> CompileResult:
     """Compile one product and write its bundle, unless nothing changed or something blocks.
 
@@ -59,9 +61,10 @@ def compile_product(
         manifest: Platform manifest to use in place of the one that `floe.yaml` names.
         home: The writable folder; `FloeHome.locate(product_dir)` when left out.
         on_stage: Called with the name of each stage as it begins.
-        environ: The process' environment when left out.
+        environ: Read for `FLOE_MANIFEST` and `FLOE_MANIFEST_SHA256`, and for dbt; the process' environment when left out.
         orchestrator: Is asked whether it can serve what was compiled; nobody is when None. Commands and compile assets
             call this through `floe_dagster.definitions.compiling`, which asks Dagster.
+        manifest_sha256: Digests of the manifests that may count, besides those that `FLOE_MANIFEST_SHA256` names.
 
     Raises:
         OSError: `home` cannot be written, or the disk is full; nothing half-written is left.
@@ -74,12 +77,13 @@ def compile_product(
     if missing:
         return _without_product(product_dir, missing)
     state = source_state(product_dir, manifest=manifest, home=home, environ=environ)
-    unchanged = _finished(product_dir, state, home)
+    choice = ManifestChoice.of(product_dir, manifest, environ, manifest_sha256)
+    unchanged = _finished(product_dir, state, home, choice)
     if unchanged is not None:
         return unchanged
     with _lock(home, product_dir):
         state = source_state(product_dir, manifest=manifest, home=home, environ=environ)
-        unchanged = _finished(product_dir, state, home)
+        unchanged = _finished(product_dir, state, home, choice)
         if unchanged is not None:
             return unchanged
         from floe_dagster.compilation.stages import Stages
@@ -89,7 +93,9 @@ def compile_product(
         staging_parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix="stage-", dir=staging_parent))
         try:
-            stages = Stages(product_dir, manifest, home, environ, on_stage or _silent, orchestrator)
+            stages = Stages(
+                product_dir, manifest, home, environ, on_stage or _silent, orchestrator, manifest_sha256
+            )
             result = stages.run(staging)
             stages.generate(staging)
             if not result.blocked:
@@ -109,6 +115,7 @@ def validate_product(
     on_stage: OnStage | None = None,
     environ: Mapping[str, str] | None = None,
     orchestrator: Orchestrator | None = None,
+    manifest_sha256: str | None = None,
 ) -> CompileResult:
     """Find everything that `compile_product` would find, and write nothing.
 
@@ -117,9 +124,10 @@ def validate_product(
         manifest: Platform manifest to use in place of the one that `floe.yaml` names.
         documents_only: Look at the YAML documents alone; dbt is neither imported nor started.
         on_stage: Called with the name of each stage as it begins.
-        environ: The process' environment when left out.
+        environ: Read for `FLOE_MANIFEST` and `FLOE_MANIFEST_SHA256`, and for dbt; the process' environment when left out.
         orchestrator: Is asked whether it can serve what was compiled; nobody is when None. Commands and compile assets
             call this through `floe_dagster.definitions.compiling`, which asks Dagster.
+        manifest_sha256: Digests of the manifests that may count, besides those that `FLOE_MANIFEST_SHA256` names.
     """
     from floe_dagster.compilation.stages import Stages
 
@@ -130,7 +138,9 @@ def validate_product(
     with tempfile.TemporaryDirectory(prefix="floe-validate-") as folder:
         home = FloeHome(Path(folder) / "home")
         environ = os.environ if environ is None else environ
-        stages = Stages(product_dir, manifest, home, environ, on_stage or _silent, orchestrator)
+        stages = Stages(
+            product_dir, manifest, home, environ, on_stage or _silent, orchestrator, manifest_sha256
+        )
         staging = Path(folder) / "stage"
         staging.mkdir()
         result = stages.run(staging, documents_only=documents_only)
@@ -164,8 +174,12 @@ def _lock(home: FloeHome, product_dir: Path) -> Iterator[None]:
         ) from error
 
 
-def _finished(product_dir: Path, state: SourceState, home: FloeHome) -> CompileResult | None:
-    """Return the last good compilation where it is one of these very sources."""
+def _finished(
+    product_dir: Path, state: SourceState, home: FloeHome, choice: ManifestChoice
+) -> CompileResult | None:
+    """Return the last good compilation where it is one of these very sources, and the platform still allows it."""
+    if choice.refuses([file.sha256 for file in state.manifests]):
+        return None
     try:
         record = json.loads(_record(home, product_dir).read_bytes())
     except (OSError, ValueError):

@@ -24,13 +24,14 @@ from floe_dagster.compilation.bundle import (
 from floe_dagster.compilation.documents import Document, DocumentPath, read_document
 from floe_dagster.compilation.governance import GovernanceResolution, resolve_governance
 from floe_dagster.compilation.inheritance import ManifestChain, load_manifest_chain, resolve_manifest_path
+from floe_dagster.compilation.manifest_choice import ManifestChoice, chain_digest
 from floe_dagster.compilation.orchestrator import Orchestrator, cannot_be_served, check_schedules
 from floe_dagster.compilation.result import CompileResult, StageTiming
 from floe_dagster.compilation.sources import PROJECT_FILE, SourceState, source_state
 from floe_dagster.compilation.validation import Parsed, parse_product
 from floe_dagster.findings import Finding, InputError, sort_findings
 from floe_dagster.home import FloeHome, display_path, find_project_root, without_marker
-from floe_dagster.named_manifests import SPEC_FILE
+from floe_dagster.named_manifests import SPEC_FILE, named_manifest
 from floe_dagster.schemas.kinds import extension_findings
 from floe_dagster.schemas.plugins import PLUGIN_CATEGORIES
 from floe_dagster.schemas.product import ProductSpec
@@ -49,6 +50,7 @@ class Stages:
         environ: For `FLOE_MANIFEST` and for dbt.
         on_stage: Called with the name of each stage as it begins.
         orchestrator: Is asked whether it can serve what was compiled; nobody is when None.
+        manifest_sha256: Pins manifests besides `FLOE_MANIFEST_SHA256`.
     """
 
     def __init__(
@@ -59,8 +61,10 @@ class Stages:
         environ: Mapping[str, str],
         on_stage: Any,
         orchestrator: Orchestrator | None = None,
+        manifest_sha256: str | None = None,
     ) -> None:
         self.product_dir = product_dir
+        self.choice = ManifestChoice.of(product_dir, manifest, environ, manifest_sha256)
         self.root = find_project_root(product_dir)
         self.manifest = manifest
         self.home = home
@@ -163,17 +167,15 @@ class Stages:
         return parsed
 
     def _read_chain(self, spec: Parsed[ProductSpec]) -> ManifestChain | None:
-        override = self.manifest
-        named = self.environ.get("FLOE_MANIFEST", "").strip()
-        if override is None and named:
-            override = Path(named)
         try:
-            path = resolve_manifest_path(spec, root=self.root, override=override)
+            path = resolve_manifest_path(spec, root=self.root, override=self.choice.override)
             chain = load_manifest_chain(path, root=self.root)
         except InputError as error:
-            self.findings += error.findings
+            self.findings += [*error.findings, *self.choice.findings(spec.document, (), self.root)]
             return None
         self.findings += chain.findings
+        layers = [layer.document for layer in chain.layers]
+        self.findings += self.choice.findings(spec.document, layers, self.root)
         return chain
 
     def _validate_spec(self, spec: Parsed[ProductSpec], chain: ManifestChain | None) -> None:
@@ -419,6 +421,13 @@ class Stages:
         }
         if chain is not None:
             report["manifest_chain"] = [_layer(layer) for layer in chain.layers]
+            report["manifest"] = {
+                "file": chain.layers[0].document.display,
+                "decided_by": self.choice.decided_by,
+                "digest": chain_digest(layer.document.sha256 for layer in chain.layers),
+                "pinned_by": [pin.name for pin in self.choice.pins],
+                "replaces": named_manifest(self.product_dir) if self.choice.override is not None else None,
+            }
         if resolution is not None:
             report["governance"] = {
                 "effective_level": resolution.effective_level,

@@ -113,15 +113,15 @@ def test_versions_are_assets_tables_and_checks(
     models = {model.name: model for model in versioned.artifact.transforms.models}
     assert set(models) == set(assets) and models["newest"].depends_on == ["dim_v2"]
 
-    found = {
-        finding.model: finding for finding in versioned.findings if finding.code == "deprecated-model"
-    }
+    found = {finding.model: finding for finding in versioned.findings if finding.code == "deprecated-model"}
     assert {name: finding.severity for name, finding in found.items()} == {
         "dim_v1": "warning",
         "dim_v2": "info",
     }
     assert (found["dim_v1"].file, found["dim_v1"].line) == ("shop/models/dim.yml", 2)
-    assert "2020-01-31" in found["dim_v1"].message and "dim_between, pinned read it" in found["dim_v1"].message
+    assert (
+        "2020-01-31" in found["dim_v1"].message and "dim_between, pinned read it" in found["dim_v1"].message
+    )
     # dbt itself warns of the references.
     assert {finding.code for finding in versioned.findings} == {"deprecated-model", "dbt-parse"}
     assert {finding.severity for finding in versioned.findings} == {"warning", "info"}
@@ -154,4 +154,3 @@ def test_versions_are_assets_tables_and_checks(
     assert main(["compile", str(shop)]) == 0
     assert main(["show", "shop.dim_v1", "--product-dir", str(shop)]) == 0
     assert "v1" in capfd.readouterr().out
-
