@@ -95,14 +95,16 @@ def build_asset_index(
         for unique_id, node in nodes.items()
     )
     return ProductIndex(
-        product=_product_facts(spec, manifest, lifecycle or Lifecycle()),
+        product=_product_facts(spec, manifest, lifecycle or Lifecycle(), artifact),
         assets=assets,
         checks=tuple(_checks(dbt_manifest, nodes)),
         functions=tuple(sorted(dbt_manifest.get("functions") or ())),
     )
 
 
-def _product_facts(spec: ProductSpec, manifest: PlatformManifest, lifecycle: Lifecycle) -> ProductFacts:
+def _product_facts(
+    spec: ProductSpec, manifest: PlatformManifest, lifecycle: Lifecycle, artifact: CompiledArtifacts
+) -> ProductFacts:
     preset = (manifest.resource_presets or {}).get(spec.resources or "")
     return ProductFacts(
         slug=spec.slug,
@@ -117,6 +119,7 @@ def _product_facts(spec: ProductSpec, manifest: PlatformManifest, lifecycle: Lif
         preset=spec.resources,
         repository=spec.repository,
         lifecycle=lifecycle,
+        audited=artifact.governance is not None and artifact.governance.audit_logging == "enabled",
     )
 
 

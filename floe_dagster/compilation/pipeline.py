@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 from floe_dagster.compilation.bundle import Bundle, BundleError
 from floe_dagster.compilation.manifest_choice import ManifestChoice
@@ -86,6 +87,7 @@ def compile_product(
         unchanged = _finished(product_dir, state, home, choice)
         if unchanged is not None:
             return unchanged
+        from floe_dagster.compilation.audited import record_compilation
         from floe_dagster.compilation.stages import Stages
 
         home.path.mkdir(parents=True, exist_ok=True)
@@ -97,7 +99,10 @@ def compile_product(
                 product_dir, manifest, home, environ, on_stage or _silent, orchestrator, manifest_sha256
             )
             result = stages.run(staging)
+            was_there = (home.state_dir(result.slug) / f"{state.version}.zip").exists()
             stages.generate(staging)
+            previous = (_last(home, product_dir) or {}).get("digest")
+            record_compilation(result, home, previous, was_there=was_there)
             if not result.blocked:
                 result.stages = stages.timings
                 _remember(home, product_dir, result, stages.valid_until)
@@ -180,11 +185,8 @@ def _finished(
     """Return the last good compilation where it is one of these very sources, and the platform still allows it."""
     if choice.refuses([file.sha256 for file in state.manifests]):
         return None
-    try:
-        record = json.loads(_record(home, product_dir).read_bytes())
-    except (OSError, ValueError):
-        return None
-    if not isinstance(record, dict) or record.get("digest") != state.digest:
+    record = _last(home, product_dir)
+    if record is None or record.get("digest") != state.digest:
         return None
     valid_until = record.get("valid_until")
     if valid_until and str(datetime.now(UTC).date()) >= valid_until:
@@ -200,6 +202,15 @@ def _finished(
     result = CompileResult(product_dir, slug, name, state.digest, unchanged=True, bundle_path=path)
     result.findings = [Finding(**finding) for finding in record.get("findings", ())]
     return result
+
+
+def _last(home: FloeHome, product_dir: Path) -> dict[str, Any] | None:
+    """Return what is noted of the last good compilation; None where there was none."""
+    try:
+        record = json.loads(_record(home, product_dir).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) else None
 
 
 def _record(home: FloeHome, product_dir: Path) -> Path:

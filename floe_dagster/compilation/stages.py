@@ -76,6 +76,7 @@ class Stages:
         self.slug = product_dir.name
         self.name = product_dir.name
         self.repository: str | None = None
+        self.table_properties: tuple[tuple[str, ...], ...] = ()
         self.valid_until: date | None = None
         """The day from which the same sources may have other findings."""
         self.shown = display_path(product_dir, self.root)
@@ -125,10 +126,13 @@ class Stages:
         with self.stage("RESOLVE"):
             if chain is not None and spec is not None:
                 from floe_dagster.compilation.dbt_environment import check_environment
+                from floe_dagster.compilation.table_properties import check_spec_properties
 
                 resolution = resolve_governance(chain, spec)
                 self.findings += resolution.findings
                 self.findings += check_environment(spec, chain, resolution.environment)
+                self.table_properties = resolution.table_properties
+                self.findings += check_spec_properties(spec, self.table_properties)
         if resolution is not None:
             self._raise_secrets(resolution.effective_level)
         dbt_manifest: dict[str, Any] | None = None
@@ -254,6 +258,7 @@ class Stages:
         from floe_dagster.compilation.deprecations import check_deprecations, next_deprecation
         from floe_dagster.compilation.projects import StagedProject
         from floe_dagster.compilation.servable import check_servable
+        from floe_dagster.compilation.table_properties import check_model_properties
 
         layout = SourceLayout(self.slug, [file.name for file in state.files])
         self._layout = layout
@@ -285,6 +290,9 @@ class Stages:
         self.findings += check_tests(parsed.manifest, self.shown)
         self.findings += self._check_published(state, spec, product, parsed.manifest)
         self.findings += check_servable(parsed.manifest, self.shown, self._read_source)
+        self.findings += check_model_properties(
+            parsed.manifest, self.shown, self._read_source, self.table_properties
+        )
         self.findings += check_deprecations(parsed.manifest, self.shown, self._read_source)
         self.valid_until = next_deprecation(parsed.manifest)
         return parsed.manifest
