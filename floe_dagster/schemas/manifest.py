@@ -108,7 +108,9 @@ class GovernanceFields(Section):
     policy_enforcement_level: EnforcementLevel | None = Field(
         None, description="off: policies pass and say so. warn: they show. strict: they block."
     )
-    audit_logging: Literal["enabled", "disabled"] | None = Field(None, description="Log who ran what.")
+    audit_logging: Literal["enabled", "disabled"] | None = Field(
+        None, description="Keep an audit log in FLOE_HOME/audit: who compiled, ran, published, dropped what."
+    )
     data_retention_days: Days | None = Field(None, description="Days data is kept at least, 1 to 36,500.")
     default_ttl_hours: Hours | None = Field(None, description="Hours until data counts as expired.")
     snapshot_keep_last: Annotated[int, Field(ge=1)] | None = Field(
