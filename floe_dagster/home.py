@@ -175,6 +175,11 @@ class FloeHome:
         """Folder of dbt's logs of one product."""
         return self.path / "dbt" / slug / "logs"
 
+    @property
+    def audit_log(self) -> Path:
+        """File that `audit_logging: enabled` appends to."""
+        return self.path / "audit" / "audit.jsonl"
+
     def outbox_dir(self, slug: str, kind: str) -> Path:
         """Folder of what waits for a receiver: `lineage`, `traces` or `metrics` of one product."""
         return self.path / "outbox" / slug / kind

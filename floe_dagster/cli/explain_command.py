@@ -17,7 +17,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print who decided each governed field."""
+    """Print which manifest counts, and who decided each governed field."""
     from floe_dagster.definitions.compiling import validate_product
 
     exit_code = 0
@@ -26,10 +26,18 @@ def run(options: argparse.Namespace) -> int:
         result = validate_product(product_dir, manifest=options.manifest, documents_only=True)
         exit_code = max(exit_code, result.exit_code)
         governance = result.summary.get("governance")
-        reports.append({"product": result.name, "governance": governance})
+        manifest = result.summary.get("manifest")
+        reports.append({"product": result.name, "manifest": manifest, "governance": governance})
         if options.format == "json":
             continue
         print_findings(result.findings)
+        if manifest is not None:
+            replaced = f", in place of {manifest['replaces']}" if manifest["replaces"] else ""
+            pinned = f"; pinned by {' and '.join(manifest['pinned_by'])}" if manifest["pinned_by"] else ""
+            print(
+                f"{colour(result.name, 'bold')}: manifest {manifest['file']}, which {manifest['decided_by']} names{replaced}\n"
+                f"{colour(manifest['digest'] + pinned, 'dim')}"
+            )
         if governance is None:
             continue
         print(f"{colour(result.name, 'bold')}: effective level {governance['effective_level']}")
@@ -51,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 COMMAND = Command(
-    text="who decided each governed field, and who was overruled",
+    text="which manifest counts, who decided each governed field, and who was overruled",
     examples="floe-dagster explain products/customer_360",
     run=run,
     add_options=add_options,

@@ -14,6 +14,7 @@ from floe_dagster.compilation.suggestions import did_you_mean, some
 from floe_dagster.compilation.unpublished import DbtProject, model_unpublished
 from floe_dagster.home import FloeHome, display_path, find_project_root
 from floe_dagster.named_manifests import lenient_yaml
+from floe_dagster.policies.asset_names import asset_name
 
 NEVER_RUN = "nothing is published yet; run `floe-dagster run`"
 
@@ -35,7 +36,7 @@ def why_missing(
     project = DbtProject(bundle.slug, shown, lenient_yaml(product_dir / PROJECT_FILE))
     manifest = bundle.dbt_manifest()
     nodes = {
-        node["name"]: node for node in manifest["nodes"].values() if node["resource_type"] in ASSET_TYPES
+        asset_name(node): node for node in manifest["nodes"].values() if node["resource_type"] in ASSET_TYPES
     }
     node = nodes.get(model)
     if node is None:

@@ -1,4 +1,4 @@
-"""`floe-dagster platform bootstrap`, `platform check` and `platform wait`."""
+"""`floe-dagster platform bootstrap`, `platform check`, `platform wait` and `platform digest`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ environment:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the three actions and what each takes."""
+    """Add the actions and what each takes."""
     actions = parser.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
     bootstrap = actions.add_parser(
         "bootstrap",
@@ -63,6 +63,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--wait", type=seconds, default=300.0, metavar="SECONDS", help="for all of it at most (default 300)"
     )
     wait.add_argument("--only", choices=("storage", "state", "catalog"), help="wait for one of them alone")
+    digest = actions.add_parser(
+        "digest",
+        help="print the digest of a manifest and its parents, for FLOE_MANIFEST_SHA256",
+        description="Print the digest of a manifest and its parents. FLOE_MANIFEST_SHA256 pins it: where that is set, no other "
+        "manifest counts. Whatever changes in one of them changes the digest.",
+    )
+    add_manifest(digest)
     for each in (bootstrap, check):
         add_manifest(each)
         each.add_argument(
@@ -75,7 +82,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run one of the three."""
+    """Run one of them."""
     from floe_dagster.compilation.inheritance import load_manifest_chain
     from floe_dagster.findings import InputError
 
@@ -89,6 +96,11 @@ def run(options: argparse.Namespace) -> int:
     print_findings(finding for finding in chain.findings if finding.severity == "error")
     if chain.merged is None:
         return 2
+    if options.action == "digest":
+        from floe_dagster.compilation.manifest_choice import chain_digest
+
+        print(chain_digest(layer.document.sha256 for layer in chain.layers))
+        return 0
     if options.action == "bootstrap":
         return _bootstrap(options, chain.merged)
     if options.action == "wait":
@@ -184,6 +196,7 @@ COMMAND = Command(
     examples="""
 floe-dagster platform bootstrap --manifest manifests/demo.yaml --dry-run
 floe-dagster platform check --manifest manifests/demo.yaml
+floe-dagster platform digest --manifest manifests/demo.yaml
 """,
     run=run,
     add_options=add_options,

@@ -6,12 +6,13 @@ are errors: the document cannot be followed. A model that no transform names is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from floe_dagster.compilation.documents import Document
 from floe_dagster.compilation.suggestions import did_you_mean, some
 from floe_dagster.findings import Finding
+from floe_dagster.policies.asset_names import asset_name, model_name, named_by
 from floe_dagster.schemas.product import ProductSpec, Transform
 
 RESERVED_MODEL_NAMES = frozenset(
@@ -20,13 +21,30 @@ RESERVED_MODEL_NAMES = frozenset(
 
 
 def project_models(manifest: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the models of the dbt project itself (not of its packages), by name."""
+    """Return the models of the dbt project itself (not of its packages), by the names of their assets."""
     project = manifest["metadata"]["project_name"]
     return {
-        node["name"]: node
+        asset_name(node): node
         for node in manifest["nodes"].values()
         if node["resource_type"] == "model" and node["package_name"] == project
     }
+
+
+def models_by_transform(models: Mapping[str, dict[str, Any]], names: Collection[str]) -> dict[str, list[str]]:
+    """Return which models each name of `transforms` means, by the names of their assets.
+
+    A name means the model or version that is called so, else all versions of the model that no other name means.
+
+    Args:
+        models: See `project_models`.
+        names: Of the transforms.
+    """
+    found: dict[str, list[str]] = {}
+    for name, node in models.items():
+        named = named_by(node, names)
+        if named is not None:
+            found.setdefault(named, []).append(name)
+    return found
 
 
 def model_dependencies(manifest: Mapping[str, Any]) -> dict[str, set[str]]:
@@ -184,9 +202,15 @@ def check_agreement(spec: ProductSpec, document: Document, manifest: Mapping[str
     if spec.transforms is None:
         return findings
     reads = model_dependencies(manifest)
-    known = models.keys()
+    # What may stand in a document: a model, one version of a model, or the name of all its versions.
+    meant: dict[str, set[str]] = {}
+    for name, node in models.items():
+        meant.setdefault(model_name(node), set()).add(name)
+    meant |= {name: {name} for name in models}
+    known = sorted(meant)
+    named = models_by_transform(models, {transform.name for transform in spec.transforms})
     for position, transform in enumerate(spec.transforms):
-        if transform.name not in known:
+        if transform.name not in meant:
             near = did_you_mean(transform.name, known)
             findings.append(
                 _at(
@@ -201,9 +225,10 @@ def check_agreement(spec: ProductSpec, document: Document, manifest: Mapping[str
                 )
             )
             continue
-        findings += _check_depends_on(position, transform, document, models, reads, prefix)
-    named = {transform.name for transform in spec.transforms}
-    for name in sorted(known - named):
+        own = [models[name] for name in named.get(transform.name, meant[transform.name])]
+        read = set().union(*(reads[asset_name(node)] for node in own))
+        findings += _check_depends_on(position, transform, document, own[0], meant, read, prefix)
+    for name in sorted(models.keys() - {name for names in named.values() for name in names}):
         node = models[name]
         findings.append(
             Finding(
@@ -225,15 +250,16 @@ def _check_depends_on(
     position: int,
     transform: Transform,
     document: Document,
-    models: Mapping[str, dict[str, Any]],
-    reads: Mapping[str, set[str]],
+    model: Mapping[str, Any],
+    meant: Mapping[str, set[str]],
+    read: set[str],
     prefix: str,
 ) -> list[Finding]:
     findings = []
     key = _depends_key(document, position)
     for entry, upstream in enumerate(transform.depends_on or ()):
         path = ("transforms", position, key, entry)
-        if upstream not in models:
+        if upstream not in meant:
             findings.append(
                 _at(
                     document,
@@ -241,13 +267,13 @@ def _check_depends_on(
                     code="unknown-depends-on",
                     message=f"{transform.name!r} depends on {upstream!r}, which is no model of the dbt project",
                     found=upstream,
-                    allowed=some(models),
-                    fix=did_you_mean(upstream, models) or "Remove the entry.",
+                    allowed=some(meant),
+                    fix=did_you_mean(upstream, meant) or "Remove the entry.",
                     model=transform.name,
                 )
             )
-        elif upstream not in reads[transform.name]:
-            sql = _join(prefix, models[transform.name]["original_file_path"])
+        elif not meant[upstream] & read:
+            sql = _join(prefix, model["original_file_path"])
             findings.append(
                 _at(
                     document,
@@ -255,7 +281,7 @@ def _check_depends_on(
                     code="contradicted-depends-on",
                     message=f"{transform.name!r} depends on {upstream!r} here, but {sql} does not read it",
                     found=upstream,
-                    allowed=some(reads[transform.name]) or "nothing: the model reads no other model",
+                    allowed=some(read) or "nothing: the model reads no other model",
                     fix=f"Use {{{{ ref('{upstream}') }}}} in {sql}, or remove the entry.",
                     model=transform.name,
                 )

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from floe_dagster.policies.asset_names import asset_name, named_by
 from floe_dagster.policies.model import meta_of, tags_of
 from floe_dagster.policies.places import DescriptionPlaces
 from floe_dagster.policies.tiers import tier_of
@@ -62,10 +63,15 @@ def build_asset_index(
     transforms = {transform.name: transform for transform in spec.transforms or ()}
     tiers = {transform.name: transform.tier for transform in transforms.values() if transform.tier}
     nodes = asset_nodes(dbt_manifest)
+
+    def transform_of(node: Mapping[str, Any]) -> Transform | None:
+        named = named_by(node, transforms)
+        return None if named is None else transforms[named]
+
     assets = tuple(
         Asset(
             id=unique_id,
-            name=node["name"],
+            name=asset_name(node),
             type=node["resource_type"],
             materialized=node["config"].get("materialized") or node["resource_type"],
             published=is_published(node),
@@ -74,12 +80,12 @@ def build_asset_index(
             deps=tuple(sorted(upstream_assets(node, nodes, dbt_manifest["nodes"]))),
             group=tier_of(node, tiers) or ("seeds" if node["resource_type"] == "seed" else "default"),
             description=node.get("description") or "",
-            tags=_tags(node, transforms.get(node["name"])),
+            tags=_tags(node, transform_of(node)),
             owners=tuple(asset_owners(str(meta_of(node).get("owner") or spec.metadata.owner))),
             file=node["original_file_path"],
             checksum=str((node.get("checksum") or {}).get("checksum") or "")[:12],
             described=places.of(node),
-            table=_table_settings(transforms.get(node["name"])),
+            table=_table_settings(transform_of(node)),
             unique_key=_unique_key(node),
             batch_size=_batch_size(node),
             columns=tuple(_column(column) for column in node["columns"].values()),
@@ -90,14 +96,16 @@ def build_asset_index(
         for unique_id, node in nodes.items()
     )
     return ProductIndex(
-        product=_product_facts(spec, manifest, lifecycle or Lifecycle()),
+        product=_product_facts(spec, manifest, lifecycle or Lifecycle(), artifact),
         assets=assets,
         checks=tuple(_checks(dbt_manifest, nodes)),
         functions=tuple(sorted(dbt_manifest.get("functions") or ())),
     )
 
 
-def _product_facts(spec: ProductSpec, manifest: PlatformManifest, lifecycle: Lifecycle) -> ProductFacts:
+def _product_facts(
+    spec: ProductSpec, manifest: PlatformManifest, lifecycle: Lifecycle, artifact: CompiledArtifacts
+) -> ProductFacts:
     preset = (manifest.resource_presets or {}).get(spec.resources or "")
     return ProductFacts(
         slug=spec.slug,
@@ -112,6 +120,7 @@ def _product_facts(spec: ProductSpec, manifest: PlatformManifest, lifecycle: Lif
         preset=spec.resources,
         repository=spec.repository,
         lifecycle=lifecycle,
+        audited=artifact.governance is not None and artifact.governance.audit_logging == "enabled",
     )
 
 
@@ -244,7 +253,7 @@ def _checks(manifest: Mapping[str, Any], nodes: Mapping[str, Any]) -> Iterator[C
     all_nodes = manifest["nodes"]
     readers = _readers(nodes, all_nodes)
     # Assets and checks are outputs of one step, a check under the name of its asset and its own.
-    taken = {dagster_identifier(node["name"]) for node in nodes.values()}
+    taken = {dagster_identifier(asset_name(node)) for node in nodes.values()}
     tests = {**all_nodes, **manifest.get("unit_tests", {})}
     for unique_id, node in sorted(tests.items()):
         if node["resource_type"] not in ("test", "unit_test"):
@@ -257,7 +266,7 @@ def _checks(manifest: Mapping[str, Any], nodes: Mapping[str, Any]) -> Iterator[C
             continue
         asset = attached if attached in nodes else withheld[0]
         severity = str(node["config"].get("severity") or "error").lower()
-        name = _free_name(re.sub(r"[^A-Za-z0-9_]", "_", node["name"]), nodes[asset]["name"], taken)
+        name = _free_name(re.sub(r"[^A-Za-z0-9_]", "_", node["name"]), asset_name(nodes[asset]), taken)
         yield Check(
             id=unique_id,
             name=name,

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from floe_dagster.compilation.inheritance import ManifestChain
 from floe_dagster.policies import PolicyReport
+from floe_dagster.policies.asset_names import asset_name, named_by
 from floe_dagster.policies.tiers import tier_of
 from floe_dagster.schemas.artifacts import (
     ArtifactMetadata,
@@ -264,13 +265,13 @@ def _transforms(spec: ProductSpec, manifest: Mapping[str, Any], compute: str) ->
     named = {transform.name: transform for transform in spec.transforms or ()}
     tiers: dict[str, str] = {t.name: t.tier for t in named.values() if t.tier}
     models = []
-    for unique_id, node in sorted(nodes.items(), key=lambda item: item[1]["name"]):
-        transform = named.get(node["name"])
+    for unique_id, node in sorted(nodes.items(), key=lambda item: asset_name(item[1])):
+        transform = named.get(named_by(node, named) or "")
         tags = sorted({*(transform.tags or () if transform else ()), *node["tags"]})
-        upstream = sorted(nodes[up]["name"] for up in node["depends_on"]["nodes"] if up in nodes)
+        upstream = sorted(asset_name(nodes[up]) for up in node["depends_on"]["nodes"] if up in nodes)
         models.append(
             ResolvedModel(
-                name=node["name"],
+                name=asset_name(node),
                 compute=(transform.compute if transform else None) or compute,
                 tags=tags or None,
                 depends_on=upstream or None,

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from floe_dagster.compilation.agreement import project_models
+from floe_dagster.compilation.agreement import models_by_transform, project_models
 from floe_dagster.compilation.asset_index import asset_nodes, is_published, upstream_assets
 from floe_dagster.compilation.documents import Document
 from floe_dagster.findings import Finding
+from floe_dagster.policies.asset_names import asset_name
 from floe_dagster.schemas.compute import ENGINES
 from floe_dagster.schemas.product import ProductSpec
 
@@ -24,10 +25,12 @@ def node_engines(spec: ProductSpec, dbt_manifest: Mapping[str, Any], default: st
         default: `plugins.compute.type`.
     """
     models = project_models(dbt_manifest)
+    transforms = {transform.name: transform for transform in spec.transforms or ()}
     named = {
-        models[transform.name]["unique_id"]: transform.compute
-        for transform in spec.transforms or ()
-        if transform.compute and transform.name in models
+        models[model]["unique_id"]: compute
+        for name, meant in models_by_transform(models, transforms).items()
+        for model in meant
+        if (compute := transforms[name].compute)
     }
     return {key: named.get(key, default) for key in asset_nodes(dbt_manifest)}
 
@@ -72,7 +75,7 @@ def _crossing(
             path_prefix,
             message=f"{_shown(node)} on {engine} reads {_shown(read)}, which {other} keeps to itself: only published tables "
             "cross from one engine to another",
-            found=f"{read['config'].get('materialized') or read['resource_type']} {read['name']!r}",
+            found=f"{read['config'].get('materialized') or read['resource_type']} {asset_name(read)!r}",
         )
     elif alias != alias.lower() and ENGINES[engine].writes_catalog:
         yield _at(
@@ -99,15 +102,16 @@ def _unpublished_in_test(
             path_prefix,
             message=f"test {test['name']!r} reads what {' and '.join(crossed)} build, and {_shown(hidden[0])} is not "
             "published: only published tables cross from one engine to another",
-            found=f"{hidden[0]['config'].get('materialized') or 'seed'} {hidden[0]['name']!r}",
+            found=f"{hidden[0]['config'].get('materialized') or 'seed'} {asset_name(hidden[0])!r}",
         )
 
 
 def _ephemeral(spec: ProductSpec, document: Document, dbt_manifest: Mapping[str, Any]) -> Iterator[Finding]:
     models = project_models(dbt_manifest)
+    meant = models_by_transform(models, {transform.name for transform in spec.transforms or ()})
     for position, transform in enumerate(spec.transforms or ()):
-        node = models.get(transform.name)
-        if transform.compute and node and node["config"].get("materialized") == "ephemeral":
+        own = [models[name] for name in meant.get(transform.name, ())]
+        if transform.compute and any(node["config"].get("materialized") == "ephemeral" for node in own):
             line, column = document.position(("transforms", position, "compute"))
             yield Finding(
                 code="compute-of-ephemeral",
@@ -125,7 +129,7 @@ def _ephemeral(spec: ProductSpec, document: Document, dbt_manifest: Mapping[str,
 
 
 def _shown(node: Mapping[str, Any]) -> str:
-    return f"{node['resource_type']} {node['name']!r}"
+    return f"{node['resource_type']} {asset_name(node)!r}"
 
 
 def _at(node: Mapping[str, Any], path_prefix: str, **fields: str) -> Finding:
@@ -134,6 +138,6 @@ def _at(node: Mapping[str, Any], path_prefix: str, **fields: str) -> Finding:
         severity="error",
         file=f"{path_prefix}/{node['original_file_path']}",
         line=1,
-        model=node["name"] if node["resource_type"] != "test" else None,
+        model=asset_name(node) if node["resource_type"] != "test" else None,
         **said,  # type: ignore[arg-type]
     )

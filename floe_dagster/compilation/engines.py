@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from floe_dagster.findings import Finding
+from floe_dagster.policies.asset_names import asset_name
 from floe_dagster.schemas.catalog_types import shared_catalog_types
 from floe_dagster.schemas.compute import DEFAULT_ENGINE, ENGINES, supported_engines
 from floe_dagster.schemas.compute.engine import audit_schema, is_audit_schema
@@ -151,7 +152,7 @@ def check_built(
                     severity="error",
                     file=f"{path_prefix}/{node['original_file_path']}",
                     line=1,
-                    model=node["name"],
+                    model=asset_name(node),
                     **problem,  # type: ignore[arg-type]
                 )
                 for problem in _problems(engine, slug, node)
@@ -162,7 +163,7 @@ def check_built(
 def _problems(engine: str, slug: str, node: Mapping[str, Any]) -> Iterator[dict[str, str]]:
     """Yield what a finding says of one node of dbt's manifest."""
     schema = audit_schema(slug)
-    what = f"{node['resource_type']} {node['name']!r}"
+    what = f"{node['resource_type']} {asset_name(node)!r}"
     materialized, on_table_exists = (node["config"].get(name) for name in ("materialized", "on_table_exists"))
     if not is_audit_schema(node["schema"], slug):
         yield {

@@ -5,19 +5,19 @@ Layers are the manifests of the chain and the product spec.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 from pydantic import BaseModel
 
 from floe_dagster.compilation.inheritance import ManifestChain
-from floe_dagster.compilation.merge_rules import governance_rules
+from floe_dagster.compilation.merge_rules import BOUNDED, governance_rules
 from floe_dagster.compilation.validation import Parsed
 from floe_dagster.findings import Finding
 from floe_dagster.policies import policy_settings
 from floe_dagster.schemas.artifacts import ResolvedGovernance
-from floe_dagster.schemas.manifest import GovernanceFields
 from floe_dagster.schemas.product import ProductSpec
 from floe_dagster.schemas.product_index import Lifecycle
 
@@ -31,7 +31,7 @@ class GovernanceDecision:
     Args:
         field: Dotted name, for example `naming.pattern`.
         value: The value in force; None where a layer decided that there is none.
-        rule: stricter, outermost, common or nearest; see `merge_rules`.
+        rule: stricter, outermost, common, every or nearest, see `merge_rules`; bounds where those of a layer decided.
         decided_by: Name of the layer.
         file: Document of the layer, for display.
         line: Line of the value in it.
@@ -59,7 +59,8 @@ class GovernanceResolution:
         stale_table_recovery_mode: Merged; None where no layer names one.
         environment: Names of the environment variables that the platform lets a product read.
         decisions: Who decided each field.
-        findings: Layers that tried to weaken a rule.
+        table_properties: By layer that has a list: the table properties that products may set besides the harmless ones.
+        findings: Layers that tried to weaken a rule, and products that may not use a manifest.
     """
 
     governance: ResolvedGovernance | None
@@ -69,6 +70,7 @@ class GovernanceResolution:
     stale_table_recovery_mode: str | None = None
     environment: tuple[str, ...] = ()
     decisions: tuple[GovernanceDecision, ...] = ()
+    table_properties: tuple[tuple[str, ...], ...] = ()
     findings: list[Finding] = field(default_factory=list)
 
     def lifecycle(self) -> Lifecycle:
@@ -127,7 +129,7 @@ def resolve_governance(chain: ManifestChain, spec: Parsed[ProductSpec]) -> Gover
             overruled=tuple(
                 (layer.name, layer.values[name])
                 for layer in stating
-                if layer is not winner and layer.values[name] != value
+                if layer is not winner and layer.values[name] != value and rule.name != "every"
             ),
         )
         weakened += [
@@ -136,6 +138,9 @@ def resolve_governance(chain: ManifestChain, spec: Parsed[ProductSpec]) -> Gover
             if name in layer.values and rule.weakens(name, number, stated)
         ]
 
+    beyond: list[tuple[_Layer, str, GovernanceDecision]] = []
+    for name in BOUNDED:
+        beyond += _keep_bounds(name, layers, decisions)
     values = {name: decision.value for name, decision in decisions.items()}
     level = values.get("policy_enforcement_level") or DEFAULT_LEVEL
     return GovernanceResolution(
@@ -150,20 +155,99 @@ def resolve_governance(chain: ManifestChain, spec: Parsed[ProductSpec]) -> Gover
         stale_table_recovery_mode=values.get("stale_table_recovery_mode"),
         environment=tuple(values.get("environment") or ()),
         decisions=tuple(decisions.values()),
-        findings=[_weakening(layer, decision, level) for layer, decision in weakened],
+        table_properties=tuple(
+            tuple(layer.values["table_properties"]) for layer in layers if "table_properties" in layer.values
+        ),
+        findings=[
+            *(_weakening(layer, decision, level) for layer, decision in weakened),
+            *(_out_of_bounds(layer, name, bound, level) for layer, name, bound in beyond),
+            *_not_allowed(layers, spec),
+        ],
     )
 
 
-def _flat(governance: GovernanceFields) -> dict[str, Any]:
-    """Return what a layer states, by dotted field."""
+def _keep_bounds(
+    name: str, layers: list[_Layer], decisions: dict[str, GovernanceDecision]
+) -> Iterator[tuple[_Layer, str, GovernanceDecision]]:
+    """Bring one value into its bounds; yield each layer whose own value lies beyond a bound of its own or of an outer layer."""
+    sides = {"min": int.__lt__, "max": int.__gt__}
+    bounds = {side: found for side in sides if (found := decisions.get(f"bounds.{name}.{side}"))}
+    # Where a layer's minimum is greater than an outer layer's maximum, the outer one has the last word.
+    for side, bound in sorted(bounds.items(), key=lambda each: -_position(layers, each[1])):
+        decision, is_beyond = decisions.get(name), sides[side]
+        if decision is None:
+            continue
+        setter = _position(layers, bound)
+        for layer in layers[setter:]:
+            if name in layer.values and is_beyond(layer.values[name], bound.value):
+                yield layer, name, bound
+        if is_beyond(decision.value, bound.value):
+            overruled = tuple(
+                (layer.name, layer.values[name])
+                for layer in layers
+                if name in layer.values and layer.values[name] != bound.value
+            )
+            decisions[name] = replace(bound, field=name, rule="bounds", overruled=overruled)
+
+
+def _position(layers: list[_Layer], decision: GovernanceDecision) -> int:
+    return next(
+        number for number, layer in enumerate(layers) if layer.parsed.document.display == decision.file
+    )
+
+
+def _out_of_bounds(layer: _Layer, name: str, bound: GovernanceDecision, level: str) -> Finding:
+    document = layer.parsed.document
+    line, column = document.position(("governance", name))
+    side = "at least" if bound.field.endswith(".min") else "at most"
+    return Finding(
+        code="out-of-bounds",
+        severity="error" if level == "strict" else "warning",
+        kind="policy",
+        message=f"{name} of {layer.name} is out of the bounds of {bound.decided_by}; {bound.value} is in force",
+        file=document.display,
+        line=line,
+        column=column,
+        field=f"governance.{name}",
+        found=str(layer.values[name]),
+        allowed=f"{side} {bound.value} ({bound.file}:{bound.line})",
+        fix="State a number within the bounds, or remove the line.",
+    )
+
+
+def _not_allowed(layers: list[_Layer], spec: Parsed[ProductSpec]) -> Iterator[Finding]:
+    """Yield a finding for each manifest that does not list the product among those that may use it."""
+    name = spec.value.metadata.name if spec.value is not None else None
+    for layer in layers:
+        listed = layer.values.get("products")
+        if name is None or listed is None or any(fnmatchcase(name, pattern) for pattern in listed):
+            continue
+        line, column = spec.document.position(("metadata", "name"))
+        place = f"{layer.parsed.document.display}:{_line(layer, 'products')}"
+        yield Finding(
+            code="product-not-allowed",
+            severity="error",
+            message=f"{layer.name} does not list the product {name!r} among those that may use it",
+            file=spec.document.display,
+            line=line,
+            column=column,
+            field="metadata.name",
+            found=name,
+            allowed=f"{', '.join(listed) or 'no product'} ({place})",
+            fix=f"Ask who answers for {layer.name} to add it to governance.products, or name another manifest.",
+        )
+
+
+def _flat(governance: BaseModel) -> dict[str, Any]:
+    """Return what a section states, by dotted field."""
     flat: dict[str, Any] = {}
     for name in type(governance).model_fields:
         value = getattr(governance, name)
         if isinstance(value, BaseModel):
-            flat |= {f"{name}.{inner}": getattr(value, inner) for inner in type(value).model_fields}
-        else:
+            flat |= {f"{name}.{inner}": stated for inner, stated in _flat(value).items()}
+        elif value is not None:
             flat[name] = value
-    return {name: value for name, value in flat.items() if value is not None}
+    return flat
 
 
 def _line(layer: _Layer, name: str) -> int:

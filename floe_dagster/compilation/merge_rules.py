@@ -10,7 +10,11 @@ from collections.abc import Mapping
 from functools import cache
 
 from floe_dagster.policies import policy_settings
-from floe_dagster.schemas.merging import GREATER, LEVEL, NEAREST, Common, MergeRule, ranked
+from floe_dagster.schemas.manifest import Bounds
+from floe_dagster.schemas.merging import EVERY, GREATER, LEVEL, NEAREST, SMALLER, Common, MergeRule, ranked
+
+BOUNDED = tuple(Bounds.model_fields)
+"""Fields of `governance` that the platform may give bounds."""
 
 _OF_DOCUMENTS: Mapping[str, MergeRule] = {
     "policy_enforcement_level": LEVEL,
@@ -19,6 +23,10 @@ _OF_DOCUMENTS: Mapping[str, MergeRule] = {
     "schema_evolution": ranked("allow", "additive", "refuse"),
     "stale_table_recovery_mode": ranked("repair", "strict"),
     "environment": Common(),
+    "products": EVERY,
+    "table_properties": EVERY,
+    **{f"bounds.{field}.min": GREATER for field in BOUNDED},
+    **{f"bounds.{field}.max": SMALLER for field in BOUNDED},
     "default_ttl_hours": NEAREST,
     "snapshot_keep_last": NEAREST,
 }

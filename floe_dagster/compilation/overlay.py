@@ -41,9 +41,9 @@ def apply_overlay(project_dir: Path, engine: str, spec: ProductSpec, shown: str)
         return []
     layouts: dict[str, dict[str, Any]] = {}
     for transform in spec.transforms or ():
-        if transform.table:
-            layout = {"partition_by": transform.table.partition_by, "sort_by": transform.table.sort_by}
-            layouts[transform.name] = {name: fields for name, fields in layout.items() if fields}
+        table = transform.table
+        layout = {"partition_by": table.partition_by, "sort_by": table.sort_by} if table else {}
+        layouts[transform.name] = {name: fields for name, fields in layout.items() if fields}
     wanted = overlay(layouts)
     path = project_dir / PROJECT_FILE
     project = yaml.safe_load(path.read_text("utf-8"))

@@ -22,9 +22,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 from floe_dagster.compilation.bundle import Bundle, BundleError
+from floe_dagster.compilation.manifest_choice import ManifestChoice
 from floe_dagster.compilation.orchestrator import Orchestrator
 from floe_dagster.compilation.product_folder import missing_product
 from floe_dagster.compilation.result import CompileResult
@@ -48,6 +51,7 @@ def compile_product(
     on_stage: OnStage | None = None,
     environ: Mapping[str, str] | None = None,
     orchestrator: Orchestrator | None = None,
+    manifest_sha256: str | None = None,
 ) -> CompileResult:
     """Compile one product and write its bundle, unless nothing changed or something blocks.
 
@@ -58,9 +62,10 @@ def compile_product(
         manifest: Platform manifest to use in place of the one that `floe.yaml` names.
         home: The writable folder; `FloeHome.locate(product_dir)` when left out.
         on_stage: Called with the name of each stage as it begins.
-        environ: The process' environment when left out.
+        environ: Read for `FLOE_MANIFEST` and `FLOE_MANIFEST_SHA256`, and for dbt; the process' environment when left out.
         orchestrator: Is asked whether it can serve what was compiled; nobody is when None. Commands and compile assets
             call this through `floe_dagster.definitions.compiling`, which asks Dagster.
+        manifest_sha256: Digests of the manifests that may count, besides those that `FLOE_MANIFEST_SHA256` names.
 
     Raises:
         OSError: `home` cannot be written, or the disk is full; nothing half-written is left.
@@ -73,14 +78,16 @@ def compile_product(
     if missing:
         return _without_product(product_dir, missing)
     state = source_state(product_dir, manifest=manifest, home=home, environ=environ)
-    unchanged = _finished(product_dir, state, home)
+    choice = ManifestChoice.of(product_dir, manifest, environ, manifest_sha256)
+    unchanged = _finished(product_dir, state, home, choice)
     if unchanged is not None:
         return unchanged
     with _lock(home, product_dir):
         state = source_state(product_dir, manifest=manifest, home=home, environ=environ)
-        unchanged = _finished(product_dir, state, home)
+        unchanged = _finished(product_dir, state, home, choice)
         if unchanged is not None:
             return unchanged
+        from floe_dagster.compilation.audited import record_compilation
         from floe_dagster.compilation.stages import Stages
 
         home.path.mkdir(parents=True, exist_ok=True)
@@ -88,12 +95,17 @@ def compile_product(
         staging_parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix="stage-", dir=staging_parent))
         try:
-            stages = Stages(product_dir, manifest, home, environ, on_stage or _silent, orchestrator)
+            stages = Stages(
+                product_dir, manifest, home, environ, on_stage or _silent, orchestrator, manifest_sha256
+            )
             result = stages.run(staging)
+            was_there = home.bundle_path(result.slug, state.digest).exists()
             stages.generate(staging)
+            previous = (_last(home, product_dir) or {}).get("digest")
+            record_compilation(result, home, previous, was_there=was_there)
             if not result.blocked:
                 result.stages = stages.timings
-                _remember(home, product_dir, result)
+                _remember(home, product_dir, result, stages.valid_until)
                 _clean_up(home, result.slug, keep=version_of(result.digest))
             return result
         finally:
@@ -108,6 +120,7 @@ def validate_product(
     on_stage: OnStage | None = None,
     environ: Mapping[str, str] | None = None,
     orchestrator: Orchestrator | None = None,
+    manifest_sha256: str | None = None,
 ) -> CompileResult:
     """Find everything that `compile_product` would find, and write nothing.
 
@@ -116,9 +129,10 @@ def validate_product(
         manifest: Platform manifest to use in place of the one that `floe.yaml` names.
         documents_only: Look at the YAML documents alone; dbt is neither imported nor started.
         on_stage: Called with the name of each stage as it begins.
-        environ: The process' environment when left out.
+        environ: Read for `FLOE_MANIFEST` and `FLOE_MANIFEST_SHA256`, and for dbt; the process' environment when left out.
         orchestrator: Is asked whether it can serve what was compiled; nobody is when None. Commands and compile assets
             call this through `floe_dagster.definitions.compiling`, which asks Dagster.
+        manifest_sha256: Digests of the manifests that may count, besides those that `FLOE_MANIFEST_SHA256` names.
     """
     from floe_dagster.compilation.stages import Stages
 
@@ -129,7 +143,9 @@ def validate_product(
     with tempfile.TemporaryDirectory(prefix="floe-validate-") as folder:
         home = FloeHome(Path(folder) / "home")
         environ = os.environ if environ is None else environ
-        stages = Stages(product_dir, manifest, home, environ, on_stage or _silent, orchestrator)
+        stages = Stages(
+            product_dir, manifest, home, environ, on_stage or _silent, orchestrator, manifest_sha256
+        )
         staging = Path(folder) / "stage"
         staging.mkdir()
         result = stages.run(staging, documents_only=documents_only)
@@ -163,13 +179,17 @@ def _lock(home: FloeHome, product_dir: Path) -> Iterator[None]:
         ) from error
 
 
-def _finished(product_dir: Path, state: SourceState, home: FloeHome) -> CompileResult | None:
-    """Return the last good compilation where it is one of these very sources."""
-    try:
-        record = json.loads(_record(home, product_dir).read_bytes())
-    except (OSError, ValueError):
+def _finished(
+    product_dir: Path, state: SourceState, home: FloeHome, choice: ManifestChoice
+) -> CompileResult | None:
+    """Return the last good compilation where it is one of these very sources, and the platform still allows it."""
+    if choice.refuses([file.sha256 for file in state.manifests]):
         return None
-    if not isinstance(record, dict) or record.get("digest") != state.digest:
+    record = _last(home, product_dir)
+    if record is None or record.get("digest") != state.digest:
+        return None
+    valid_until = record.get("valid_until")
+    if valid_until and str(datetime.now(UTC).date()) >= valid_until:
         return None
     slug, name = str(record.get("slug")), str(record.get("name"))
     path = home.bundle_path(slug, state.digest)
@@ -184,11 +204,20 @@ def _finished(product_dir: Path, state: SourceState, home: FloeHome) -> CompileR
     return result
 
 
+def _last(home: FloeHome, product_dir: Path) -> dict[str, Any] | None:
+    """Return what is noted of the last good compilation; None where there was none."""
+    try:
+        record = json.loads(_record(home, product_dir).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
 def _record(home: FloeHome, product_dir: Path) -> Path:
     return home.cache_dir / "compiled" / f"{name_for(str(product_dir))}.json"
 
 
-def _remember(home: FloeHome, product_dir: Path, result: CompileResult) -> None:
+def _remember(home: FloeHome, product_dir: Path, result: CompileResult, valid_until: date | None) -> None:
     from floe_dagster.atomic import write_atomically
 
     record = {
@@ -196,6 +225,7 @@ def _remember(home: FloeHome, product_dir: Path, result: CompileResult) -> None:
         "slug": result.slug,
         "name": result.name,
         "findings": [finding.to_dict() for finding in result.findings],
+        "valid_until": str(valid_until or ""),
     }
     write_atomically(_record(home, product_dir), json.dumps(record).encode())
 

@@ -24,6 +24,7 @@ from floe_dagster.compilation.parse_state import PARTIAL_PARSE, ParseState, pars
 from floe_dagster.compilation.profiles import build_dbt_profiles, write_profiles
 from floe_dagster.findings import Finding
 from floe_dagster.home import FloeHome
+from floe_dagster.policies.asset_names import asset_name
 from floe_dagster.schemas.artifacts import PluginRef
 from floe_dagster.schemas.product import ProductSpec
 from floe_dagster.schemas.product_index import Relation
@@ -197,10 +198,10 @@ class StagedProject:
             Finding(
                 code="model-not-on-engine",
                 severity="error",
-                message=f"model {node['name']!r} is no part of the project where target.type is {engine!r}",
+                message=f"model {asset_name(node)!r} is no part of the project where target.type is {engine!r}",
                 file=f"{self.shown}/{node['original_file_path']}",
                 line=1,
-                model=node["name"],
+                model=asset_name(node),
                 fix=f"Enable it there, or take `compute: {engine}` out of floe.yaml.",
             )
             for node in (manifest["nodes"][key] for key in sorted(missing))

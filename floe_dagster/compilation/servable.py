@@ -1,4 +1,4 @@
-"""What dbt's graph may hold and no code location can serve: names, model versions, circles.
+"""What dbt's graph may hold and no code location can serve: names, circles.
 
 dbt takes almost any name, two nodes of one name where their relations differ, and, while it parses, models that read each
 other in a circle. An asset, its table and its checks are named after the node, so each name has to be one for all of
@@ -14,6 +14,7 @@ from typing import Any
 from floe_dagster.compilation.agreement import RESERVED_MODEL_NAMES, cycles
 from floe_dagster.compilation.asset_index import asset_nodes, dagster_identifier, is_published
 from floe_dagster.findings import Finding
+from floe_dagster.policies.asset_names import asset_name
 from floe_dagster.policies.places import DescriptionPlaces
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -37,7 +38,7 @@ def check_servable(
         read_text: Returns the text of a file by its path below the product's folder, None where it cannot be read.
     """
     graph = _Graph(dbt_manifest, path_prefix, DescriptionPlaces(read_text))
-    return [*graph.names(), *graph.versions(), *graph.namesakes(), *graph.columns(), *graph.circles()]
+    return [*graph.names(), *graph.namesakes(), *graph.columns(), *graph.circles()]
 
 
 class _Graph:
@@ -51,25 +52,29 @@ class _Graph:
     def names(self) -> Iterator[Finding]:
         """Names that are none in Dagster, are too long for a file, or belong to compile assets."""
         for node in self._nodes.values():
-            name = node["name"]
+            name = asset_name(node)
+            # A version is called by its alias, whichever file it stands in.
+            field = "name" if node.get("version") is None else "alias"
             if not NAME.fullmatch(name):
                 yield self._finding(
                     node,
                     code="unsupported-name",
-                    field="name",
+                    field=field,
                     message=f"{node['resource_type']} {name!r} has a name that Dagster does not take",
                     found=", ".join(
                         sorted({repr(letter) for letter in name if not NAME.fullmatch(f"x{letter}")})
                     )
                     or repr(name[:1]),
                     allowed="the letters A to Z and a to z, digits and _; - and . too, but not at the beginning",
-                    fix="Rename it; where its name comes from its file, rename the file.",
+                    fix="Rename it; where its name comes from its file, rename the file."
+                    if field == "name"
+                    else "Give this version another alias.",
                 )
             elif len(name) > LONGEST_NAME:
                 yield self._finding(
                     node,
                     code="unsupported-name",
-                    field="name",
+                    field=field,
                     message=f"{node['resource_type']} {name[:40]!r}… has a name that is too long for a file",
                     found=f"{len(name)} characters",
                     allowed=f"at most {LONGEST_NAME}",
@@ -79,49 +84,29 @@ class _Graph:
                 yield self._finding(
                     node,
                     code="reserved-model-name",
-                    field="name",
+                    field=field,
                     message=f"{node['resource_type']} {name!r} has the name of a compile asset",
                     found=name,
                     allowed=f"any name but {', '.join(sorted(RESERVED_MODEL_NAMES))}",
                     fix="Give it another name.",
                 )
 
-    def versions(self) -> Iterator[Finding]:
-        """Models with versions, which would all be one asset and one table."""
-        versioned: dict[tuple[str, str], list[Node]] = {}
-        for node in self._nodes.values():
-            if node.get("version") is not None:
-                versioned.setdefault((node["package_name"], node["name"]), []).append(node)
-        for (_package, name), nodes in versioned.items():
-            found = ", ".join(sorted(f"v{node['version']}" for node in nodes))
-            yield self._finding(
-                nodes[0],
-                described=True,
-                code="model-versions",
-                field="versions",
-                message=f"model {name!r} has versions, which are not supported: they would all be the table {name}",
-                found=found,
-                allowed="one model of each name",
-                fix=f"Take `versions:` out, and make each version a model with a name of its own, for example {name}_v1.",
-            )
-
     def namesakes(self) -> Iterator[Finding]:
         """Nodes that Dagster, the catalog or the database cannot tell apart."""
-        unversioned: list[Node] = [n for n in self._nodes.values() if n.get("version") is None]
         told: set[tuple[str, str]] = set()
         kinds: list[tuple[str, str, Callable[[Node], str], Iterable[Node]]] = [
-            ("have the same name", "a name of its own for each asset", lambda n: str(n["name"]), unversioned),
+            ("have the same name", "a name of its own for each asset", asset_name, self._nodes.values()),
             (
                 "have names that differ in . - and _ alone, which Dagster takes for the same",
                 "names that differ in more than . - and _",
-                lambda n: dagster_identifier(n["name"]),
-                unversioned,
+                lambda n: dagster_identifier(asset_name(n)),
+                self._nodes.values(),
             ),
             (
                 "have names that differ in upper and lower case alone, which is one table to many readers",
                 "names of tables that differ in more than upper and lower case",
-                lambda n: str(n["name"]).lower(),
-                [node for node in unversioned if is_published(node)],
+                lambda n: asset_name(n).lower(),
+                [node for node in self._nodes.values() if is_published(node)],
             ),
             (
                 "are the same relation: upper and lower case make no difference in the database",
@@ -147,9 +132,9 @@ class _Graph:
                     yield self._finding(
                         own,
                         code="duplicate-name",
-                        field="name" if key is not _relation else "alias",
+                        field="name" if key is not _relation and own.get("version") is None else "alias",
                         message=f"{_shown(own)} and {_shown(foreign)} ({self._file(foreign)}) {what}",
-                        found=own["name"] if key is not _relation else _relation(own),
+                        found=asset_name(own) if key is not _relation else _relation(own),
                         allowed=allowed,
                         fix="Rename one of the two"
                         + (", or disable it." if foreign["package_name"] != self._project else "."),
@@ -179,9 +164,9 @@ class _Graph:
             for key, node in self._readers.items()
         }
         for cycle in cycles(graph):
-            first = cycle.index(min(cycle, key=lambda each: (self._readers[each]["name"], each)))
+            first = cycle.index(min(cycle, key=lambda each: (asset_name(self._readers[each]), each)))
             nodes = [self._readers[key] for key in [*cycle[first:], *cycle[:first]]]
-            path = " -> ".join(node["name"] for node in [*nodes, nodes[0]])
+            path = " -> ".join(asset_name(node) for node in [*nodes, nodes[0]])
             yield self._finding(
                 nodes[0],
                 code="circular-ref",
@@ -201,7 +186,7 @@ class _Graph:
         described = described or node["original_file_path"].endswith((".yml", ".yaml"))
         place = self._places.of(node, column) if described and self._is_own(node) else None
         file, line = (self._path(place[0]), place[1]) if place else (self._file(node), 1)
-        return Finding(severity="error", file=file, line=line, model=node["name"], **fields)
+        return Finding(severity="error", file=file, line=line, model=asset_name(node), **fields)
 
     def _is_own(self, node: Node) -> bool:
         return bool(node["package_name"] == self._project)
@@ -220,4 +205,4 @@ def _relation(node: Node) -> str:
 
 
 def _shown(node: Node) -> str:
-    return f"{node['resource_type']} {node['name']!r}"
+    return f"{node['resource_type']} {asset_name(node)!r}"

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ from floe_dagster.compilation.inheritance import (
     resolve_manifest_path,
     who_names,
 )
+from floe_dagster.compilation.manifest_choice import ManifestChoice, chain_digest
 from floe_dagster.compilation.orchestrator import Orchestrator, cannot_be_served, check_schedules
 from floe_dagster.compilation.result import CompileResult, StageTiming
 from floe_dagster.compilation.sources import PROJECT_FILE, SourceState, source_state
@@ -37,7 +38,7 @@ from floe_dagster.compilation.validation import Parsed, parse_product
 from floe_dagster.digests import digits_of
 from floe_dagster.findings import Finding, InputError, sort_findings
 from floe_dagster.home import FloeHome, display_path, find_project_root, without_marker
-from floe_dagster.named_manifests import SPEC_FILE
+from floe_dagster.named_manifests import SPEC_FILE, named_manifest
 from floe_dagster.schemas.kinds import extension_findings
 from floe_dagster.schemas.plugins import PLUGIN_CATEGORIES
 from floe_dagster.schemas.product import ProductSpec
@@ -62,6 +63,7 @@ class Stages:
         environ: For `FLOE_MANIFEST` and for dbt.
         on_stage: Called with the name of each stage as it begins.
         orchestrator: Is asked whether it can serve what was compiled; nobody is when None.
+        manifest_sha256: Pins manifests besides `FLOE_MANIFEST_SHA256`.
     """
 
     def __init__(
@@ -72,8 +74,10 @@ class Stages:
         environ: Mapping[str, str],
         on_stage: Any,
         orchestrator: Orchestrator | None = None,
+        manifest_sha256: str | None = None,
     ) -> None:
         self.product_dir = product_dir
+        self.choice = ManifestChoice.of(product_dir, manifest, environ, manifest_sha256)
         self.root = find_project_root(product_dir)
         self.manifest = manifest
         self.home = home
@@ -85,6 +89,9 @@ class Stages:
         self.slug = product_dir.name
         self.name = product_dir.name
         self.repository: str | None = None
+        self.table_properties: tuple[tuple[str, ...], ...] = ()
+        self.valid_until: date | None = None
+        """The day from which the same sources may have other findings."""
         self.shown = display_path(product_dir, self.root)
         self._result: CompileResult | None = None
         self._documents: dict[str, bytes] = {}
@@ -137,10 +144,13 @@ class Stages:
         with self.stage("RESOLVE"):
             if chain is not None and spec is not None:
                 from floe_dagster.compilation.dbt_environment import check_environment
+                from floe_dagster.compilation.table_properties import check_spec_properties
 
                 resolution = resolve_governance(chain, spec)
                 self.findings += resolution.findings
                 self.findings += check_environment(spec, chain, resolution.environment)
+                self.table_properties = resolution.table_properties
+                self.findings += check_spec_properties(spec, self.table_properties)
         if resolution is not None:
             self._raise_secrets(resolution.effective_level)
         dbt_manifest: dict[str, Any] | None = None
@@ -179,16 +189,17 @@ class Stages:
         return parsed
 
     def _read_chain(self, spec: Parsed[ProductSpec]) -> ManifestChain | None:
-        named = self.environ.get("FLOE_MANIFEST", "").strip()
-        variable = Path(named) if named else None
-        named_by = who_names(spec, option=self.manifest, variable=variable)
+        choice = self.choice
+        named_by = who_names(spec, option=choice.argument, variable=choice.environment)
         try:
-            path = resolve_manifest_path(spec, root=self.root, override=self.manifest or variable)
+            path = resolve_manifest_path(spec, root=self.root, override=choice.override)
             chain = load_manifest_chain(path, root=self.root, named_by=named_by)
         except InputError as error:
-            self.findings += error.findings
+            self.findings += [*error.findings, *self.choice.findings(spec.document, (), self.root)]
             return None
         self.findings += chain.findings
+        layers = [layer.document for layer in chain.layers]
+        self.findings += self.choice.findings(spec.document, layers, self.root)
         return chain
 
     def _validate_spec(self, spec: Parsed[ProductSpec], chain: ManifestChain | None) -> None:
@@ -264,8 +275,10 @@ class Stages:
     ) -> dict[str, Any] | None:
         from floe_dagster.compilation.agreement import check_agreement, check_tests
         from floe_dagster.compilation.builder import named_engines, resolved_plugins
+        from floe_dagster.compilation.deprecations import check_deprecations, next_deprecation
         from floe_dagster.compilation.projects import StagedProject
         from floe_dagster.compilation.servable import check_servable
+        from floe_dagster.compilation.table_properties import check_model_properties
         from floe_dagster.compilation.undefined_tests import check_generic_tests
 
         layout = SourceLayout(self.slug, [file.name for file in state.files])
@@ -299,6 +312,11 @@ class Stages:
         self.findings += self._check_published(state, spec, product, parsed.manifest)
         self.findings += check_generic_tests(parsed.manifest, self.shown, self._read_source)
         self.findings += check_servable(parsed.manifest, self.shown, self._read_source)
+        self.findings += check_model_properties(
+            parsed.manifest, self.shown, self._read_source, self.table_properties
+        )
+        self.findings += check_deprecations(parsed.manifest, self.shown, self._read_source)
+        self.valid_until = next_deprecation(parsed.manifest)
         return parsed.manifest
 
     def _check_published(
@@ -432,6 +450,13 @@ class Stages:
         }
         if chain is not None:
             report["manifest_chain"] = [_layer(layer) for layer in chain.layers]
+            report["manifest"] = {
+                "file": chain.layers[0].document.display,
+                "decided_by": self.choice.decided_by,
+                "digest": chain_digest(layer.document.sha256 for layer in chain.layers),
+                "pinned_by": [pin.name for pin in self.choice.pins],
+                "replaces": named_manifest(self.product_dir) if self.choice.override is not None else None,
+            }
         if resolution is not None:
             report["governance"] = {
                 "effective_level": resolution.effective_level,

@@ -14,6 +14,7 @@ from floe_dagster.compilation.documents import Document
 from floe_dagster.compilation.result import NOTHING_PUBLISHED
 from floe_dagster.compilation.sources import DBT_PATHS, PROJECT_FILE
 from floe_dagster.findings import Finding
+from floe_dagster.policies.asset_names import asset_name, named_by
 from floe_dagster.policies.model import meta_of
 from floe_dagster.policies.tiers import tier_of
 from floe_dagster.schemas.product import ProductSpec
@@ -130,7 +131,7 @@ def model_unpublished(node: Mapping[str, Any], project: DbtProject) -> Unpublish
     kind = kind_of(node)
     if kind is None:
         return None
-    what = f"{node['resource_type']} {node['name']!r}"
+    what = f"{node['resource_type']} {asset_name(node)!r}"
     if kind == SEED:
         return Unpublished(
             f"{node['name']!r} is a seed, and seeds are not published by themselves",
@@ -169,7 +170,7 @@ def product_unpublished(
     if not models and not disabled:
         return _without_models(bool(nodes), project)
     counts = Counter(kind for kind, _node in models) + Counter({DISABLED: len(disabled)})
-    names = [node["name"] for _kind, node in models] + list(disabled)
+    names = [asset_name(node) for _kind, node in models] + list(disabled)
     default = all(_is_default(node) for kind, node in models if kind == VIEW)
     reason = _reason(counts, names, default=", which is dbt's default" if default else "")
     return Unpublished(
@@ -223,7 +224,8 @@ def _gold(
         if said is None or said.is_asked_for:
             continue
         # Where the tier is not written, the folder gives it.
-        written = document.position(("transforms", positions[name], "tier")) if name in tiers else None
+        named = named_by(node, tiers)
+        written = document.position(("transforms", positions[named], "tier")) if named is not None else None
         yield Finding(
             code=GOLD_NOT_PUBLISHED,
             severity="warning",
@@ -231,7 +233,7 @@ def _gold(
             file=document.display if written else project.path(node["original_file_path"]),
             line=written[0] if written else 1,
             column=written[1] if written else None,
-            field=f"transforms[{positions[name]}].tier" if written else None,
+            field=f"transforms[{positions[named]}].tier" if named is not None else None,
             fix=f"{said.fix} Where it is not to be published, say so: `config: {{meta: {{floe: {{publish: false}}}}}}`.",
             model=name,
         )

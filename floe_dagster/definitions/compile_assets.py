@@ -43,6 +43,7 @@ def build_compile_definitions(
     served: str | None = None,
     observed: Callable[[], Observed] | None = None,
     tags: Mapping[str, Any] | None = None,
+    manifest_sha256: str | None = None,
 ) -> dg.Definitions:
     """Return the compile assets of one product and the job that runs them.
 
@@ -55,6 +56,7 @@ def build_compile_definitions(
         served: Digest of the state that the location serves: what a new one is compared with.
         observed: Who is told of a compilation that gives no state; nobody before the first one.
         tags: `dagster-k8s/config` of the product.
+        manifest_sha256: Digests of the manifests that may count.
     """
     keys = {name: asset_key(slug, name) for name in COMPILE_ASSETS}
     upstream: dict[str, list[str]] = {
@@ -96,7 +98,9 @@ def build_compile_definitions(
             stages.append((stage, time.time()))
             context.log.info(f"stage {stage}")
 
-        result = compile_product(product_dir, manifest=manifest, home=home, on_stage=on_stage)
+        result = compile_product(
+            product_dir, manifest=manifest, home=home, on_stage=on_stage, manifest_sha256=manifest_sha256
+        )
         stages.append(("", time.time()))
         # Who is told is what was just compiled.
         told = observed() if observed is not None else None

@@ -1,6 +1,7 @@
 """The component of one product: its definitions come from versioned state."""
 
 import logging
+import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,11 +10,12 @@ import dagster as dg
 from dagster.components import DefsStateConfig, DefsStateConfigArgs
 from dagster_shared.serdes.objects.models.defs_state_info import DefsStateManagementType
 
+from floe_dagster.compilation.manifest_choice import pins_of
 from floe_dagster.compilation.sources import source_state
 from floe_dagster.definitions.dagster_private import DefsStateStorage
 from floe_dagster.definitions.location import build_location_definitions
 from floe_dagster.definitions.sensors import INTERVAL_SECONDS
-from floe_dagster.definitions.state import bundles_to_serve, pin_newest, pin_none, state_key
+from floe_dagster.definitions.state import bundles_to_serve, not_pinned, pin_newest, pin_none, state_key
 from floe_dagster.home import FloeHome
 
 _log = logging.getLogger("floe_dagster")
@@ -33,6 +35,8 @@ class FloeProduct(dg.StateBackedComponent, dg.Resolvable):
     """Platform manifest in place of the one that floe.yaml names."""
     sensor_interval_seconds: int = INTERVAL_SECONDS
     """How often the sensor looks for changed sources, at least."""
+    manifest_sha256: str | None = None
+    """Digests of the manifests that may count, as `floe-dagster platform digest` prints them; separated by commas."""
 
     @property
     def defs_state_config(self) -> DefsStateConfig:
@@ -55,7 +59,9 @@ class FloeProduct(dg.StateBackedComponent, dg.Resolvable):
         from floe_dagster.definitions.compiling import compile_product
         from floe_dagster.findings import InputError
 
-        result = compile_product(Path(self.product_dir), manifest=self._manifest())
+        result = compile_product(
+            Path(self.product_dir), manifest=self._manifest(), manifest_sha256=self.manifest_sha256
+        )
         if result.bundle_path is None:
             raise InputError(result.findings)
         shutil.copyfile(result.bundle_path, state_path)
@@ -88,10 +94,15 @@ class FloeProduct(dg.StateBackedComponent, dg.Resolvable):
             manifest,
             home,
             sensor_interval_seconds=self.sensor_interval_seconds,
+            manifest_sha256=self.manifest_sha256,
         )
         definitions: dg.Definitions | None = None
+        pins = pins_of(os.environ, self.manifest_sha256)
         for bundle in bundles_to_serve(state_path, product_dir, slug, digest, home, problems):
             try:
+                if refusal := not_pinned(bundle, pins):
+                    problems.append(refusal)
+                    continue
                 definitions = location(bundle)
             except Exception as error:  # a broken state must not take the location down
                 problems.append(f"the state {bundle.digest[7:19]} cannot be served: {error}")

@@ -17,6 +17,7 @@ def load_product_definitions(
     *,
     manifest: str | Path | None = None,
     sensor_interval_seconds: int = INTERVAL_SECONDS,
+    manifest_sha256: str | None = None,
 ) -> dg.Definitions:
     """Return the definitions of the product that `anchor` lies in.
 
@@ -24,6 +25,7 @@ def load_product_definitions(
         anchor: `__file__` of the product's `definitions.py`, or the product's folder.
         manifest: Platform manifest in place of the one that `floe.yaml` names.
         sensor_interval_seconds: How often the sensor looks for changed sources, at least.
+        manifest_sha256: Digests of the manifests that may count, as `floe-dagster platform digest` prints them.
     """
     path = Path(os.path.abspath(anchor))
     product_dir = path if path.is_dir() else path.parent
@@ -31,6 +33,7 @@ def load_product_definitions(
         product_dir=str(product_dir),
         manifest=str(manifest) if manifest else None,
         sensor_interval_seconds=sensor_interval_seconds,
+        manifest_sha256=manifest_sha256,
     )
     return dg.build_defs_for_component(component)
 

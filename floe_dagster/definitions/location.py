@@ -23,6 +23,7 @@ def build_location_definitions(
     *,
     note: str | None = None,
     sensor_interval_seconds: int = INTERVAL_SECONDS,
+    manifest_sha256: str | None = None,
 ) -> dg.Definitions:
     """Return a product's compile assets and sensor, and what was compiled where there is a bundle.
 
@@ -34,6 +35,7 @@ def build_location_definitions(
         bundle: What is served; None where nothing is compiled.
         note: Shown with the compile assets.
         sensor_interval_seconds: How often the sensor looks for changed sources, at least.
+        manifest_sha256: Digests of the manifests that may count.
 
     Raises:
         Exception: Dagster refuses what the bundle holds, or the bundle is damaged.
@@ -51,7 +53,9 @@ def build_location_definitions(
         slug, product_dir, manifest, home, digest, sensor_interval_seconds, observed
     )
     return dg.Definitions.merge(
-        build_compile_definitions(slug, product_dir, manifest, home, note, digest, observed, pod),
+        build_compile_definitions(
+            slug, product_dir, manifest, home, note, digest, observed, pod, manifest_sha256
+        ),
         dg.Definitions(sensors=[sensor]),
         *product,
     )

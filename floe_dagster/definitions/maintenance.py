@@ -3,6 +3,7 @@
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from floe_dagster.definitions.run_retries import run_retry_tags
 from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.errors import CatalogError, PublicationError
 from floe_dagster.iceberg.maintenance import Rules, TableMaintenance, drop_retired, retired_tables
+from floe_dagster.observability.audit_log import AuditLog, AuditRecord, launched_by, of_table
 from floe_dagster.schemas.product_index import Asset, Lifecycle, ProductIndex
 
 if TYPE_CHECKING:
@@ -70,10 +72,21 @@ def build_maintenance_definitions(
         description="Delete expired rows, compact small files, expire snapshots, remove orphans, report retired tables.",
     )
     def maintain(context: dg.OpExecutionContext, config: MaintenanceConfig) -> None:
-        with ObservedStep(observed(), context).observing():
-            _maintain_all(context, config)
+        # Who only looks, changes nothing that somebody would have to account for.
+        audit = AuditLog(home, product.audited and not config.dry_run)
+        begun = AuditRecord(
+            "maintain",
+            slug,
+            run_id=context.run_id,
+            launched_by=launched_by(context.run.tags),
+            details=config.model_dump(exclude={"dry_run"}, exclude_defaults=True),
+        )
+        with ObservedStep(observed(), context).observing(), audit.action(begun):
+            _maintain_all(context, config, audit, begun)
 
-    def _maintain_all(context: dg.OpExecutionContext, config: MaintenanceConfig) -> None:
+    def _maintain_all(
+        context: dg.OpExecutionContext, config: MaintenanceConfig, audit: AuditLog, begun: AuditRecord
+    ) -> None:
         storage = getattr(context.resources, storage_key(slug))
         failed: dict[str, str] = {}
         with as_failures(f"the tables of {slug} could not be maintained"):
@@ -88,11 +101,18 @@ def build_maintenance_definitions(
                 if config.tables and name not in config.tables:
                     continue
                 try:
-                    _maintain_table(context, catalog, slug, asset, lifecycle, config, home)
+                    found = _maintain_table(context, catalog, slug, asset, lifecycle, config, home)
                 except (CatalogError, PublicationError) as error:
                     failed[name] = str(error)
+                    audit.add(of_table(begun, f"{slug}.{name}", "failed", {"error": type(error).__name__}))
+                else:
+                    if any(found.values()):
+                        audit.add(of_table(begun, f"{slug}.{name}", "succeeded", found))
             retired = retired_tables(catalog, slug, set(assets))
-            _report_retired(context, catalog, slug, product.name, retired, config)
+            dropped = _report_retired(context, catalog, slug, product.name, retired, config)
+            for name, gone in dropped.items():
+                record = of_table(begun, f"{slug}.{name}", "succeeded", gone)
+                audit.add(replace(record, action="drop"))
         if failed:
             raise dg.Failure(
                 "not maintained:\n" + "\n".join(f"- {name}: {text}" for name, text in failed.items()),
@@ -127,9 +147,10 @@ def _maintain_table(
     lifecycle: Lifecycle,
     config: MaintenanceConfig,
     home: FloeHome,
-) -> None:
+) -> dict[str, Any]:
+    """Look after one table; return how much was done, by what."""
     if not catalog.table_exists(asset.identifier(slug)):
-        return
+        return {}
     rules = Rules(
         retention_days=lifecycle.data_retention_days,
         ttl_hours=lifecycle.default_ttl_hours,
@@ -162,6 +183,7 @@ def _maintain_table(
             metadata={f"maintenance/{name}": value for name, value in found.items()},
         )
     )
+    return {name: value for name, value in found.items() if isinstance(value, int)}
 
 
 def _report_retired(
@@ -171,7 +193,8 @@ def _report_retired(
     product: str,
     retired: list[dict[str, Any]],
     config: MaintenanceConfig,
-) -> None:
+) -> dict[str, Any]:
+    """Report the tables that no model publishes any more; return those that were dropped."""
     names = {entry["table"] for entry in retired}
     wrong = sorted(set(config.drop_retired) - names)
     if wrong:
@@ -203,6 +226,7 @@ def _report_retired(
             "dry_run": config.dry_run,
         }
     )
+    return dropped
 
 
 def _remove_old_scratch(folder: Path) -> None:

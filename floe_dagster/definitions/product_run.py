@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +19,10 @@ from floe_dagster.definitions.recorded_attempts import RecordedAttempts, is_resu
 from floe_dagster.definitions.resources import CatalogResource, DbtResource, StorageResource
 from floe_dagster.execution.context import RunContext, RunIdentity, RunOptions, Selection
 from floe_dagster.execution.dbt_process import DbtProgram
-from floe_dagster.execution.results import Built, CarriedOver, Checked, Result
+from floe_dagster.execution.results import Built, CarriedOver, Checked, Published, Result
 from floe_dagster.execution.run import ProductRun
 from floe_dagster.home import FloeHome
+from floe_dagster.observability.audit_log import AuditLog, AuditRecord, launched_by, of_table
 from floe_dagster.schemas.product_index import ProductIndex
 
 if TYPE_CHECKING:
@@ -101,11 +102,37 @@ class ProductStep:
             observer=observer,
             log=context.log,
         )
-        with step.observing(), as_failures(f"the run of {slug} could not go on"):
+        begun = AuditRecord(
+            "run",
+            slug,
+            digest=self.bundle.digest,
+            run_id=context.run.run_id,
+            launched_by=launched_by(context.run.tags),
+            details=self._asked(run_context),
+        )
+        audit = AuditLog(self.home, self.index.product.audited)
+        with (
+            step.observing(),
+            as_failures(f"the run of {slug} could not go on"),
+            audit.action(begun) as ended,
+        ):
             run = ProductRun(run_context, self.bundle, self.index, self.home)
+            published = ended.setdefault("published", [])
             with closing(run.execute()) as results:
                 for result in results:
+                    if isinstance(result, Published):
+                        audit.add(_publication(result, begun))
+                        published.append(result.publication.table)
                     yield self._event(result, observer, recorded)
+
+    def _asked(self, context: RunContext) -> dict[str, Any]:
+        """Return what was asked of the run, for the audit log; a selection of everything is not spelled out."""
+        chosen = context.selection.assets
+        names = sorted(asset.name for asset in self.index.assets if asset.id in chosen)
+        return {
+            **({"assets": names} if len(names) < len(self.index.assets) else {}),
+            **({"full_refresh": True} if context.options.full_refresh else {}),
+        }
 
     def _selection(self, context: dg.AssetExecutionContext) -> Selection:
         assets, checks = context.selected_asset_keys, context.selected_asset_check_keys
@@ -128,3 +155,10 @@ class ProductStep:
         if isinstance(result, Checked):
             return check_result(result, self.checks[result.test], observer.tests[result.test])
         return recorded.check_result(result.test)
+
+
+def _publication(result: Published, run: AuditRecord) -> AuditRecord:
+    """Return the record of one table that a run has published."""
+    done = result.publication
+    details = {"snapshot_id": str(done.snapshot_id), "rows": done.rows, "write_mode": done.mode}
+    return replace(of_table(run, done.table, "succeeded", details), action="publish")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from floe_dagster.atomic import copy_atomically
 from floe_dagster.compilation.bundle import BAKED_BUNDLE, Bundle, BundleError
+from floe_dagster.compilation.manifest_choice import Pin, chain_digest
 from floe_dagster.digests import version_of
 from floe_dagster.home import FloeHome
 
@@ -109,6 +110,28 @@ def bundles_to_serve(
             yield _kept(bundle, home)
         except (OSError, BundleError) as error:
             problems.append(str(error))
+
+
+def not_pinned(bundle: Bundle, pins: Sequence[Pin]) -> str | None:
+    """Return why a state may not be served: it was compiled with a manifest that the platform does not pin; None where it may.
+
+    Args:
+        bundle: The state.
+        pins: What is pinned.
+
+    Raises:
+        BundleError: The bundle cannot be read.
+    """
+    if not pins:
+        return None
+    digest = chain_digest(str(layer.get("sha256")) for layer in bundle.report().get("manifest_chain", ()))
+    refusing = [pin.name for pin in pins if not pin.allows(digest)]
+    if not refusing:
+        return None
+    return (
+        f"the state {bundle.digest[7:19]} was compiled with the manifest {digest}, which {' and '.join(refusing)} does not pin; "
+        "it is not served"
+    )
 
 
 def _stored_before(slug: str, digest: str, home: FloeHome) -> list[Bundle]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from floe_dagster.findings import Finding
+from floe_dagster.policies.asset_names import as_asset
 from floe_dagster.policies.places import DescriptionPlaces
 
 LEVELS = ("off", "warn", "strict")
@@ -112,7 +113,7 @@ class Project:
     Args:
         models: Models and snapshots of the project itself, ordered by name.
         tests: Names of the data tests by unique id of what they test.
-        by_id: Every model, snapshot and seed, of packages too.
+        by_id: Every model, snapshot and seed, of packages too, each under the name of its asset.
         context: What is in force.
         places: Where models are described.
     """
@@ -130,7 +131,7 @@ class Project:
         tests: dict[str, list[str]] = {}
         for unique_id, node in manifest["nodes"].items():
             if node["resource_type"] in ("model", "snapshot", "seed"):
-                by_id[unique_id] = node
+                node = by_id[unique_id] = as_asset(node)
                 if node["package_name"] == name and node["resource_type"] != "seed":
                     models.append(node)
             elif node["resource_type"] == "test":

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from floe_dagster.findings import Finding
+from floe_dagster.policies.asset_names import follows
 from floe_dagster.policies.model import LEVELS, Project
 from floe_dagster.policies.policy import Policy
 from floe_dagster.schemas.base import EnforcementLevel, Regex, Section
@@ -71,7 +72,7 @@ class Naming(Policy):
         patterns = [NAMING_PATTERNS[name]] if name in NAMING_PATTERNS else list(setting.custom_patterns or ())
         compiled = [re.compile(pattern) for pattern in patterns]
         for node in project.models:
-            if not any(pattern.fullmatch(node["name"]) for pattern in compiled):
+            if not any(follows(node, pattern) for pattern in compiled):
                 yield project.finding(
                     node,
                     f"model {node['name']!r} does not follow the {name} naming",

@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from floe_dagster.policies.asset_names import model_name
+
 _ENTRY = re.compile(r"""^(\s*)(-\s*)?\{?\s*["']?name["']?:\s*["']?([^\s"',}#]+)""")
 
 
@@ -36,7 +38,8 @@ class DescriptionPlaces:
         if file not in self._files:
             self._files[file] = _index(self._read_text(file) or "")
         lines = self._files[file]
-        line = lines.get((node["name"], column)) or lines.get((node["name"], None))
+        name = model_name(node)
+        line = lines.get((name, column)) or lines.get((name, None))
         return (file, line) if line else None
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from floe_dagster.findings import Finding
+from floe_dagster.policies.asset_names import named_by
 from floe_dagster.policies.model import Project
 from floe_dagster.policies.policy import Policy
 
@@ -60,13 +61,15 @@ def tier_of(node: Mapping[str, Any] | None, tiers: Mapping[str, str]) -> str | N
 
     Args:
         node: Of dbt's manifest.
-        tiers: By model name, as the product spec says.
+        tiers: By the name of a model or of one version of it, as the product spec says.
     """
     if node is None:
         return None
-    if node["name"] in tiers:
-        return tiers[node["name"]]
-    for folder in reversed(node["fqn"][1:-1]):
+    named = named_by(node, tiers)
+    if named is not None:
+        return tiers[named]
+    # Of a version the name of the model and the version stand at the end.
+    for folder in reversed(node["fqn"][1 : -1 if node.get("version") is None else -2]):
         if folder in TIER_OF_FOLDER:
             return TIER_OF_FOLDER[folder]
     return None

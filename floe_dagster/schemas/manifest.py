@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 from floe_dagster.schemas.addresses import Endpoint, Url
 from floe_dagster.schemas.base import Days, EnforcementLevel, EnvironmentName, Hours, Name, Section, SemVer
@@ -16,6 +16,23 @@ from floe_dagster.schemas.secrets import Secret
 
 Share = Annotated[float, Field(ge=0, le=1, strict=False)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
+NamePattern = Annotated[
+    str,
+    Field(
+        pattern=form(
+            r"^[a-z0-9*?-]{1,63}$", "the name of a product, or a pattern with * and ?, such as customer-*"
+        )
+    ),
+]
+PropertyPattern = Annotated[
+    str,
+    Field(
+        pattern=form(
+            r"^[A-Za-z0-9*?._-]{1,200}$",
+            "the name of a table property, or a pattern with * and ?, such as write.parquet.*",
+        )
+    ),
+]
 HeaderName = Annotated[
     str,
     Field(
@@ -132,7 +149,9 @@ class GovernanceFields(Section):
     policy_enforcement_level: EnforcementLevel | None = Field(
         None, description="off: policies pass and say so. warn: they show. strict: they block."
     )
-    audit_logging: Literal["enabled", "disabled"] | None = Field(None, description="Log who ran what.")
+    audit_logging: Literal["enabled", "disabled"] | None = Field(
+        None, description="Keep an audit log in FLOE_HOME/audit: who compiled, ran, published, dropped what."
+    )
     data_retention_days: Days | None = Field(None, description="Days data is kept at least, 1 to 36,500.")
     default_ttl_hours: Hours | None = Field(None, description="Hours until data counts as expired.")
     snapshot_keep_last: Annotated[int, Field(ge=1)] | None = Field(
@@ -146,8 +165,41 @@ class GovernanceFields(Section):
     )
 
 
+class Bound(Section):
+    """Between which numbers a product's own has to lie."""
+
+    min: Annotated[int, Field(ge=1)] | None = Field(None, description="The least that is allowed.")
+    max: Annotated[int, Field(ge=1)] | None = Field(None, description="The most that is allowed.")
+
+    @model_validator(mode="after")
+    def _is_not_empty(self) -> Bound:
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min} is greater than max {self.max}")
+        return self
+
+
+class Bounds(Section):
+    """Numbers of which neither side is stricter by itself; a name here is the field's in `governance`."""
+
+    data_retention_days: Bound | None = Field(None, description="Of data_retention_days.")
+    default_ttl_hours: Bound | None = Field(None, description="Of default_ttl_hours.")
+    snapshot_keep_last: Bound | None = Field(None, description="Of snapshot_keep_last.")
+
+
 class ManifestGovernance(GovernanceFields):
     """The platform's rules."""
+
+    products: list[NamePattern] | None = Field(
+        None,
+        description="Products that may use this manifest: names, or patterns with * and ?; every product when absent. Over "
+        "several layers, a product has to be in the list of every layer that has one.",
+    )
+    bounds: Bounds | None = Field(None, description="Between which numbers products may choose.")
+    table_properties: list[PropertyPattern] | None = Field(
+        None,
+        description="Iceberg table properties that products may set besides those that are harmless: names, or patterns with "
+        "* and ?. Over several layers, a property has to be in the list of every layer that has one.",
+    )
 
     environment: list[EnvironmentName] | None = Field(
         None,

@@ -5,7 +5,8 @@
 | stricter | the strictest value; among equals the outermost layer | a value that is weaker than an outer layer's |
 | outermost | the outermost layer that states the field, or one that belongs to it | any other value |
 | common | nobody alone: what all layers list that state the field | an entry that an outer layer does not list |
-| nearest | the layer nearest to the product | nothing |
+| every | nobody alone: each layer's list counts by itself | nothing |
+| nearest | the layer nearest to the product, within the bounds of the platform | nothing |
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class MergeRule(Protocol):
     """Who decides one field, and which of the others tried to weaken it."""
 
     @property
-    def name(self) -> Literal["stricter", "outermost", "common", "nearest"]:
+    def name(self) -> Literal["stricter", "outermost", "common", "every", "nearest"]:
         """What the rule is called."""
         ...
 
@@ -127,10 +128,29 @@ class Common:
 
 
 @dataclass(frozen=True, slots=True)
+class Every:
+    """Whatever is asked for has to be in the list of every layer that has one; with patterns in lists, they have no common one.
+
+    Where several layers have a list, the value is their lists, the outermost first.
+    """
+
+    who_wins: str = "nobody alone: each layer's list has to name it"
+    name: Literal["every"] = "every"
+
+    def decide(self, field: str, layers: Statements) -> tuple[int, Any] | None:
+        stating = _stating(field, layers)
+        lists = [layers[position][field] for position in stating]
+        return (stating[-1], lists[0] if len(lists) == 1 else lists) if lists else None
+
+    def weakens(self, field: str, position: int, layers: Statements) -> bool:
+        return False
+
+
+@dataclass(frozen=True, slots=True)
 class Nearest:
     """The layer nearest to the product wins: neither value is stricter than another."""
 
-    who_wins: str = "the nearest layer: neither value is stricter than another"
+    who_wins: str = "the nearest layer, within `bounds`: neither value is stricter than another"
     name: Literal["nearest"] = "nearest"
 
     def decide(self, field: str, layers: Statements) -> tuple[int, Any] | None:
@@ -163,6 +183,8 @@ def ranked(*weakest_first: str) -> Stricter:
 
 
 GREATER = Stricter("the greater number", float)
+SMALLER = Stricter("the smaller number", lambda value: -float(value))
 TRUE = Stricter("`true`", float)
 LEVEL = ranked("off", "warn", "strict")
 NEAREST = Nearest()
+EVERY = Every()

@@ -96,7 +96,9 @@ class TransformTable(Section):
         "take the place of those with the same key. Incremental models and snapshots write only what changed.",
     )
     key: list[str] | None = Field(None, description="Columns that identify a row (upsert).")
-    properties: dict[str, str] | None = Field(None, description="Iceberg table properties.")
+    properties: dict[str, str] | None = Field(
+        None, description="Iceberg table properties, of those that the platform leaves to products."
+    )
     expire_by: str | None = Field(
         None,
         description="Column with the time of a row: maintenance deletes rows older than default_ttl_hours, "

@@ -263,6 +263,7 @@ class ProductFacts:
         preset: Name of the preset that they come from.
         repository: Address of its source repository.
         lifecycle: What governs the life of its tables.
+        audited: What is done to it goes into the audit log.
     """
 
     slug: str
@@ -277,6 +278,7 @@ class ProductFacts:
     preset: str | None = None
     repository: str | None = None
     lifecycle: Lifecycle = Lifecycle()
+    audited: bool = False
 
 
 @dataclass(frozen=True, slots=True)

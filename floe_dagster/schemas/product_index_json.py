@@ -117,6 +117,7 @@ def _product(row: Mapping[str, Any]) -> ProductFacts:
         preset=row.get("preset"),
         repository=row.get("repository"),
         lifecycle=_lifecycle(row.get("lifecycle") or {}),
+        audited=bool(row.get("audited")),
     )
 
 

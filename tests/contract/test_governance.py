@@ -30,7 +30,7 @@ from floe_dagster.schemas.manifest import GovernanceFields, ManifestGovernance
 from floe_dagster.schemas.product import ProductGovernance
 
 GOVERNANCE_RULES = governance_rules()
-RULE_NAMES = ("stricter", "outermost", "common", "nearest")
+RULE_NAMES = ("stricter", "outermost", "common", "every", "nearest")
 
 
 def resolve(folder: Path, *governance: str | None, product: str | None = None) -> GovernanceResolution:
@@ -188,6 +188,10 @@ STRICTEST_FIRST: dict[str, list[Any]] = {
 GREATER_IS_STRICTER = {"data_retention_days", "quality_gates.minimum_test_coverage"}
 LIFE_OF_DATA = {"default_ttl_hours", "snapshot_keep_last"}
 COMMON = {"environment"}
+EVERY = {"products", "table_properties"}
+BOUNDS = {
+    f"bounds.{field}.{side}" for field in (*LIFE_OF_DATA, "data_retention_days") for side in ("min", "max")
+}
 NAMES = {"naming.pattern", "naming.custom_patterns"}
 POOL = ["stg_a", "mart_b", "gold_c", "silver_d", "raw_e", "whatever_I_like"]
 
@@ -269,12 +273,13 @@ def test_every_field_of_both_documents_has_a_rule() -> None:
     assert set(governed(with_settings(ManifestGovernance))) == set(GOVERNANCE_RULES)
     # What the platform allows is not the product's to say.
     for model in (GovernanceFields, ProductGovernance):
-        assert set(governed(with_settings(model))) == set(GOVERNANCE_RULES) - COMMON
+        assert set(governed(with_settings(model))) == set(GOVERNANCE_RULES) - COMMON - EVERY - BOUNDS
     by_rule = {name: {f for f, rule in GOVERNANCE_RULES.items() if rule.name == name} for name in RULE_NAMES}
     assert by_rule == {
-        "stricter": {*STRICTEST_FIRST, *GREATER_IS_STRICTER},
+        "stricter": {*STRICTEST_FIRST, *GREATER_IS_STRICTER, *BOUNDS},
         "outermost": NAMES,
         "common": COMMON,
+        "every": EVERY,
         "nearest": LIFE_OF_DATA,
     }
 
@@ -418,3 +423,77 @@ def test_to_say_the_same_again_or_what_nobody_said_is_fine(
     tmp_path: Path, platform: str, product: str
 ) -> None:
     assert resolve(tmp_path, f"{{naming: {platform}}}", product=f"{{naming: {product}}}").findings == []
+
+
+@pytest.mark.parametrize(
+    ("lists", "refused_by"),
+    [
+        (["[shop]"], []),
+        (["['sh*', other]"], []),
+        (["[other, 'shop-*']"], [0]),
+        (["[]"], [0]),
+        (["['*']", "[shop]"], []),
+        (["['s*']", None, "[other]"], [2]),
+        (["[other]", "[shop]"], [0]),
+    ],
+)
+def test_a_manifest_says_which_products_may_use_it(
+    tmp_path: Path, lists: list[str | None], refused_by: list[int]
+) -> None:
+    resolution = resolve(tmp_path, *(f"{{products: {names}}}" if names else None for names in lists))
+    assert [finding.code for finding in resolution.findings] == ["product-not-allowed"] * len(refused_by)
+    for finding, number in zip(resolution.findings, refused_by, strict=True):
+        assert (finding.severity, finding.file, finding.line) == ("error", "floe.yaml", 3)
+        assert f"layer-{number}" in finding.message and f"m{number}.yaml:" in str(finding.allowed)
+    (decision,) = resolution.decisions
+    assert (decision.field, decision.rule, decision.overruled) == ("products", "every", ())
+
+
+BOUNDED = "bounds: {snapshot_keep_last: {min: 5, max: 20}, default_ttl_hours: {min: 24}, data_retention_days: {max: 90}}"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "in_force"),
+    [
+        ("snapshot_keep_last", 1, 5),
+        ("snapshot_keep_last", 5, None),
+        ("snapshot_keep_last", 20, None),
+        ("snapshot_keep_last", 21, 20),
+        ("default_ttl_hours", 1, 24),
+        ("default_ttl_hours", 36_500, None),
+        ("data_retention_days", 36_500, 90),
+        ("data_retention_days", 89, None),
+    ],
+)
+@pytest.mark.parametrize("level", ["warn", "strict"])
+def test_a_product_chooses_within_the_bounds_of_the_platform(
+    tmp_path: Path, field: str, value: int, in_force: int | None, level: str
+) -> None:
+    section = f"{{policy_enforcement_level: {level}, {BOUNDED}}}"
+    resolution = resolve(tmp_path, section, None, product=f"{{{field}: {value}}}")
+    decision = next(each for each in resolution.decisions if each.field == field)
+    lifecycle = resolution.lifecycle()
+    if in_force is None:
+        assert (decision.value, decision.decided_by, resolution.findings) == (value, "product shop", [])
+        assert getattr(lifecycle, field) == value
+        return
+    assert (decision.value, decision.rule, decision.decided_by) == (in_force, "bounds", "manifest layer-0")
+    assert decision.overruled == (("product shop", value),)
+    assert getattr(lifecycle, field) == in_force
+    (finding,) = resolution.findings
+    assert (finding.code, finding.severity) == ("out-of-bounds", "error" if level == "strict" else "warning")
+    assert (finding.file, finding.line, finding.field) == ("floe.yaml", 4, f"governance.{field}")
+    assert str(in_force) in str(finding.allowed) and "m0.yaml:" in str(finding.allowed)
+
+
+def test_bounds_are_narrowed_and_never_widened(tmp_path: Path) -> None:
+    outer = "{bounds: {snapshot_keep_last: {min: 5, max: 20}}, snapshot_keep_last: 18}"
+    inner = "{bounds: {snapshot_keep_last: {min: 2, max: 10}}}"
+    resolution = resolve(tmp_path, outer, inner)
+    # What an outer layer stated before it was narrowed is no fault of its.
+    assert [(finding.file, finding.field) for finding in resolution.findings] == [
+        ("m1.yaml", "governance.bounds.snapshot_keep_last.min")
+    ]
+    assert resolution.lifecycle().snapshot_keep_last == 10
+    clash = resolve(tmp_path, outer, "{bounds: {snapshot_keep_last: {min: 30}}}")
+    assert clash.lifecycle().snapshot_keep_last == 20

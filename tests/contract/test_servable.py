@@ -152,10 +152,12 @@ def graphs(draw: st.DrawFn) -> list[dict[str, Any]]:
     kinds = st.sampled_from(["model", "model", "seed", "snapshot"])
     nodes: dict[str, dict[str, Any]] = {}
     for name in draw(st.lists(ODD_NAMES, min_size=1, max_size=4)):
+        version = draw(st.none() | st.none() | st.sampled_from([1, 2, "x"]))
         materialized = st.sampled_from(["table", "view", "ephemeral", "incremental", "größe", "x" * 70])
         made = node(
             name,
-            draw(kinds),
+            "model" if version is not None else draw(kinds),
+            **({} if version is None else {"version": version}),
             package=draw(st.sampled_from(["shop", "shop", "hub"])),
             alias=draw(st.just(name) | ODD_NAMES),
             materialized=draw(materialized),
@@ -251,12 +253,34 @@ def test_two_nodes_that_can_be_told_apart_are_fine(shop: Path, pair: tuple[Any, 
     assert loading_problem(shop, pair) is None
 
 
-@pytest.mark.parametrize("versions", [(1,), (1, 2), ("a", "b", "c")])
-def test_model_versions_are_one_finding_a_model(versions: tuple[Any, ...]) -> None:
-    nodes = [node("dim", version=v, alias=f"dim_v{v}") for v in versions]
-    (finding,) = findings(*nodes, node("use", reads=[nodes[0]["unique_id"]]))
-    assert (finding.code, finding.model) == ("model-versions", "dim")
-    assert finding.found == ", ".join(f"v{v}" for v in versions)
+@pytest.mark.parametrize("versions", [(1,), (1, 2), ("a", "b", "c"), (1, 1.5)])
+def test_versions_of_a_model_are_served_under_their_aliases(shop: Path, versions: tuple[Any, ...]) -> None:
+    nodes = [
+        node("dim", version=v, alias=f"dim_v{v}".replace(".", "_"), fqn=["shop", "dim", f"v{v}"])
+        for v in versions
+    ]
+    nodes.append(node("use", reads=[nodes[0]["unique_id"]]))
+    assert findings(*nodes) == []
+    assert loading_problem(shop, nodes) is None
+
+
+@pytest.mark.parametrize(
+    ("alias", "code"),
+    [
+        ("größe", "unsupported-name"),
+        ("a b", "unsupported-name"),
+        ("dbt_manifest", "reserved-model-name"),
+        ("orders", "duplicate-name"),
+        ("dim_v2", "duplicate-name"),
+        ("DIM_V2", "duplicate-name"),
+        ("dim.v2", "duplicate-name"),
+    ],
+)
+def test_an_alias_of_a_version_that_cannot_be_served_is_refused(alias: str, code: str) -> None:
+    one = node("dim", version=1, alias=alias, schema="other")
+    (finding,) = findings(one, node("dim", version=2, alias="dim_v2"), node("orders"))
+    assert (finding.code, finding.fix is not None) == (code, True)
+    assert alias in finding.message
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,10 @@ _MACROS = """\
 
 {#- `CREATE OR REPLACE` forgets partitions and sort order that it does not name. -#}
 {%- macro properties(temporary=False) -%}
-  {%- set layout = {} if temporary else floe_table_layouts().get(model.name, {}) -%}
+  {%- set layouts = floe_table_layouts() -%}
+  {#- A version has the layout of its own transform, else that of all versions of its model. -#}
+  {%- set own = model.alias if model.get('version') is not none and model.alias in layouts else model.name -%}
+  {%- set layout = {} if temporary else layouts.get(own, {}) -%}
   {%- if layout -%}
     {%- set named = dict(config.get('properties') or {}) -%}
     {%- if config.get('file_format') -%}
@@ -75,10 +78,11 @@ def project_overlay(layouts: Mapping[str, Mapping[str, Sequence[str]]]) -> Proje
     """Return settings and macros for one product.
 
     Args:
-        layouts: `partition_by` and `sort_by` of `transforms[].table`, by model.
+        layouts: `partition_by` and `sort_by` of `transforms[].table`, by the name of a model or of one
+            version of it; an empty one where a transform states nothing.
     """
     tables = {model: table_properties(**layout) for model, layout in layouts.items()}
-    listed = json.dumps({model: named for model, named in tables.items() if named}, sort_keys=True)
+    listed = json.dumps(tables, sort_keys=True)
     return ProjectOverlay(
         # dbt-trino's other ways drop the table that was there: a clone must not be dropped.
         configs={kind: {"+on_table_exists": "replace"} for kind in ("models", "seeds")},
