@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import cache
 
 from floe_dagster.policies import policy_settings
-from floe_dagster.schemas.merging import GREATER, LEVEL, NEAREST, Common, MergeRule, ranked
+from floe_dagster.schemas.merging import GREATER, LEVEL, NEAREST, All, Common, MergeRule, ranked
 
 _OF_DOCUMENTS: Mapping[str, MergeRule] = {
     "policy_enforcement_level": LEVEL,
@@ -19,6 +19,7 @@ _OF_DOCUMENTS: Mapping[str, MergeRule] = {
     "schema_evolution": ranked("allow", "additive", "refuse"),
     "stale_table_recovery_mode": ranked("repair", "strict"),
     "environment": Common(),
+    "exemptions": All(),
     "default_ttl_hours": NEAREST,
     "snapshot_keep_last": NEAREST,
 }

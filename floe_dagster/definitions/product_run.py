@@ -14,7 +14,13 @@ from floe_dagster.compilation.bundle import Bundle
 from floe_dagster.definitions.observing.build import ObservedBuild
 from floe_dagster.definitions.observing.process import Observed
 from floe_dagster.definitions.observing.step import ObservedStep
-from floe_dagster.definitions.outcomes import as_failures, carried_over, check_result, materialization
+from floe_dagster.definitions.outcomes import (
+    as_failures,
+    carried_over,
+    check_result,
+    materialization,
+    report_columns,
+)
 from floe_dagster.definitions.recorded_attempts import RecordedAttempts, is_resumed
 from floe_dagster.definitions.resources import CatalogResource, DbtResource, StorageResource
 from floe_dagster.execution.context import RunContext, RunIdentity, RunOptions, Selection
@@ -103,9 +109,12 @@ class ProductStep:
         )
         with step.observing(), as_failures(f"the run of {slug} could not go on"):
             run = ProductRun(run_context, self.bundle, self.index, self.home)
-            with closing(run.execute()) as results:
-                for result in results:
-                    yield self._event(result, observer, recorded)
+            try:
+                with closing(run.execute()) as results:
+                    for result in results:
+                        yield self._event(result, observer, recorded)
+            finally:
+                report_columns(context, slug, run.columns)
 
     def _selection(self, context: dg.AssetExecutionContext) -> Selection:
         assets, checks = context.selected_asset_keys, context.selected_asset_check_keys

@@ -5,6 +5,7 @@
 | stricter | the strictest value; among equals the outermost layer | a value that is weaker than an outer layer's |
 | outermost | the outermost layer that states the field, or one that belongs to it | any other value |
 | common | nobody alone: what all layers list that state the field | an entry that an outer layer does not list |
+| all | nobody alone: what the layers list together | nothing |
 | nearest | the layer nearest to the product | nothing |
 """
 
@@ -22,7 +23,7 @@ class MergeRule(Protocol):
     """Who decides one field, and which of the others tried to weaken it."""
 
     @property
-    def name(self) -> Literal["stricter", "outermost", "common", "nearest"]:
+    def name(self) -> Literal["stricter", "outermost", "common", "all", "nearest"]:
         """What the rule is called."""
         ...
 
@@ -127,6 +128,25 @@ class Common:
 
 
 @dataclass(frozen=True, slots=True)
+class All:
+    """What counts is what the layers list together; the last one that added something decided."""
+
+    who_wins: str = "what the lists of all layers have together"
+    name: Literal["all"] = "all"
+
+    def decide(self, field: str, layers: Statements) -> tuple[int, Any] | None:
+        winner, together = None, list[Any]()
+        for position in _stating(field, layers):
+            further = [entry for entry in layers[position][field] if entry not in together]
+            if winner is None or further:
+                winner, together = position, [*together, *further]
+        return None if winner is None else (winner, together)
+
+    def weakens(self, field: str, position: int, layers: Statements) -> bool:
+        return False
+
+
+@dataclass(frozen=True, slots=True)
 class Nearest:
     """The layer nearest to the product wins: neither value is stricter than another."""
 
@@ -164,5 +184,6 @@ def ranked(*weakest_first: str) -> Stricter:
 
 GREATER = Stricter("the greater number", float)
 TRUE = Stricter("`true`", float)
+FALSE = Stricter("`false`", lambda value: -float(value))
 LEVEL = ranked("off", "warn", "strict")
 NEAREST = Nearest()
