@@ -119,8 +119,12 @@ def is_named_like_personal_data(
         holds_text: The column is known to hold text: then `is_email` and `email_count` are names like others.
     """
     words = words_of(name)
-    counts = bool(words) and (words[0] in _FLAGS or words[-1] in _MEASURES)
-    return (holds_text or not counts) and contains(name, entries) is not None
+    if contains(name, entries) is None:
+        return False
+    flagged = words[0] in _FLAGS and contains(" ".join(words[1:]), entries) is not None
+    # Where the rest says nothing, the word belongs to the name: marital status.
+    measured = words[-1] in _MEASURES and contains(" ".join(words[:-1]), entries) is not None
+    return holds_text or not (flagged or measured)
 
 
 class PersonalData(Policy):

@@ -268,16 +268,25 @@ def _is_false(condition: exp.Expr) -> bool:
 
 
 def _contradict(parts: list[exp.Expr]) -> bool:
-    """Whether two conditions ask for two values of one column, or for null and for a value."""
+    """Whether conditions ask for two values of one column, for null and a value, or for more than they allow."""
     from sqlglot import exp
 
     wanted: dict[str, set[str]] = {}
+    least: dict[str, float] = {}
+    most: dict[str, float] = {}
     for part in parts:
+        if isinstance(part, exp.GT | exp.GTE | exp.LT | exp.LTE) and part.expression.is_number:
+            side, number = part.this.sql(), float(part.expression.to_py())
+            if isinstance(part, exp.GT | exp.GTE):
+                least[side] = max(number, least.get(side, number))
+            else:
+                most[side] = min(number, most.get(side, number))
         if isinstance(part, exp.EQ) and isinstance(part.expression, exp.Literal):
             wanted.setdefault(part.this.sql(), set()).add(part.expression.sql())
         elif isinstance(part, exp.Is) and isinstance(part.expression, exp.Null):
             wanted.setdefault(part.this.sql(), set()).add("null")
-    return any(len(values) > 1 for values in wanted.values())
+    too_narrow = any(least[side] > most[side] for side in least.keys() & most.keys())
+    return too_narrow or any(len(values) > 1 for values in wanted.values())
 
 
 def _simple(condition: exp.Expr) -> exp.Expr:
