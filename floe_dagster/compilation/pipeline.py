@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from floe_dagster.compilation.bundle import Bundle, BundleError
 from floe_dagster.compilation.orchestrator import Orchestrator
@@ -171,6 +172,9 @@ def _finished(product_dir: Path, state: SourceState, home: FloeHome) -> CompileR
         return None
     if not isinstance(record, dict) or record.get("digest") != state.digest:
         return None
+    if _has_ended(record.get("exempt_until")):
+        # What was exempt is not so any more, though no file has changed.
+        return None
     slug, name = str(record.get("slug")), str(record.get("name"))
     path = home.state_dir(slug) / f"{state.version}.zip"
     try:
@@ -182,6 +186,12 @@ def _finished(product_dir: Path, state: SourceState, home: FloeHome) -> CompileR
     result = CompileResult(product_dir, slug, name, state.digest, unchanged=True, bundle_path=path)
     result.findings = [Finding(**finding) for finding in record.get("findings", ())]
     return result
+
+
+def _has_ended(day: Any) -> bool:
+    from floe_dagster.compilation.exemptions import today
+
+    return isinstance(day, str) and day < today().isoformat()
 
 
 def _record(home: FloeHome, product_dir: Path) -> Path:
@@ -197,6 +207,7 @@ def _remember(home: FloeHome, product_dir: Path, result: CompileResult) -> None:
         "slug": result.slug,
         "name": result.name,
         "findings": [finding.to_dict() for finding in result.findings],
+        "exempt_until": (result.report or {}).get("exempt_until"),
     }
     write_atomically(_record(home, product_dir), json.dumps(record).encode())
 

@@ -460,6 +460,10 @@ class Stages:
                 "effective_level": resolution.effective_level,
                 "decisions": [asdict(decision) for decision in resolution.decisions],
             }
+            listed = (each.exemption for each in resolution.exemptions)
+            days = [each.until for each in listed if each.product in (None, self.name)]
+            if days:
+                report["exempt_until"] = min(days).isoformat()
         if hasattr(self, "policy_report"):
             report["policies"] = self.policy_report.to_dict()
         return report
