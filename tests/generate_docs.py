@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from floe_dagster.compilation.merge_rules import rules_table
-from floe_dagster.policies import policies_table
+from floe_dagster.policies import looks_at_table, policies_table
 from floe_dagster.schemas.field_tables import field_table
 from floe_dagster.schemas.json_schema import write_json_schemas
 
@@ -17,6 +17,7 @@ RULES_END = "## Secrets\n"
 _RULES_BEGIN = "| field | rule | who wins |"
 POLICIES_PAGE = "policies.md"
 _POLICIES_BEGIN, _POLICIES_END = "| policy |", "A finding names the model"
+_LOOKS_AT_BEGIN, _LOOKS_AT_END = "| looks at |", "A model in Python is a model"
 
 
 def fields_section(document: str) -> str:
@@ -35,13 +36,15 @@ def with_rules(page: str) -> str:
 
 
 def with_policies(page: str) -> str:
-    """Return the page on policies with the current table of them.
+    """Return the page on policies with the current tables: what they ask for, and what they look at.
 
     Args:
         page: Its text.
     """
     head, _, rest = page.partition(_POLICIES_BEGIN)
-    return f"{head}{policies_table()}\n\n{_POLICIES_END}{rest.partition(_POLICIES_END)[2]}"
+    page = f"{head}{policies_table()}\n\n{_POLICIES_END}{rest.partition(_POLICIES_END)[2]}"
+    head, _, rest = page.partition(_LOOKS_AT_BEGIN)
+    return f"{head}{looks_at_table()}\n\n{_LOOKS_AT_END}{rest.partition(_LOOKS_AT_END)[2]}"
 
 
 def main() -> None:

@@ -51,8 +51,25 @@ def run(options: argparse.Namespace) -> int:
                 ", ".join(f"{layer} wanted {value}" for layer, value in decision["overruled"]),
             ]
             for decision in governance["decisions"]
+            if decision["field"] != "exemptions"
         ]
         print(table(("field", "value", "rule", "decided by", "place", "overruled"), rows) + "\n")
+        exempt = [
+            [
+                each["policy"],
+                each["model"],
+                each.get("product", "all"),
+                each["until"],
+                each["owner"],
+                each["reason"],
+            ]
+            for decision in governance["decisions"]
+            if decision["field"] == "exemptions"
+            for each in decision["value"]
+        ]
+        if exempt:
+            print("exemptions:")
+            print(table(("policy", "model", "product", "until", "owner", "reason"), exempt) + "\n")
     if options.format == "json":
         print_json(reports)
     return exit_code

@@ -6,17 +6,27 @@ are errors: the document cannot be followed. A model that no transform names is 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from floe_dagster.compilation.documents import Document
 from floe_dagster.compilation.suggestions import did_you_mean, some
 from floe_dagster.findings import Finding
 from floe_dagster.policies.asset_names import asset_name, model_name, named_by
+from floe_dagster.policies.model import PolicyContext, Project
+from floe_dagster.policies.references import relations_of, resolve
+from floe_dagster.policies.sql import relations_read
 from floe_dagster.schemas.product import ProductSpec, Transform
 
 RESERVED_MODEL_NAMES = frozenset(
     {"platform_manifest", "resolved_governance", "compiled_artifacts", "dbt_manifest"}
+)
+
+
+_PYTHON_SQL = re.compile(
+    r"""(?P<quote>\"{3}|'{3}|"|')(?P<sql>\s*(?:select|with|from)\b.*?)(?P=quote)""", re.I | re.S
 )
 
 
@@ -186,6 +196,63 @@ def check_tests(manifest: Mapping[str, Any], prefix: str) -> list[Finding]:
         for node in manifest["nodes"].values()
         if node["resource_type"] == "test" and not node["depends_on"]["nodes"]
     ]
+
+
+def check_relations(manifest: Mapping[str, Any], context: PolicyContext) -> list[Finding]:
+    """Return an error for each model, snapshot or test whose SQL names a relation that the product itself builds.
+
+    dbt does not know that it reads it: it is built in any order, its tier is not looked at, and it is published though a test
+    of what it reads has failed.
+
+    Args:
+        manifest: dbt's.
+        context: For places: where files of the product and of its packages lie.
+    """
+    project = Project.of(manifest, context)
+    own = relations_of(project.by_id)
+    findings = []
+    for node in (*project.models, *project.tests):
+        if node.get("test_metadata"):
+            continue
+        known = {node["unique_id"], *node["depends_on"]["nodes"]}
+        for read, parts, line in _own_relations(node, own, project.dialect):
+            if read in known and read == node["unique_id"]:
+                continue
+            name = project.by_id[read]["name"]
+            findings.append(
+                replace(
+                    project.finding(
+                        node,
+                        f"{node['resource_type']} {node['name']!r} reads {name!r} by the name of its relation, "
+                        f"{'.'.join(parts)}",
+                        f"Write {{{{ ref('{name}') }}}} in its place.",
+                        "hard-coded-relation",
+                        sql_line=line,
+                    ),
+                    severity="error",
+                    kind="input",
+                )
+            )
+    return findings
+
+
+def _own_relations(
+    node: Mapping[str, Any], own: Mapping[tuple[str, str], str], dialect: str | None
+) -> Iterator[tuple[str, tuple[str, ...], int]]:
+    raw = str(node.get("raw_code") or "")
+    if node.get("language") == "python":
+        # Its SQL stands in texts.
+        for found in _PYTHON_SQL.finditer(raw):
+            for parts, line in relations_read(found["sql"], dialect):
+                if (read := resolve(parts, own)) is not None:
+                    yield read, parts, raw.count("\n", 0, found.start()) + line
+        return
+    # A name that is nowhere in the text is not read by it.
+    if not any(name in raw.lower() for _schema, name in own):
+        return
+    for parts, line in relations_read(raw, dialect):
+        if (read := resolve(parts, own)) is not None:
+            yield read, parts, line
 
 
 def check_agreement(spec: ProductSpec, document: Document, manifest: Mapping[str, Any]) -> list[Finding]:

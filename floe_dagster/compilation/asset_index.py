@@ -22,6 +22,7 @@ from floe_dagster.schemas.product_index import (
     Asset,
     Check,
     Column,
+    ColumnRules,
     Freshness,
     Lifecycle,
     ProductFacts,
@@ -45,6 +46,7 @@ def build_asset_index(
     manifest: PlatformManifest,
     places: DescriptionPlaces,
     lifecycle: Lifecycle | None = None,
+    columns: ColumnRules | None = None,
     engines: Mapping[str, str] | None = None,
     relations: Mapping[str, Mapping[str, Relation]] | None = None,
 ) -> ProductIndex:
@@ -57,6 +59,7 @@ def build_asset_index(
         manifest: The merged platform manifest: presets, default schedule.
         places: Where models are described.
         lifecycle: What governance says of tables; nothing when None.
+        columns: What governance says of built columns; nothing when None.
         engines: Engine of each asset, by dbt's unique id; the default engine where nothing is said.
         relations: By engine and unique id, what the engine calls a relation; nothing where there is one engine.
     """
@@ -96,7 +99,7 @@ def build_asset_index(
         for unique_id, node in nodes.items()
     )
     return ProductIndex(
-        product=_product_facts(spec, manifest, lifecycle or Lifecycle(), artifact),
+        product=_product_facts(spec, manifest, lifecycle or Lifecycle(), artifact, columns or ColumnRules()),
         assets=assets,
         checks=tuple(_checks(dbt_manifest, nodes)),
         functions=tuple(sorted(dbt_manifest.get("functions") or ())),
@@ -104,7 +107,11 @@ def build_asset_index(
 
 
 def _product_facts(
-    spec: ProductSpec, manifest: PlatformManifest, lifecycle: Lifecycle, artifact: CompiledArtifacts
+    spec: ProductSpec,
+    manifest: PlatformManifest,
+    lifecycle: Lifecycle,
+    artifact: CompiledArtifacts,
+    columns: ColumnRules,
 ) -> ProductFacts:
     preset = (manifest.resource_presets or {}).get(spec.resources or "")
     return ProductFacts(
@@ -121,6 +128,7 @@ def _product_facts(
         repository=spec.repository,
         lifecycle=lifecycle,
         audited=artifact.governance is not None and artifact.governance.audit_logging == "enabled",
+        columns=columns,
     )
 
 

@@ -18,6 +18,7 @@ from floe_dagster.compilation.validation import Parsed
 from floe_dagster.findings import Finding
 from floe_dagster.policies import policy_settings
 from floe_dagster.schemas.artifacts import ResolvedGovernance
+from floe_dagster.schemas.manifest import Exemption
 from floe_dagster.schemas.product import ProductSpec
 from floe_dagster.schemas.product_index import Lifecycle
 
@@ -58,6 +59,7 @@ class GovernanceResolution:
         schema_evolution: Merged; None where no layer names one.
         stale_table_recovery_mode: Merged; None where no layer names one.
         environment: Names of the environment variables that the platform lets a product read.
+        exemptions: What single policies do not ask of single models, of every product.
         decisions: Who decided each field.
         table_properties: By layer that has a list: the table properties that products may set besides the harmless ones.
         findings: Layers that tried to weaken a rule, and products that may not use a manifest.
@@ -69,6 +71,7 @@ class GovernanceResolution:
     schema_evolution: str | None = None
     stale_table_recovery_mode: str | None = None
     environment: tuple[str, ...] = ()
+    exemptions: tuple[PlacedExemption, ...] = ()
     decisions: tuple[GovernanceDecision, ...] = ()
     table_properties: tuple[tuple[str, ...], ...] = ()
     findings: list[Finding] = field(default_factory=list)
@@ -83,6 +86,23 @@ class GovernanceResolution:
             default_ttl_hours=resolved.default_ttl_hours if resolved else None,
             snapshot_keep_last=resolved.snapshot_keep_last if resolved else None,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedExemption:
+    """An exemption, and where it stands.
+
+    Args:
+        exemption: As the manifest states it.
+        layer: Name of the layer.
+        file: Document of the layer, for display.
+        line: Of the entry.
+    """
+
+    exemption: Exemption
+    layer: str
+    file: str
+    line: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,25 +131,27 @@ def resolve_governance(chain: ManifestChain, spec: Parsed[ProductSpec]) -> Gover
 
     stated = [layer.values for layer in layers]
     decisions: dict[str, GovernanceDecision] = {}
+    values: dict[str, Any] = {}
     weakened: list[tuple[_Layer, GovernanceDecision]] = []
     for name, rule in governance_rules().items():
         decided = rule.decide(name, stated)
         if decided is None:
             continue
         position, value = decided
+        values[name] = value
         winner = layers[position]
         stating = [layer for layer in layers if name in layer.values]
         decision = decisions[name] = GovernanceDecision(
             field=name,
-            value=value,
+            value=_plain(value),
             rule=rule.name,
             decided_by=winner.name,
             file=winner.parsed.document.display,
             line=_line(winner, name),
             overruled=tuple(
-                (layer.name, layer.values[name])
+                (layer.name, _plain(layer.values[name]))
                 for layer in stating
-                if layer is not winner and layer.values[name] != value and rule.name != "every"
+                if layer is not winner and layer.values[name] != value and rule.name not in ("every", "all")
             ),
         )
         weakened += [
@@ -154,6 +176,7 @@ def resolve_governance(chain: ManifestChain, spec: Parsed[ProductSpec]) -> Gover
         schema_evolution=values.get("schema_evolution"),
         stale_table_recovery_mode=values.get("stale_table_recovery_mode"),
         environment=tuple(values.get("environment") or ()),
+        exemptions=tuple(_placed_exemptions(layers)),
         decisions=tuple(decisions.values()),
         table_properties=tuple(
             tuple(layer.values["table_properties"]) for layer in layers if "table_properties" in layer.values
@@ -236,6 +259,24 @@ def _not_allowed(layers: list[_Layer], spec: Parsed[ProductSpec]) -> Iterator[Fi
             allowed=f"{', '.join(listed) or 'no product'} ({place})",
             fix=f"Ask who answers for {layer.name} to add it to governance.products, or name another manifest.",
         )
+
+
+def _placed_exemptions(layers: list[_Layer]) -> Iterator[PlacedExemption]:
+    seen: list[Exemption] = []
+    for layer in layers:
+        document = layer.parsed.document
+        for number, exemption in enumerate(layer.values.get("exemptions") or ()):
+            if exemption not in seen:
+                seen.append(exemption)
+                line, _column = document.position(("governance", "exemptions", number))
+                yield PlacedExemption(exemption, layer.name, document.display, line)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as reports have it: of models, what they hold."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", exclude_none=True)
+    return [_plain(each) for each in value] if isinstance(value, list) else value
 
 
 def _flat(governance: BaseModel) -> dict[str, Any]:

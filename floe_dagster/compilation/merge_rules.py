@@ -11,7 +11,17 @@ from functools import cache
 
 from floe_dagster.policies import policy_settings
 from floe_dagster.schemas.manifest import Bounds
-from floe_dagster.schemas.merging import EVERY, GREATER, LEVEL, NEAREST, SMALLER, Common, MergeRule, ranked
+from floe_dagster.schemas.merging import (
+    EVERY,
+    GREATER,
+    LEVEL,
+    NEAREST,
+    SMALLER,
+    All,
+    Common,
+    MergeRule,
+    ranked,
+)
 
 BOUNDED = tuple(Bounds.model_fields)
 """Fields of `governance` that the platform may give bounds."""
@@ -27,6 +37,7 @@ _OF_DOCUMENTS: Mapping[str, MergeRule] = {
     "table_properties": EVERY,
     **{f"bounds.{field}.min": GREATER for field in BOUNDED},
     **{f"bounds.{field}.max": SMALLER for field in BOUNDED},
+    "exemptions": All(),
     "default_ttl_hours": NEAREST,
     "snapshot_keep_last": NEAREST,
 }

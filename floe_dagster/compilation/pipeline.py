@@ -191,6 +191,9 @@ def _finished(
     valid_until = record.get("valid_until")
     if valid_until and str(datetime.now(UTC).date()) >= valid_until:
         return None
+    if _has_ended(record.get("exempt_until")):
+        # What was exempt is not so any more, though no file has changed.
+        return None
     slug, name = str(record.get("slug")), str(record.get("name"))
     path = home.bundle_path(slug, state.digest)
     try:
@@ -213,6 +216,12 @@ def _last(home: FloeHome, product_dir: Path) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
+def _has_ended(day: Any) -> bool:
+    from floe_dagster.compilation.exemptions import today
+
+    return isinstance(day, str) and day < today().isoformat()
+
+
 def _record(home: FloeHome, product_dir: Path) -> Path:
     return home.cache_dir / "compiled" / f"{name_for(str(product_dir))}.json"
 
@@ -226,6 +235,7 @@ def _remember(home: FloeHome, product_dir: Path, result: CompileResult, valid_un
         "name": result.name,
         "findings": [finding.to_dict() for finding in result.findings],
         "valid_until": str(valid_until or ""),
+        "exempt_until": (result.report or {}).get("exempt_until"),
     }
     write_atomically(_record(home, product_dir), json.dumps(record).encode())
 

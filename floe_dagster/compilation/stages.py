@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -45,7 +45,7 @@ from floe_dagster.schemas.product import ProductSpec
 
 if TYPE_CHECKING:
     from floe_dagster.compilation.projects import ParsedProject
-    from floe_dagster.policies import PolicyReport
+    from floe_dagster.policies import PolicyContext, PolicyReport
     from floe_dagster.schemas.artifacts import CompiledArtifacts
     from floe_dagster.schemas.product_index import ProductIndex
 
@@ -103,6 +103,8 @@ class Stages:
         self._policy_report: PolicyReport | None = None
         self._artifact: CompiledArtifacts | None = None
         self._asset_index: ProductIndex | None = None
+        self._staged: Path | None = None
+        self._places_known: PolicyContext | None = None
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -148,6 +150,7 @@ class Stages:
 
                 resolution = resolve_governance(chain, spec)
                 self.findings += resolution.findings
+                self.findings += self._check_exemptions(resolution)
                 self.findings += check_environment(spec, chain, resolution.environment)
                 self.table_properties = resolution.table_properties
                 self.findings += check_spec_properties(spec, self.table_properties)
@@ -273,7 +276,7 @@ class Stages:
         product: ProductSpec,
         chain: ManifestChain,
     ) -> dict[str, Any] | None:
-        from floe_dagster.compilation.agreement import check_agreement, check_tests
+        from floe_dagster.compilation.agreement import check_agreement, check_relations, check_tests
         from floe_dagster.compilation.builder import named_engines, resolved_plugins
         from floe_dagster.compilation.deprecations import check_deprecations, next_deprecation
         from floe_dagster.compilation.projects import StagedProject
@@ -309,6 +312,8 @@ class Stages:
         self._agreement = check_agreement(product, spec.document, parsed.manifest)
         self.findings += [finding for finding in self._agreement if finding.kind == "input"]
         self.findings += check_tests(parsed.manifest, self.shown)
+        self._staged = staging / layout.project
+        self.findings += check_relations(parsed.manifest, self._places())
         self.findings += self._check_published(state, spec, product, parsed.manifest)
         self.findings += check_generic_tests(parsed.manifest, self.shown, self._read_source)
         self.findings += check_servable(parsed.manifest, self.shown, self._read_source)
@@ -318,6 +323,27 @@ class Stages:
         self.findings += check_deprecations(parsed.manifest, self.shown, self._read_source)
         self.valid_until = next_deprecation(parsed.manifest)
         return parsed.manifest
+
+    def _check_exemptions(self, resolution: GovernanceResolution) -> list[Finding]:
+        from floe_dagster.compilation.exemptions import check_exemptions
+        from floe_dagster.policies import POLICIES
+
+        return check_exemptions(resolution.exemptions, self.name, list(POLICIES))
+
+    def _places(self) -> PolicyContext:
+        """Return what finds the files of the product and of its packages, without any rule."""
+        from floe_dagster.compilation.package_files import package_folders
+        from floe_dagster.policies import PolicyContext
+
+        if self._places_known is None:
+            assert self._staged is not None
+            self._places_known = PolicyContext(
+                level="off",
+                path_prefix=self.shown,
+                read_text=self._read_source,
+                package_folders=package_folders(self.product_dir, self._staged),
+            )
+        return self._places_known
 
     def _check_published(
         self, state: SourceState, spec: Parsed[ProductSpec], product: ProductSpec, manifest: dict[str, Any]
@@ -372,13 +398,17 @@ class Stages:
             named_engines,
             plugin_types,
         )
-        from floe_dagster.policies import PolicyContext, evaluate_policies
+        from floe_dagster.compilation.exemptions import check_exempt_names, in_force
+        from floe_dagster.compilation.package_files import governed_files
+        from floe_dagster.policies import PolicyContext, column_rules, evaluate_policies
         from floe_dagster.policies.places import DescriptionPlaces
         from floe_dagster.schemas.product_index_json import index_to_json
 
         assert chain.merged is not None and self._parsed is not None
         approved = chain.merged.approved_plugins
+        assert self._staged is not None
         with self.stage("ENFORCE"):
+            files = governed_files(state, self._staged, self.root, self.shown)
             context = PolicyContext(
                 level=resolution.effective_level,
                 settings=resolution.settings,
@@ -394,6 +424,12 @@ class Stages:
                 ],
                 path_prefix=self.shown,
                 read_text=self._read_source,
+                files=files,
+                package_folders=self._places().package_folders,
+                exemptions=in_force(resolution.exemptions, self.name),
+            )
+            self.findings += check_exempt_names(
+                resolution.exemptions, self.name, dbt_manifest, (file.name for file in files)
             )
             policy_report = evaluate_policies(dbt_manifest, context)
             known = {finding for finding in self.findings if finding.code == SECRET_CODE}
@@ -418,6 +454,7 @@ class Stages:
                 manifest=chain.merged,
                 places=DescriptionPlaces(self._read_source),
                 lifecycle=resolution.lifecycle(),
+                columns=column_rules(context),
                 engines=self._parsed.parts.engines,
                 relations=self._parsed.parts.relations,
             )
@@ -431,10 +468,11 @@ class Stages:
 
     def _read_source(self, name: str) -> str | None:
         path = self.product_dir / name.removeprefix(f"{self.shown}/")
-        try:
-            return path.read_text("utf-8", "replace")
-        except OSError:
-            return None
+        for each in (path, self._staged / name if self._staged is not None else path):
+            # What packages bring lies in the copy alone.
+            with suppress(OSError):
+                return each.read_text("utf-8", "replace")
+        return None
 
     def _report(
         self, state: SourceState, chain: ManifestChain | None, resolution: GovernanceResolution | None
@@ -462,6 +500,10 @@ class Stages:
                 "effective_level": resolution.effective_level,
                 "decisions": [asdict(decision) for decision in resolution.decisions],
             }
+            listed = (each.exemption for each in resolution.exemptions)
+            days = [each.until for each in listed if each.product in (None, self.name)]
+            if days:
+                report["exempt_until"] = min(days).isoformat()
         if self._policy_report is not None:
             report["policies"] = self._policy_report.to_dict()
         return report

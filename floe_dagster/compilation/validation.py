@@ -190,6 +190,9 @@ def _finding(item: Any, document: Document, model: type[BaseModel]) -> Finding:
         known = _known_keys(model, path[:-1], document)
         fix = did_you_mean(str(path[-1]), known) or "Remove it."
         allowed = ", ".join(sorted(known)) or None
+        if _is_the_platforms(path, model):
+            message = f"{path[-1]} is the platform's to state, and no product's"
+            fix = f"Remove it, and ask the platform's owner to state governance.{path[-1]} in the manifest."
     return Finding(
         code=code,
         severity="error",
@@ -202,6 +205,15 @@ def _finding(item: Any, document: Document, model: type[BaseModel]) -> Finding:
         allowed=allowed,
         fix=fix,
     )
+
+
+def _is_the_platforms(path: DocumentPath, model: type[BaseModel]) -> bool:
+    """Tell whether an unknown field is one that manifests have in the same place and products have not."""
+    from floe_dagster.schemas.governed import with_settings
+    from floe_dagster.schemas.manifest import ManifestGovernance
+
+    is_governance = model is ProductSpec and len(path) == 2 and path[0] == "governance"
+    return is_governance and path[1] in with_settings(ManifestGovernance).model_fields
 
 
 def _words(

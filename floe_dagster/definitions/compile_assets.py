@@ -189,8 +189,21 @@ def _check_results(
                 "level": policy["level"] if policy else "-",
                 "violations": len(findings),
                 "findings": dg.MetadataValue.md(_findings_table(findings, links)) if findings else "none",
+                **_exempted((policy or {}).get("exempted", [])),
             },
         )
+
+
+def _exempted(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the metadata that says what a policy has found where the platform exempts it; none where it does not."""
+    if not found:
+        return {}
+    lines = ["| model | what | until | owner | reason |", "|---|---|---|---|---|"]
+    for each in found:
+        finding, why = each["finding"], each["exemption"]
+        cells = (finding.get("model") or "", finding["message"], why["until"], why["owner"], why["reason"])
+        lines.append("| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |")
+    return {"exempted": dg.MetadataValue.md("\n".join(lines))}
 
 
 def _metadata(
@@ -268,10 +281,19 @@ def _governance_table(decisions: list[dict[str, Any]], links: SourceLinks) -> st
         overruled = ", ".join(f"{layer}: {value}" for layer, value in decision["overruled"])
         if overruled:
             who += f"; overruled: {overruled}"
-        value = "-" if decision["value"] is None else str(decision["value"]).replace("|", "\\|")
+        value = "-" if decision["value"] is None else _shown(decision["field"], decision["value"])
         # A state that an earlier version compiled says nothing of the rule.
         lines.append(f"| {decision['field']} | {value} | {decision.get('rule', '-')} | {who} |")
     return "\n".join(lines)
+
+
+def _shown(field: str, value: Any) -> str:
+    if field == "exemptions":
+        value = "; ".join(
+            f"{each['model']} from {each['policy']} until {each['until']}: {each['reason']} ({each['owner']})"
+            for each in value
+        )
+    return str(value).replace("|", "\\|")
 
 
 def _view_of(digest: str | None, slug: str, home: FloeHome) -> ProductView | None:

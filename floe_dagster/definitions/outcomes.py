@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 
 from floe_dagster.definitions.asset_specs import asset_key
+from floe_dagster.execution.built_columns import POLICY, STRICT, ColumnReport
 from floe_dagster.execution.errors import RunError, WithheldError
 from floe_dagster.execution.results import Built, CarriedOver, Checked, Link, Published, RelationDescription
 from floe_dagster.faults import fault_report, is_fault, presentable
@@ -142,6 +143,43 @@ def carried_over(result: CarriedOver, asset: Asset, slug: str) -> dg.Materialize
             **({"dagster/row_count": result.rows} if result.rows is not None else {}),
         },
     )
+
+
+def report_columns(context: dg.AssetExecutionContext, slug: str, report: ColumnReport) -> None:
+    """Have the check of the policy on built columns say what a run has found; it belongs to another step's asset.
+
+    Args:
+        context: Of the step.
+        slug: Of the product.
+        report: Of the run; where it looked at nothing, the check stays as it is.
+    """
+    if not report.looked_at:
+        return
+    withheld = any(finding.level == STRICT for finding in report.findings)
+    rows = [
+        "| model | level | what |",
+        "|---|---|---|",
+        *(f"| {each.asset} | {each.level} | {_cell(each.message)} |" for each in report.findings),
+    ]
+    context.instance.report_runless_asset_event(
+        dg.AssetCheckEvaluation(
+            asset_key=asset_key(slug, "dbt_manifest"),
+            check_name=POLICY,
+            passed=not report.findings,
+            severity=dg.AssetCheckSeverity.ERROR if withheld else dg.AssetCheckSeverity.WARN,
+            metadata={
+                "status": "failed" if withheld else "warned" if report.findings else "passed",
+                "run": context.run.run_id,
+                "looked_at": len(report.looked_at),
+                "violations": len(report.findings),
+                "findings": dg.MetadataValue.md("\n".join(rows)) if report.findings else "none",
+            },
+        )
+    )
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
 
 
 def check_result(checked: Checked, spec: dg.AssetCheckSpec, check: Check) -> dg.AssetCheckResult:

@@ -14,7 +14,13 @@ from floe_dagster.compilation.bundle import Bundle
 from floe_dagster.definitions.observing.build import ObservedBuild
 from floe_dagster.definitions.observing.process import Observed
 from floe_dagster.definitions.observing.step import ObservedStep
-from floe_dagster.definitions.outcomes import as_failures, carried_over, check_result, materialization
+from floe_dagster.definitions.outcomes import (
+    as_failures,
+    carried_over,
+    check_result,
+    materialization,
+    report_columns,
+)
 from floe_dagster.definitions.recorded_attempts import RecordedAttempts, is_resumed
 from floe_dagster.definitions.resources import CatalogResource, DbtResource, StorageResource
 from floe_dagster.execution.context import RunContext, RunIdentity, RunOptions, Selection
@@ -118,12 +124,15 @@ class ProductStep:
         ):
             run = ProductRun(run_context, self.bundle, self.index, self.home)
             published = ended.setdefault("published", [])
-            with closing(run.execute()) as results:
-                for result in results:
-                    if isinstance(result, Published):
-                        audit.add(_publication(result, begun))
-                        published.append(result.publication.table)
-                    yield self._event(result, observer, recorded)
+            try:
+                with closing(run.execute()) as results:
+                    for result in results:
+                        if isinstance(result, Published):
+                            audit.add(_publication(result, begun))
+                            published.append(result.publication.table)
+                        yield self._event(result, observer, recorded)
+            finally:
+                report_columns(context, slug, run.columns)
 
     def _asked(self, context: RunContext) -> dict[str, Any]:
         """Return what was asked of the run, for the audit log; a selection of everything is not spelled out."""

@@ -48,7 +48,7 @@ class Relations:
             asset: Of the index.
             result: dbt's result of building it.
         """
-        columns = self._columns_of(asset)
+        columns = self.columns_of(asset)
         return RelationDescription(
             name=asset.full_relation,
             columns=tuple(columns.items()),
@@ -57,7 +57,12 @@ class Relations:
             lineage=self._lineage(asset, columns, result.get("compiled_code")),
         )
 
-    def _columns_of(self, asset: Asset) -> dict[str, str]:
+    def columns_of(self, asset: Asset) -> dict[str, str]:
+        """Return the type of each column of what dbt has built, by name; nothing where the engine does not say.
+
+        Args:
+            asset: Of the index.
+        """
         return next((columns for _relation, columns in self._relations_of(asset)), {})
 
     def _relations_of(self, asset: Asset) -> Iterator[tuple[Relation, dict[str, str]]]:

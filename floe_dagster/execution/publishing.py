@@ -8,6 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from floe_dagster.execution.audit import SKIPPED, Audit
 from floe_dagster.execution.batches import batch_properties
+from floe_dagster.execution.built_columns import (
+    STRICT,
+    ColumnReport,
+    RelationNames,
+    check_columns,
+)
 from floe_dagster.execution.context import RunContext
 from floe_dagster.execution.progress import ProgressLog
 from floe_dagster.execution.publications import Publications, in_graph_order, publication_request
@@ -16,6 +22,7 @@ from floe_dagster.execution.workspaces.base import BuiltRelations, PublicationRe
 from floe_dagster.faults import fault_message, is_fault, presentable
 from floe_dagster.iceberg.errors import CatalogError, NotUsableError, PublicationError, is_remote_failure
 from floe_dagster.iceberg.publication import PublicationResult
+from floe_dagster.schemas.compute import ENGINES
 from floe_dagster.schemas.product_index import Asset, ProductIndex
 
 if TYPE_CHECKING:
@@ -34,6 +41,7 @@ class PhasePublication:
         mark: Snapshot properties by which attempts of the same run know each other's work.
         workspace: Where dbt has built.
         outcome: Of the phase's audit.
+        columns: Takes what is found of built columns.
     """
 
     def __init__(
@@ -43,7 +51,9 @@ class PhasePublication:
         mark: Mapping[str, str],
         workspace: Workspace,
         outcome: Audit,
+        columns: ColumnReport | None = None,
     ) -> None:
+        self.columns = ColumnReport() if columns is None else columns
         self.context = context
         self.index = index
         self.slug = index.product.slug
@@ -80,6 +90,8 @@ class PhasePublication:
             self.progress,
             Publications(relations.publisher, self._publish) as publications,
         ):
+            names = self._names(todo)
+            todo = [key for key in todo if not self._withholds(relations, names, key)]
             relations.stage([self._request(self.assets[key]) for key in todo if self.assets[key].published])
             for key, published in in_graph_order(publications, self.assets, todo, self.refused):
                 if isinstance(published, PublicationError | CatalogError):
@@ -100,6 +112,36 @@ class PhasePublication:
         for key, reason in self.refused.items():
             self.context.observer.refused(key, reason)
         self.try_again = (lost > 0 and not forbidden) or transient
+
+    def _names(self, todo: list[str]) -> RelationNames:
+        # All that a phase builds is one engine's.
+        engine = self.assets[todo[0]].engine if todo else ""
+        known = {key: asset.seen_by(engine) for key, asset in self.assets.items()} if todo else {}
+        return RelationNames(known, ENGINES[engine].dialect if todo else "")
+
+    def _withholds(self, relations: BuiltRelations, names: RelationNames, key: str) -> bool:
+        """Tell whether an asset is refused for what was built, and take note of what is wrong with it."""
+        asset = self.assets[key]
+        if blocked := next((up for up in asset.deps if up in self.refused), None):
+            self.refused[key] = f"it reads {self.assets[blocked].name}, which was not published"
+            return True
+        if undeclared := names.undeclared_reads(asset, self.outcome.built[key].get("compiled_code")):
+            self.refused[key] = (
+                f"its SQL reads {', '.join(undeclared)} by name: read with ref(), so that it is built after what it reads and "
+                "withheld with it"
+            )
+            return True
+        if not asset.published:
+            return False
+        self.columns.looked_at.append(asset.name)
+        found = check_columns(asset, relations.columns_of(asset), self.index.product.columns)
+        self.columns.findings += found
+        for finding in found:
+            self.context.log.warning(f"{finding.asset}: {finding.message}")
+        strict = [finding.message for finding in found if finding.level == STRICT]
+        if strict:
+            self.refused[key] = "; ".join(strict)
+        return bool(strict)
 
     def _checked(self) -> dict[str, list[Checked]]:
         """Return the results of the tests that were asked for, by unique id of their asset."""

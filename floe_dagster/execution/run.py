@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from floe_dagster.compilation.bundle import Bundle
 from floe_dagster.execution.audit import audit
 from floe_dagster.execution.batches import missing_batches, table_ends
+from floe_dagster.execution.built_columns import ColumnReport
 from floe_dagster.execution.context import RunContext
 from floe_dagster.execution.dbt_build import DbtBuild
 from floe_dagster.execution.errors import DbtError, FaultError, RemoteError, RunError
@@ -69,6 +70,7 @@ class ProductRun:
         self.assets = {asset.id: asset for asset in index.in_order()}
         self.tests = index.checks_by_id()
         self.mark = context.identity.mark(bundle.digest)
+        self.columns = ColumnReport()
         self.built: set[str] = set()
         self.failed_hooks: list[str] = []
         self.withheld = Withheld(self.assets)
@@ -198,7 +200,9 @@ class ProductRun:
         self.failed_hooks += [f"- {key.split('.')[-1]}: {said}" for key, said in outcome.hooks.items()]
         self.built |= outcome.built.keys()
         engine.workspace.judged(to_build, outcome.clean)
-        publication = PhasePublication(self.context, self.index, self.mark, engine.workspace, outcome)
+        publication = PhasePublication(
+            self.context, self.index, self.mark, engine.workspace, outcome, self.columns
+        )
         yield from publication.results(
             catalog, [key for key in self.assets if key in outcome.clean and key in wanted]
         )

@@ -16,6 +16,7 @@ class Agreement(Policy):
     title = "Agreement"
     description = "Every model of the project is named by a transform."
     set_by = "`transforms`"
+    looks_at = ("model",)
 
     def check(self, project: Project, _setting: None) -> Iterator[Finding]:
         """Every model of the project is named by a transform."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -15,6 +14,7 @@ from floe_dagster.policies.policy import Policy
 from floe_dagster.schemas.base import EnforcementLevel, Regex, Section
 from floe_dagster.schemas.governed import Setting
 from floe_dagster.schemas.merging import LEVEL, Outermost
+from floe_dagster.schemas.patterns import compiled
 
 NAMING_PATTERNS: Mapping[str, str] = {
     "medallion": r"^(bronze|silver|gold)_[a-z][a-z0-9_]*$",
@@ -33,7 +33,7 @@ class NamingRules(Section):
     )
     custom_patterns: list[Regex] | None = Field(
         None,
-        description="Regular expressions, one of which a model's whole name must match (pattern: custom).",
+        description="Regular expressions (RE2), one of which a model's whole name must match (pattern: custom).",
     )
 
 
@@ -70,9 +70,9 @@ class Naming(Policy):
             return
         name = setting.pattern or "custom"
         patterns = [NAMING_PATTERNS[name]] if name in NAMING_PATTERNS else list(setting.custom_patterns or ())
-        compiled = [re.compile(pattern) for pattern in patterns]
+        matchers = [compiled(pattern) for pattern in patterns]
         for node in project.models:
-            if not any(follows(node, pattern) for pattern in compiled):
+            if not any(follows(node, pattern) for pattern in matchers):
                 yield project.finding(
                     node,
                     f"model {node['name']!r} does not follow the {name} naming",

@@ -16,6 +16,7 @@ class Plugins(Policy):
     title = "Plugins"
     description = "Only types in `approved_plugins` are used."
     set_by = "`approved_plugins`"
+    looks_at = ("document",)
 
     def check(self, project: Project, _setting: None) -> Iterator[Finding]:
         """Only approved plugins are used."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from floe_dagster.findings import Finding
-from floe_dagster.policies.model import Project
+from floe_dagster.policies.model import Project, ResourceType
 from floe_dagster.schemas.governed import Setting
 
 
@@ -27,6 +27,10 @@ class Policy(ABC):
     """What decides what it asks for, in Markdown."""
     setting: ClassVar[Setting | None] = None
     """The field of `governance` that it goes by; policies may share one."""
+    further_settings: ClassVar[tuple[Setting, ...]] = ()
+    """Other fields of `governance` that it goes by: it finds what is in force in `project.context.settings`."""
+    looks_at: ClassVar[tuple[ResourceType, ...]] = ("model", "snapshot", "package")
+    """Types of resources that it looks at: of others it gets none, and the page on policies says so."""
 
     @abstractmethod
     def check(self, project: Project, setting: Any) -> Iterator[Finding]:

@@ -86,10 +86,10 @@ def _check_semver(version: str) -> str:
 
 
 def _check_regex(pattern: str) -> str:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"is no regular expression: {error}") from None
+    # The library takes time to import, and few documents have a pattern.
+    from floe_dagster.schemas.patterns import compiled
+
+    compiled(pattern)
     return pattern
 
 

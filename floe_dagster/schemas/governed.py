@@ -23,12 +23,14 @@ class Setting:
         type: What may stand there: a `Section`, or what a single value may be.
         description: Of the field, for the JSON Schema and the table of fields.
         merge: The rule by which the layers' values become one; of a section, by the names of its fields.
+        platform_alone: Only manifests may state it, and no product: what it says allows something.
     """
 
     name: str
     type: Any
     description: str
     merge: MergeRule | Mapping[str, MergeRule]
+    platform_alone: bool = False
 
     @property
     def rules(self) -> dict[str, MergeRule]:
@@ -63,6 +65,7 @@ def with_settings(model: type[BaseModel]) -> type[BaseModel]:
     fields: dict[str, Any] = {
         setting.name: (setting.type | None, Field(None, description=setting.description))
         for setting in settings
+        if not setting.platform_alone or getattr(model, "is_the_platforms", False)
     }
     return create_model(model.__name__, __base__=model, __doc__=model.__doc__, **fields)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import datetime
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from floe_dagster.schemas.addresses import Endpoint, Url
 from floe_dagster.schemas.base import Days, EnforcementLevel, EnvironmentName, Hours, Name, Section, SemVer
@@ -186,8 +187,51 @@ class Bounds(Section):
     snapshot_keep_last: Bound | None = Field(None, description="Of snapshot_keep_last.")
 
 
+def _day(value: Any) -> Any:
+    """Return the day that YAML or a person wrote as text."""
+    if isinstance(value, datetime.datetime):
+        return value.date()
+    if isinstance(value, str):
+        try:
+            return datetime.date.fromisoformat(value)
+        except ValueError:
+            raise ValueError("must be a day such as 2027-01-31") from None
+    return value
+
+
+Day = Annotated[datetime.date, BeforeValidator(_day)]
+Words = Annotated[str, Field(min_length=3)]
+
+
+class Exemption(Section):
+    """What one policy does not ask of one model, until a day."""
+
+    policy: Annotated[str, Field(min_length=1)] = Field(description="Name of the policy, such as naming.")
+    model: Annotated[str, Field(min_length=1)] = Field(
+        description="Name of what is exempt, as findings give it: of a model, seed, snapshot, source, macro, test, package or "
+        "hook, or the path of a file below the product."
+    )
+    product: Name | None = Field(
+        None, description="The product that has it; every product that runs on the platform when absent."
+    )
+    reason: Words = Field(description="Why it is exempt.")
+    owner: Words = Field(description="Who has decided it: a team or an e-mail address.")
+    until: Day = Field(description="Last day on which it holds, such as 2027-01-31.")
+
+    def is_over(self, today: datetime.date) -> bool:
+        """Tell whether its last day has passed.
+
+        Args:
+            today: The day that counts.
+        """
+        return today > self.until
+
+
 class ManifestGovernance(GovernanceFields):
     """The platform's rules."""
+
+    is_the_platforms: ClassVar[bool] = True
+    """Settings of policies that only a platform may state belong here."""
 
     products: list[NamePattern] | None = Field(
         None,
@@ -205,6 +249,10 @@ class ManifestGovernance(GovernanceFields):
         None,
         description="Names of environment variables that products may read; none when absent. Over several layers, a name "
         "has to be in the list of every layer that has one.",
+    )
+    exemptions: list[Exemption] | None = Field(
+        None,
+        description="What single policies do not ask of single models, each with a reason, an owner and a last day.",
     )
 
 

@@ -6,6 +6,7 @@
 | outermost | the outermost layer that states the field, or one that belongs to it | any other value |
 | common | nobody alone: what all layers list that state the field | an entry that an outer layer does not list |
 | every | nobody alone: each layer's list counts by itself | nothing |
+| all | nobody alone: what the layers list together | nothing |
 | nearest | the layer nearest to the product, within the bounds of the platform | nothing |
 """
 
@@ -23,7 +24,7 @@ class MergeRule(Protocol):
     """Who decides one field, and which of the others tried to weaken it."""
 
     @property
-    def name(self) -> Literal["stricter", "outermost", "common", "every", "nearest"]:
+    def name(self) -> Literal["stricter", "outermost", "common", "every", "all", "nearest"]:
         """What the rule is called."""
         ...
 
@@ -147,6 +148,25 @@ class Every:
 
 
 @dataclass(frozen=True, slots=True)
+class All:
+    """What counts is what the layers list together; the last one that added something decided."""
+
+    who_wins: str = "what the lists of all layers have together"
+    name: Literal["all"] = "all"
+
+    def decide(self, field: str, layers: Statements) -> tuple[int, Any] | None:
+        winner, together = None, list[Any]()
+        for position in _stating(field, layers):
+            further = [entry for entry in layers[position][field] if entry not in together]
+            if winner is None or further:
+                winner, together = position, [*together, *further]
+        return None if winner is None else (winner, together)
+
+    def weakens(self, field: str, position: int, layers: Statements) -> bool:
+        return False
+
+
+@dataclass(frozen=True, slots=True)
 class Nearest:
     """The layer nearest to the product wins: neither value is stricter than another."""
 
@@ -185,6 +205,7 @@ def ranked(*weakest_first: str) -> Stricter:
 GREATER = Stricter("the greater number", float)
 SMALLER = Stricter("the smaller number", lambda value: -float(value))
 TRUE = Stricter("`true`", float)
+FALSE = Stricter("`false`", lambda value: -float(value))
 LEVEL = ranked("off", "warn", "strict")
 NEAREST = Nearest()
 EVERY = Every()

@@ -247,6 +247,25 @@ class Lifecycle:
 
 
 @dataclass(frozen=True, slots=True)
+class ColumnRules:
+    """What built columns have to be; each level is off, warn or strict.
+
+    Args:
+        descriptions: Level at which a column without a description is found.
+        personal_data: Level at which one named like personal data without a classification is found.
+        types: Level at which one of another type than declared is found.
+        personal_names: Names of personal data that the platform adds.
+        exempt: Names that the platform exempts, each with the last day of that.
+    """
+
+    descriptions: str = "off"
+    personal_data: str = "off"
+    types: str = "off"
+    personal_names: tuple[str, ...] = ()
+    exempt: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ProductFacts:
     """What concerns the whole product.
 
@@ -264,6 +283,7 @@ class ProductFacts:
         repository: Address of its source repository.
         lifecycle: What governs the life of its tables.
         audited: What is done to it goes into the audit log.
+        columns: What built columns have to be.
     """
 
     slug: str
@@ -279,6 +299,7 @@ class ProductFacts:
     repository: str | None = None
     lifecycle: Lifecycle = Lifecycle()
     audited: bool = False
+    columns: ColumnRules = ColumnRules()
 
 
 @dataclass(frozen=True, slots=True)

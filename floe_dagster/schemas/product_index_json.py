@@ -18,6 +18,7 @@ from floe_dagster.schemas.product_index import (
     Asset,
     Check,
     Column,
+    ColumnRules,
     Freshness,
     Lifecycle,
     ProductFacts,
@@ -118,6 +119,17 @@ def _product(row: Mapping[str, Any]) -> ProductFacts:
         repository=row.get("repository"),
         lifecycle=_lifecycle(row.get("lifecycle") or {}),
         audited=bool(row.get("audited")),
+        columns=_column_rules(row.get("columns") or {}),
+    )
+
+
+def _column_rules(row: Mapping[str, Any]) -> ColumnRules:
+    return ColumnRules(
+        descriptions=row.get("descriptions", "off"),
+        personal_data=row.get("personal_data", "off"),
+        types=row.get("types", "off"),
+        personal_names=tuple(row.get("personal_names", ())),
+        exempt=tuple((name, until) for name, until in row.get("exempt", ())),
     )
 
 

@@ -30,7 +30,7 @@ from floe_dagster.schemas.manifest import GovernanceFields, ManifestGovernance
 from floe_dagster.schemas.product import ProductGovernance
 
 GOVERNANCE_RULES = governance_rules()
-RULE_NAMES = ("stricter", "outermost", "common", "every", "nearest")
+RULE_NAMES = ("stricter", "outermost", "common", "every", "all", "nearest")
 
 
 def resolve(folder: Path, *governance: str | None, product: str | None = None) -> GovernanceResolution:
@@ -100,6 +100,43 @@ def test_a_layer_takes_away_from_what_outer_ones_allow_and_adds_nothing(
     assert (decision.value, decision.decided_by) == (common, f"manifest layer-{decided_by}")
     assert list(resolution.environment) == common
     assert [finding.file for finding in resolution.findings] == [f"m{number}.yaml" for number in weakening]
+
+
+EXEMPTION = "{policy: naming, model: %s, reason: it is old, owner: platform, until: 2999-01-01}"
+
+
+def test_what_layers_list_together_holds_and_each_entry_counts_once(tmp_path: Path) -> None:
+    one, two = EXEMPTION % "a", EXEMPTION % "b"
+    resolution = resolve(
+        tmp_path,
+        f"{{exemptions: [{one}], personal_data: {{names: [loyalty number]}}}}",
+        f"{{exemptions: [{two}, {one}], personal_data: {{names: [nickname, loyalty number]}}}}",
+    )
+    assert [each.exemption.model for each in resolution.exemptions] == ["a", "b"]
+    assert [each.file for each in resolution.exemptions] == ["m0.yaml", "m1.yaml"]
+    assert resolution.settings["personal_data"].names == ["loyalty number", "nickname"]
+    assert resolution.findings == []
+
+
+@pytest.mark.parametrize("field", ["hooks", "python_models"])
+def test_a_domain_cannot_allow_what_the_enterprise_forbids(tmp_path: Path, field: str) -> None:
+    resolution = resolve(tmp_path, f"{{allow: {{{field}: false}}}}", f"{{allow: {{{field}: true}}}}")
+    assert getattr(resolution.settings["allow"], field) is False
+    assert [finding.field for finding in resolution.findings] == [f"governance.allow.{field}"]
+
+
+@pytest.mark.parametrize(
+    "section", ["allow: {hooks: true}", f"exemptions: [{EXEMPTION % 'a'}]", "secrets: {names: [a]}"]
+)
+def test_a_product_allows_itself_nothing(tmp_path: Path, section: str) -> None:
+    resolve(tmp_path, None)
+    (tmp_path / "floe.yaml").write_text(
+        "apiVersion: floe.dev/v1\nkind: FloeSpec\nmetadata: {name: shop, version: 1.0.0, owner: a}\n"
+        f"governance: {{{section}}}\n"
+    )
+    (finding,) = parse_product(read_document(tmp_path / "floe.yaml", root=tmp_path)).findings
+    assert (finding.severity, finding.line) == ("error", 4)
+    assert "platform" in finding.message and "manifest" in str(finding.fix)
 
 
 def test_who_decided_and_who_was_overruled(tmp_path: Path) -> None:
@@ -187,11 +224,20 @@ STRICTEST_FIRST: dict[str, list[Any]] = {
 """What the documentation calls stricter, written once more: the table that is tested is not asked."""
 GREATER_IS_STRICTER = {"data_retention_days", "quality_gates.minimum_test_coverage"}
 LIFE_OF_DATA = {"default_ttl_hours", "snapshot_keep_last"}
-COMMON = {"environment"}
+COMMON = {
+    "environment",
+    "allow.packages",
+    "allow.macros",
+    "allow.weak_tests",
+    "personal_data.classifications",
+}
 EVERY = {"products", "table_properties"}
 BOUNDS = {
     f"bounds.{field}.{side}" for field in (*LIFE_OF_DATA, "data_retention_days") for side in ("min", "max")
 }
+TOGETHER = {"exemptions", "personal_data.names", "secrets.names", "secrets.patterns"}
+FALSE_IS_STRICTER = {"allow.hooks", "allow.python_models"}
+PLATFORM_ALONE = COMMON | EVERY | BOUNDS | TOGETHER | FALSE_IS_STRICTER
 NAMES = {"naming.pattern", "naming.custom_patterns"}
 POOL = ["stg_a", "mart_b", "gold_c", "silver_d", "raw_e", "whatever_I_like"]
 
@@ -247,7 +293,7 @@ def allowed(naming: NamingRules | None) -> set[str]:
     """Return the names in the pool that the naming policy lets pass."""
     models = [{"name": name, "original_file_path": f"models/{name}.sql", "columns": {}} for name in POOL]
     context = PolicyContext("strict")
-    project = Project(models, {}, {}, context, DescriptionPlaces(context.read_text))
+    project = Project("shop", context, DescriptionPlaces(context.read_text), models=models)
     return set(POOL) - {str(finding.model) for finding in Naming().check(project, naming)}
 
 
@@ -273,13 +319,14 @@ def test_every_field_of_both_documents_has_a_rule() -> None:
     assert set(governed(with_settings(ManifestGovernance))) == set(GOVERNANCE_RULES)
     # What the platform allows is not the product's to say.
     for model in (GovernanceFields, ProductGovernance):
-        assert set(governed(with_settings(model))) == set(GOVERNANCE_RULES) - COMMON - EVERY - BOUNDS
+        assert set(governed(with_settings(model))) == set(GOVERNANCE_RULES) - PLATFORM_ALONE
     by_rule = {name: {f for f, rule in GOVERNANCE_RULES.items() if rule.name == name} for name in RULE_NAMES}
     assert by_rule == {
-        "stricter": {*STRICTEST_FIRST, *GREATER_IS_STRICTER, *BOUNDS},
+        "stricter": {*STRICTEST_FIRST, *GREATER_IS_STRICTER, *FALSE_IS_STRICTER, *BOUNDS},
         "outermost": NAMES,
         "common": COMMON,
         "every": EVERY,
+        "all": TOGETHER,
         "nearest": LIFE_OF_DATA,
     }
 

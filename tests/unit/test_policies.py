@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 
 from floe_dagster.findings import Finding
 from floe_dagster.policies import POLICIES, PolicyContext, PolicyReport, evaluate_policies, policy_settings
+from floe_dagster.policies.model import SourceText
 from floe_dagster.policies.naming import NamingRules
 from floe_dagster.policies.quality_gates import QualityGates
 from floe_dagster.policies.sarif import to_sarif
@@ -48,14 +49,27 @@ def test_of(name: str) -> dict[str, Any]:
 test_of.__test__ = False  # type: ignore[attr-defined]
 
 
-def evaluate(*nodes: Mapping[str, Any], **context: Any) -> PolicyReport:
+def evaluate(
+    *nodes: Mapping[str, Any],
+    macros: Sequence[Mapping[str, Any]] = (),
+    disabled: Sequence[Mapping[str, Any]] = (),
+    engine: str = "duckdb",
+    **context: Any,
+) -> PolicyReport:
     manifest = {
-        "metadata": {"project_name": "shop"},
+        "metadata": {"project_name": "shop", "adapter_type": engine},
         "nodes": {node["unique_id"]: node for node in nodes},
+        "macros": {macro["unique_id"]: macro for macro in macros},
+        "disabled": {node["unique_id"]: [node] for node in disabled},
     }
     settings = {setting.name: context.pop(setting.name, None) for setting in policy_settings()}
     context = {"level": "warn", "owner": "shop@example.com", "path_prefix": "products/shop", **context}
     return evaluate_policies(manifest, PolicyContext(settings=settings, **context))
+
+
+def file(text: str, name: str = "models/models/a.sql", *, is_document: bool = False) -> SourceText:
+    """A file of the product with a text."""
+    return SourceText(name, f"products/shop/{name}", text.encode, is_document)
 
 
 def found(report: PolicyReport, policy: str) -> list[Finding]:
@@ -179,7 +193,7 @@ def test_personal_data_is_classified(column: str, values: dict[str, Any], flagge
     ],
 )
 def test_a_secret_in_sql_is_found_at_its_line_and_never_repeated(sql: str) -> None:
-    (finding,) = found(evaluate(model("a", raw_code=sql)), "secrets")
+    (finding,) = found(evaluate(files=[file(sql)]), "secrets")
     assert (finding.file, finding.line) == ("products/shop/models/models/a.sql", 2)
     assert not any(secret in finding.to_text() for secret in ("AKIA", "hunter2"))
 
@@ -194,13 +208,7 @@ def test_a_secret_in_sql_is_found_at_its_line_and_never_repeated(sql: str) -> No
     ],
 )
 def test_what_only_looks_like_a_secret_is_left_alone(sql: str) -> None:
-    assert found(evaluate(model("a", raw_code=sql)), "secrets") == []
-
-
-def test_a_secret_in_a_columns_description_is_found() -> None:
-    column = {"key": {"description": "Use AKIAIOSFODNN7EXAMPLE to read it."}}
-    (finding,) = found(evaluate(model("a", columns=column)), "secrets")
-    assert "AKIA" not in finding.to_text()
+    assert found(evaluate(files=[file(sql)]), "secrets") == []
 
 
 def test_only_approved_plugins() -> None:
@@ -273,10 +281,15 @@ def test_block_on_failure_blocks_the_gates_alone() -> None:
     assert results["naming"].status == "warned"
 
 
-def test_models_of_packages_are_not_ours_to_judge() -> None:
-    foreign = model("foreign", package_name="dbt_utils")
-    report = evaluate(foreign, naming=NamingRules(pattern="kimball"))
-    assert report.findings == [] and report.models_validated == 0
+def test_models_of_packages_are_built_so_they_are_judged() -> None:
+    foreign = model("foreign", package_name="of_others", patch_path=None)
+    report = evaluate(
+        foreign, naming=NamingRules(pattern="kimball"), package_folders={"of_others": "lib/others"}
+    )
+    (finding,) = found(report, "naming")
+    assert finding.file == "products/shop/lib/others/models/models/foreign.sql"
+    assert report.models_validated == 1
+    assert [f.code for f in found(report, "code")] == ["package-not-allowed"]
 
 
 def test_five_thousand_models_take_no_time_worth_a_word() -> None:
@@ -304,5 +317,5 @@ def test_sarif() -> None:
 
 
 def test_every_policy_is_described() -> None:
-    assert [policy.name for policy in POLICIES.values()] == list(POLICIES) and len(POLICIES) == 9
+    assert [policy.name for policy in POLICIES.values()] == list(POLICIES) and len(POLICIES) == 13
     assert all(policy.title and policy.description.endswith(".") for policy in POLICIES.values())

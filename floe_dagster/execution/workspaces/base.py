@@ -120,6 +120,13 @@ class BuiltRelations(Protocol):
             result: dbt's result of building it.
         """
 
+    def columns_of(self, asset: Asset) -> Mapping[str, str]:
+        """Return the type of each column of one relation, by name; nothing where the engine does not say.
+
+        Args:
+            asset: Of the index.
+        """
+
     def stage(self, requests: Sequence[PublicationRequest]) -> None:
         """Do what has to be done of all that will be published while it stands where dbt has built it.
 

@@ -185,6 +185,10 @@ class BuiltInDuckDB:
         """See `BuiltRelations`."""
         return self._relations.describe(asset, result)
 
+    def columns_of(self, asset: Asset) -> Mapping[str, str]:
+        """See `BuiltRelations`."""
+        return self._relations.columns_of(asset)
+
     def _count(self, asset: Asset) -> int:
         relation = ".".join(quoted(part) for part in asset.relation)
         return int(self._con.execute(f"select count(*) from {relation}").fetchall()[0][0])

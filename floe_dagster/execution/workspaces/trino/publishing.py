@@ -66,6 +66,10 @@ class BuiltInTrino:
             return None
         return self._session.warehouse.count(asset.relation)
 
+    def columns_of(self, asset: Asset) -> Mapping[str, str]:
+        """See `BuiltRelations`."""
+        return self._relations.columns_of(asset)
+
     def describe(self, asset: Asset, result: Mapping[str, Any]) -> RelationDescription:
         """See `BuiltRelations`: with what the model's query took."""
         description = self._relations.describe(asset, result)
