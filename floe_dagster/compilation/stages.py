@@ -246,9 +246,11 @@ class Stages:
         chain: ManifestChain,
     ) -> dict[str, Any] | None:
         from floe_dagster.compilation.agreement import check_agreement, check_tests
+        from floe_dagster.compilation.asset_index import asset_nodes
         from floe_dagster.compilation.builder import named_engines, resolved_plugins
         from floe_dagster.compilation.projects import StagedProject
         from floe_dagster.compilation.servable import check_servable
+        from floe_dagster.compilation.withholding import check_withholding
 
         layout = SourceLayout(self.slug, [file.name for file in state.files])
         self._layout = layout
@@ -280,6 +282,9 @@ class Stages:
         self.findings += check_tests(parsed.manifest, self.shown)
         self.findings += self._check_published(state, spec, product, parsed.manifest)
         self.findings += check_servable(parsed.manifest, self.shown, self._read_source)
+        self.findings += check_withholding(
+            parsed.manifest, asset_nodes(parsed.manifest), self.shown, self._read_source
+        )
         return parsed.manifest
 
     def _check_published(

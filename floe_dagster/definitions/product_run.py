@@ -14,7 +14,13 @@ from floe_dagster.compilation.bundle import Bundle
 from floe_dagster.definitions.observing.build import ObservedBuild
 from floe_dagster.definitions.observing.process import Observed
 from floe_dagster.definitions.observing.step import ObservedStep
-from floe_dagster.definitions.outcomes import as_failures, carried_over, check_result, materialization
+from floe_dagster.definitions.outcomes import (
+    as_failures,
+    carried_over,
+    check_result,
+    evaluation,
+    materialization,
+)
 from floe_dagster.definitions.recorded_attempts import RecordedAttempts, is_resumed
 from floe_dagster.definitions.resources import CatalogResource, DbtResource, StorageResource
 from floe_dagster.execution.context import RunContext, RunIdentity, RunOptions, Selection
@@ -105,7 +111,11 @@ class ProductStep:
             run = ProductRun(run_context, self.bundle, self.index, self.home)
             with closing(run.execute()) as results:
                 for result in results:
-                    yield self._event(result, observer, recorded)
+                    if isinstance(result, Checked) and result.test not in run_context.selection.tests:
+                        # A test of something else that was asked for, too: it is told, though no output waits for it.
+                        context.log_event(evaluation(self._check_result(result, observer)))
+                    else:
+                        yield self._event(result, observer, recorded)
 
     def _selection(self, context: dg.AssetExecutionContext) -> Selection:
         assets, checks = context.selected_asset_keys, context.selected_asset_check_keys
@@ -126,5 +136,8 @@ class ProductStep:
         if isinstance(result, CarriedOver):
             return carried_over(result, observer.assets[result.asset], slug)
         if isinstance(result, Checked):
-            return check_result(result, self.checks[result.test], observer.tests[result.test])
+            return self._check_result(result, observer)
         return recorded.check_result(result.test)
+
+    def _check_result(self, result: Checked, observer: ObservedBuild) -> dg.AssetCheckResult:
+        return check_result(result, self.checks[result.test], observer.tests[result.test])

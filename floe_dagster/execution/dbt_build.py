@@ -13,6 +13,7 @@ from floe_dagster.compilation.atomic import write_atomically
 from floe_dagster.compilation.bundle import Bundle
 from floe_dagster.compilation.dbt_command import NOT_USABLE
 from floe_dagster.compilation.dbt_environment import dbt_environment, is_confining
+from floe_dagster.compilation.dbt_flags import overriding
 from floe_dagster.compilation.parse_state import usable_state
 from floe_dagster.compilation.profiles import TARGET, write_profiles
 from floe_dagster.execution.context import RunContext
@@ -95,9 +96,11 @@ class DbtBuild:
         target = self.home.dbt_target_dir(slug, self.engine)
         results = target / "run_results.json"
         results.unlink(missing_ok=True)
+        ours = overriding(unpacked.project_dir)
         arguments = [
             self.context.dbt.executable,
             *("--no-version-check", "--no-use-colors", "--log-level-file", "info"),
+            *ours.options,
             *self.context.dbt.flags,
             *("build", *FLAGS, *self.workspace.arguments()),
             *select_exactly(nodes, target.with_name(f"{target.name}-planned")),
@@ -107,7 +110,10 @@ class DbtBuild:
             arguments.append("--full-refresh")
         if self.context.options.vars:
             arguments += ["--vars", json.dumps(dict(self.context.options.vars))]
-        environment = self._environment(unpacked.project_dir, target, self.home.logs_dir(slug))
+        environment = {
+            **self._environment(unpacked.project_dir, target, self.home.logs_dir(slug)),
+            **ours.environment,
+        }
         state = self._state(environment, target)
         errors, returncode = self._follow(arguments, environment, unpacked.project_dir, state, on_event)
         return self._read(results, errors, returncode)
