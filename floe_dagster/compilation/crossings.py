@@ -131,12 +131,10 @@ def _published_too_early(
             ((one, read) for one in each.judged for read in each.reads if engines[one] != engines[read]),
             (each.judged[0], each.reads[-1]),
         )
-        choices = (
-            [key for key in each.judged if engines[key] == name] for name in sorted(set(engines.values()))
-        )
-        choice = next(
-            (c for c in choices if c and not _stuck(engines, reads, [replace(each, judged=c)])), None
-        )
+        choice: list[str] = []
+        for key in each.judged:
+            if not _stuck(engines, reads, [replace(each, judged=[*choice, key])]):
+                choice.append(key)
         fix = "build all that it reads on one engine (`compute` in floe.yaml), or give it `severity: warn`."
         if is_singular(each.test) and choice:
             names = ", ".join(sorted(nodes[key]["name"] for key in choice))

@@ -7,6 +7,7 @@ tables of the product, so a test of one judges the assets that read it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -244,9 +245,11 @@ def _place(test: Node, read_text: Callable[[str], str | None]) -> tuple[str, int
         file: ((read_text(file) if file else None) or "").splitlines()
         for file in dict.fromkeys((described, own, "dbt_project.yml"))
     }
-    for word in ("withhold", "floe"):
+    for key in ("withholds", "floe"):
+        # In YAML, and in the Jinja of a test's own file.
+        written = re.compile(rf"\b{key}\b['\"]?\s*[:=]")
         for file, lines in texts.items():
-            said = [number for number, line in enumerate(lines, 1) if word in line.partition("#")[0]]
+            said = [number for number, line in enumerate(lines, 1) if written.search(line)]
             if said:
                 begins = (n for entry in entries if entry for n, line in enumerate(lines, 1) if entry in line)
                 begin = next(begins, 1)
