@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from floe_dagster.compilation.withholding import Withholding, all_tests
 from floe_dagster.policies.asset_names import asset_name, named_by
 from floe_dagster.policies.model import meta_of, tags_of
 from floe_dagster.policies.places import DescriptionPlaces
@@ -259,20 +260,17 @@ def dagster_identifier(name: str) -> str:
 
 def _checks(manifest: Mapping[str, Any], nodes: Mapping[str, Any]) -> Iterator[Check]:
     all_nodes = manifest["nodes"]
-    readers = _readers(nodes, all_nodes)
+    withholding = Withholding(manifest, nodes)
     # Assets and checks are outputs of one step, a check under the name of its asset and its own.
     taken = {dagster_identifier(asset_name(node)) for node in nodes.values()}
-    tests = {**all_nodes, **manifest.get("unit_tests", {})}
-    for unique_id, node in sorted(tests.items()):
-        if node["resource_type"] not in ("test", "unit_test"):
-            continue
-        attached = node.get("attached_node")
-        read = [upstream for upstream in node["depends_on"]["nodes"] if upstream in nodes]
-        withheld = _withheld_by(node, read, readers)
+    for unique_id, node in sorted(all_tests(manifest).items()):
+        withheld = withholding.judged(node)
         if not withheld:
             # It concerns nothing that is an asset.
             continue
-        asset = attached if attached in nodes else withheld[0]
+        read = [upstream for upstream in node["depends_on"]["nodes"] if upstream in nodes]
+        # dbt names what a generic test is attached to; that may be no asset itself.
+        asset = withheld[0]
         severity = str(node["config"].get("severity") or "error").lower()
         name = _free_name(re.sub(r"[^A-Za-z0-9_]", "_", node["name"]), asset_name(nodes[asset]), taken)
         yield Check(
@@ -290,36 +288,6 @@ def _checks(manifest: Mapping[str, Any], nodes: Mapping[str, Any]) -> Iterator[C
             description=node.get("description") or _describe(node),
             file=node.get("original_file_path"),
         )
-
-
-def _readers(nodes: Mapping[str, Any], all_nodes: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return the assets that read a source or an ephemeral model, through other ephemeral models too, by its id."""
-    found: dict[str, list[str]] = {}
-    for unique_id, node in nodes.items():
-        seen: set[str] = set()
-        pending = list(node.get("depends_on", {}).get("nodes", ()))
-        while pending:
-            upstream = pending.pop()
-            if upstream in seen or upstream in nodes:
-                continue
-            seen.add(upstream)
-            found.setdefault(upstream, []).append(unique_id)
-            if upstream in all_nodes:
-                pending += all_nodes[upstream]["depends_on"].get("nodes", [])
-    return found
-
-
-def _withheld_by(node: Mapping[str, Any], read: list[str], readers: Mapping[str, list[str]]) -> list[str]:
-    """Return the assets that a test withholds: those that it reads, and the readers of the others that it reads.
-
-    A source and an ephemeral model are no tables of the product, so a test of one is a test of its readers. A test that is
-    attached to a model or a seed may compare it with a source, and judges no other reader of that.
-    """
-    attached = node.get("attached_node")
-    if attached is not None and attached not in readers and read:
-        return read
-    further = {reader for upstream in node["depends_on"]["nodes"] for reader in readers.get(upstream, ())}
-    return [*read, *sorted(further - set(read))]
 
 
 def _free_name(wanted: str, asset: str, taken: set[str]) -> str:

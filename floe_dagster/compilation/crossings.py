@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from floe_dagster.compilation.agreement import models_by_transform, project_models
 from floe_dagster.compilation.asset_index import asset_nodes, is_published, upstream_assets
 from floe_dagster.compilation.documents import Document
+from floe_dagster.compilation.engine_order import engine_order
+from floe_dagster.compilation.withholding import Withholding, all_tests, is_singular
 from floe_dagster.findings import Finding
 from floe_dagster.policies.asset_names import asset_name
 from floe_dagster.schemas.compute import ENGINES
@@ -62,7 +65,7 @@ def check_crossings(
     for test in everything.values():
         if test["resource_type"] == "test":
             findings += _unpublished_in_test(test, nodes, engines, path_prefix)
-    return findings
+    return findings + list(_published_too_early(dbt_manifest, nodes, engines, path_prefix))
 
 
 def _crossing(
@@ -104,6 +107,74 @@ def _unpublished_in_test(
             "published: only published tables cross from one engine to another",
             found=f"{hidden[0]['config'].get('materialized') or 'seed'} {asset_name(hidden[0])!r}",
         )
+
+
+def _published_too_early(
+    dbt_manifest: Mapping[str, Any],
+    nodes: Mapping[str, Mapping[str, Any]],
+    engines: Mapping[str, str],
+    path_prefix: str,
+) -> Iterator[Finding]:
+    """Yield the error tests that could run only after a table that they withhold is published."""
+    everything = dbt_manifest["nodes"]
+    withholding = Withholding(dbt_manifest, nodes)
+    reads = {key: upstream_assets(node, nodes, everything) for key, node in nodes.items()}
+    tests = [test for _key, test in sorted(all_tests(dbt_manifest).items()) if not _only_warns(test)]
+    waiting = [
+        _Waiting(test, withholding.judged(test), sorted(upstream_assets(test, nodes, everything)))
+        for test in tests
+    ]
+    stuck = _stuck(engines, reads, waiting)
+    late = [
+        each for each in waiting if not stuck.isdisjoint(each.judged) and not stuck.isdisjoint(each.reads)
+    ]
+    # Those that are late by themselves are to be named, not those that wait for the same tables.
+    for each in [one for one in late if _stuck(engines, reads, [one])] or late:
+        one, read = next(
+            ((one, read) for one in each.judged for read in each.reads if engines[one] != engines[read]),
+            (each.judged[0], each.reads[-1]),
+        )
+        choice: list[str] = []
+        for key in each.judged:
+            if not _stuck(engines, reads, [replace(each, judged=[*choice, key])]):
+                choice.append(key)
+        fix = "build all that it reads on one engine (`compute` in floe.yaml), or give it `severity: warn`."
+        if is_singular(each.test) and choice:
+            names = ", ".join(sorted(nodes[key]["name"] for key in choice))
+            fix = f"name what it withholds: `config: {{meta: {{floe: {{withholds: [{names}]}}}}}}`; or {fix}"
+        yield _at(
+            each.test,
+            path_prefix,
+            code="test-after-publication",
+            message=f"test {each.test['name']!r} withholds {_shown(nodes[one])} on {engines[one]} and reads "
+            f"{_shown(nodes[read])} on {engines[read]}: it could run only after a table that it withholds is published",
+            found=f"{nodes[one]['name']} on {engines[one]}, {nodes[read]['name']} on {engines[read]}",
+            allowed="a test whose tables can wait for all that it reads",
+            fix=fix[0].upper() + fix[1:],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A test, and the assets that wait for what it reads."""
+
+    test: Mapping[str, Any]
+    judged: list[str]
+    reads: list[str]
+
+
+def _stuck(
+    engines: Mapping[str, str], reads: Mapping[str, Collection[str]], tests: Iterable[_Waiting]
+) -> frozenset[str]:
+    waits = {key: set(upstream) for key, upstream in reads.items()}
+    for test in tests:
+        for judged in test.judged:
+            waits[judged].update(test.reads)
+    return engine_order(engines, waits, waits.keys()).stuck
+
+
+def _only_warns(test: Mapping[str, Any]) -> bool:
+    return str(test["config"].get("severity") or "error").lower() == "warn"
 
 
 def _ephemeral(spec: ProductSpec, document: Document, dbt_manifest: Mapping[str, Any]) -> Iterator[Finding]:

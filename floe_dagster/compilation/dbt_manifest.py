@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from floe_dagster.compilation.dbt_environment import confined
+from floe_dagster.compilation.dbt_flags import overriding
 from floe_dagster.compilation.dbt_messages import DbtMessages, last_line
 from floe_dagster.compilation.packages import PACKAGE_FILES
 from floe_dagster.compilation.profiles import TARGET
@@ -68,6 +69,7 @@ def parse_project(
         path_prefix: Display path of the product's folder, put before dbt's paths in findings.
         timeout_seconds: After so long dbt is killed and a finding says so.
     """
+    ours = overriding(project_dir, frozenset({"log_level"}))
     args = [
         "--log-format",
         "json",
@@ -75,6 +77,7 @@ def parse_project(
         "warn",
         "--log-level-file",
         "none",
+        *ours.options,
         "parse",
         "--write-json",
         "--project-dir",
@@ -93,7 +96,7 @@ def parse_project(
     manifest_path = target_dir / "manifest.json"
     manifest_path.unlink(missing_ok=True)
     try:
-        done = _run(args, environ, project_dir, timeout_seconds)
+        done = _run(args, {**environ, **ours.environment}, project_dir, timeout_seconds)
     except subprocess.TimeoutExpired:
         return DbtParse(
             None,

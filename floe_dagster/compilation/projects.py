@@ -15,6 +15,7 @@ from floe_dagster.compilation import dbt_manifest as dbt
 from floe_dagster.compilation.asset_index import asset_nodes
 from floe_dagster.compilation.crossings import check_crossings, node_engines
 from floe_dagster.compilation.dbt_environment import GIT, check_ignored, dbt_environment, place_missing
+from floe_dagster.compilation.dbt_flags import check_flags
 from floe_dagster.compilation.documents import Document
 from floe_dagster.compilation.engines import check_built
 from floe_dagster.compilation.overlay import apply_overlay
@@ -100,6 +101,7 @@ class StagedProject:
         if found.findings:
             return found
         found.findings = check_ignored(self.folder, self.shown, self.environ, self._environment().keys())
+        found.findings += check_flags(self.folder, self.shown)
         overlaid: list[Finding] = []
         for engine in engines:
             overlaid += apply_overlay(self.folder, engine, self.spec, self.shown)

@@ -277,12 +277,14 @@ class Stages:
         chain: ManifestChain,
     ) -> dict[str, Any] | None:
         from floe_dagster.compilation.agreement import check_agreement, check_relations, check_tests
+        from floe_dagster.compilation.asset_index import asset_nodes
         from floe_dagster.compilation.builder import named_engines, resolved_plugins
         from floe_dagster.compilation.deprecations import check_deprecations, next_deprecation
         from floe_dagster.compilation.projects import StagedProject
         from floe_dagster.compilation.servable import check_servable
         from floe_dagster.compilation.table_properties import check_model_properties
         from floe_dagster.compilation.undefined_tests import check_generic_tests
+        from floe_dagster.compilation.withholding import check_withholding
 
         layout = SourceLayout(self.slug, [file.name for file in state.files])
         self._layout = layout
@@ -322,6 +324,9 @@ class Stages:
         )
         self.findings += check_deprecations(parsed.manifest, self.shown, self._read_source)
         self.valid_until = next_deprecation(parsed.manifest)
+        self.findings += check_withholding(
+            parsed.manifest, asset_nodes(parsed.manifest), self.shown, self._read_source
+        )
         return parsed.manifest
 
     def _check_exemptions(self, resolution: GovernanceResolution) -> list[Finding]:

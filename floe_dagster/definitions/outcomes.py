@@ -206,3 +206,19 @@ def check_result(checked: Checked, spec: dg.AssetCheckSpec, check: Check) -> dg.
         severity=severity,
         metadata=metadata,
     )
+
+
+def evaluation(result: dg.AssetCheckResult) -> dg.AssetCheckEvaluation:
+    """Return a check's result as an event: for a check that is no output of the step.
+
+    Args:
+        result: See `check_result`.
+    """
+    assert result.asset_key is not None and result.check_name is not None
+    return dg.AssetCheckEvaluation(
+        asset_key=result.asset_key,
+        check_name=result.check_name,
+        passed=result.passed,
+        severity=result.severity,
+        metadata=dict(result.metadata or {}),
+    )

@@ -18,6 +18,7 @@ from floe_dagster.definitions.outcomes import (
     as_failures,
     carried_over,
     check_result,
+    evaluation,
     materialization,
     report_columns,
 )
@@ -130,7 +131,11 @@ class ProductStep:
                         if isinstance(result, Published):
                             audit.add(_publication(result, begun))
                             published.append(result.publication.table)
-                        yield self._event(result, observer, recorded)
+                        if isinstance(result, Checked) and result.test not in run_context.selection.tests:
+                            # A test of something else that was asked for, too: it is told, though no output waits for it.
+                            context.log_event(evaluation(self._check_result(result, observer)))
+                        else:
+                            yield self._event(result, observer, recorded)
             finally:
                 report_columns(context, slug, run.columns)
 
@@ -162,8 +167,11 @@ class ProductStep:
         if isinstance(result, CarriedOver):
             return carried_over(result, observer.assets[result.asset], slug)
         if isinstance(result, Checked):
-            return check_result(result, self.checks[result.test], observer.tests[result.test])
+            return self._check_result(result, observer)
         return recorded.check_result(result.test)
+
+    def _check_result(self, result: Checked, observer: ObservedBuild) -> dg.AssetCheckResult:
+        return check_result(result, self.checks[result.test], observer.tests[result.test])
 
 
 def _publication(result: Published, run: AuditRecord) -> AuditRecord:

@@ -15,6 +15,10 @@ TEST_FAILED = frozenset({"fail", "error", "runtime error"})
 TESTED = TEST_FAILED | {"pass", "warn"}
 """Statuses of a test that was executed."""
 SKIPPED = "skipped"
+LONGEST = 500
+"""So many characters of what dbt says of one node stand in a reason; the run's log has all of it."""
+_HEAD = re.compile(r"[\w ]+ Error in \w+ .+ \(.+\)")
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _HOOK = "operation."
 """Begins the unique id of a hook: `on-run-start` and `on-run-end` run with whatever is selected."""
 
@@ -30,6 +34,8 @@ class Audit:
         built: dbt's result by id of each asset that was built.
         results: dbt's result of every node, by its id.
         unplanned: Ids of what dbt executed and was not asked for.
+        missing: Ids of what dbt was asked for and gave no result of, where no table is withheld for it: functions, tests of
+            severity `warn`.
         hooks: What dbt said of each hook that failed, by id.
     """
 
@@ -39,6 +45,7 @@ class Audit:
     built: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     results: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     unplanned: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
     hooks: dict[str, str] = field(default_factory=dict)
 
     def withhold(self, reasons: Mapping[str, str], assets: Mapping[str, Asset]) -> None:
@@ -61,7 +68,7 @@ def audit(
     explain: Callable[[str], str],
     *,
     needed: Collection[str] = (),
-    before: Collection[str] = (),
+    of_run: Collection[str] = (),
 ) -> Audit:
     """Judge every asset that dbt was asked to build.
 
@@ -72,7 +79,8 @@ def audit(
         explain: Makes one line of what dbt says of a node that failed.
         needed: Ids of the tests whose result a table waits for: where an error test has none, what it withholds is
             withheld.
-        before: Ids of assets that the same run has built already. What no part of it has built, stands as it is.
+        of_run: Ids of further assets that the same run has built already, or will build later. What no part of it builds,
+            stands as it is.
     """
     outcome = Audit()
     checks = index.checks_by_id()
@@ -88,7 +96,7 @@ def audit(
     )
 
     outcome.hooks = {
-        key: explain(str(result.get("message") or "")) or str(result["status"])
+        key: _said(result, explain) or str(result["status"])
         for key, result in by_id.items()
         if key.startswith(_HOOK) and result["status"] in TEST_FAILED
     }
@@ -100,47 +108,94 @@ def audit(
         elif result["status"] == SKIPPED:
             skipped.add(key)
         elif result["status"] not in BUILT:
-            message = explain(str(result.get("message") or ""))
-            outcome.withheld[key] = f"dbt: {result['status']}" + (f": {message}" if message else "")
+            outcome.withheld[key] = _with_words(f"dbt: {result['status']}", result, explain)
         elif elsewhere := _built_elsewhere(assets[key], result):
             outcome.withheld[key] = elsewhere
         else:
             outcome.built[key] = result
+    judged = wanted | set(of_run)
     for key, result in outcome.tests.items():
-        if problem := _problem(checks[key], result):
-            for judged in checks[key].withholds:
-                if judged in wanted or judged in before:
-                    outcome.withheld.setdefault(judged, problem)
+        if problem := _problem(checks[key], result, explain):
+            _withhold(outcome, checks[key], judged, problem)
     _withhold_readers(outcome, assets)
     # Causes first: a test that dbt skipped says less than why it did.
+    cause = _cause(by_id, checks, assets, explain)
     for key in needed:
         check = checks[key]
-        if not check.is_error or _has_result(by_id.get(key)):
-            continue
-        for judged in check.withholds:
-            if judged in wanted:
-                outcome.withheld.setdefault(judged, _without_result(check, by_id.get(key)))
+        if check.is_error and not _has_result(by_id.get(key)):
+            _withhold(outcome, check, judged, _without_result(check, by_id.get(key), cause, outcome, assets))
     _withhold_readers(outcome, assets)
     for key in skipped:
-        outcome.withheld.setdefault(key, "dbt skipped it")
+        outcome.withheld.setdefault(key, f"dbt skipped it{cause}")
     _withhold_readers(outcome, assets)
     outcome.clean = {key for key in outcome.built if key not in outcome.withheld}
+    named = wanted | {key for key in needed if checks[key].is_error}
+    outcome.missing = sorted(set(planned) - by_id.keys() - named)
     return outcome
 
 
-def _problem(check: Check, result: Mapping[str, Any]) -> str | None:
+def _withhold(outcome: Audit, check: Check, judged: Collection[str], reason: str) -> None:
+    for key in check.withholds:
+        if key in judged:
+            outcome.withheld.setdefault(key, reason)
+
+
+def _problem(check: Check, result: Mapping[str, Any], explain: Callable[[str], str]) -> str | None:
     """Return why what a test withholds is withheld, by its result; None where it passed, or may warn."""
     name = f"{_kind(check)} {check.name}"
     if result["status"] in TEST_FAILED:
-        return f"{name} failed"
+        return _with_words(f"{name} failed", result, explain)
     if result["status"] == "warn" and check.is_error and not check.may_warn:
         return f"{name} failed: it was compiled as an error test and only warned in this run"
     return None
 
 
-def _without_result(check: Check, result: Mapping[str, Any] | None) -> str:
-    why = "dbt skipped it" if result else "dbt did not run it, though it was compiled"
+def _without_result(
+    check: Check,
+    result: Mapping[str, Any] | None,
+    cause: str,
+    outcome: Audit,
+    assets: Mapping[str, Asset],
+) -> str:
+    why = f"dbt skipped it{cause}" if result else "dbt did not run it, though it was compiled"
+    withheld = next((assets[key] for key in check.reads if key in outcome.withheld), None)
+    if result and withheld is not None:
+        why = f"it reads {withheld.name}, which was withheld"
     return f"{_kind(check)} {check.name} has no result: {why}"
+
+
+def _cause(
+    by_id: Mapping[str, Mapping[str, Any]],
+    checks: Collection[str],
+    assets: Collection[str],
+    explain: Callable[[str], str],
+) -> str:
+    """Return why dbt skips what neither a test nor an asset explains: a function or a hook failed; empty where none did."""
+    for key, result in by_id.items():
+        if key not in checks and key not in assets and result["status"] in TEST_FAILED:
+            kind, _, name = key.partition(".")
+            shown = f"{'hook' if key.startswith(_HOOK) else kind} {name.rpartition('.')[2]}"
+            return f", since {_with_words(f'{shown} failed', result, explain)}"
+    return ""
+
+
+def _with_words(what: str, result: Mapping[str, Any], explain: Callable[[str], str]) -> str:
+    said = _said(result, explain)
+    return f"{what}: {said}" if said else what
+
+
+def _said(result: Mapping[str, Any], explain: Callable[[str], str]) -> str:
+    """Return what dbt said of a node, in one line: with the engine's words, and a unit test's rows that differ."""
+    message = _ANSI.sub("", str(result.get("message") or "")).strip()
+    said = explain(message)
+    first, _, rest = message.partition("\n")
+    if said == first.strip() and rest.strip():
+        if _HEAD.fullmatch(said):
+            # dbt names the node and its file first. What is wrong stands below.
+            said = f"{said}: {explain(rest.strip())}"
+        elif said.endswith(":"):
+            said = f"{said} {'; '.join(line.strip() for line in rest.splitlines() if line.strip())}"
+    return said if len(said) <= LONGEST else f"{said[: LONGEST - 1]}…"
 
 
 def _built_elsewhere(asset: Asset, result: Mapping[str, Any]) -> str | None:

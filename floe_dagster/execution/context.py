@@ -49,7 +49,7 @@ class Selection:
 
     Args:
         assets: dbt's unique ids of what is to be built.
-        tests: dbt's unique ids of the tests whose results are yielded; others that a table waits for run as well.
+        tests: dbt's unique ids of the tests that are asked for; others that a table waits for run as well, and are yielded.
         repeats_carried_over: Whether what an earlier attempt has recorded is yielded once more: somebody waits for it.
     """
 

@@ -15,6 +15,7 @@ from floe_dagster.compilation.bundle import Bundle
 from floe_dagster.compilation.dbt_batches import continue_variable
 from floe_dagster.compilation.dbt_command import NOT_USABLE
 from floe_dagster.compilation.dbt_environment import dbt_environment, is_confining
+from floe_dagster.compilation.dbt_flags import overriding
 from floe_dagster.compilation.parse_state import usable_state
 from floe_dagster.compilation.profiles import TARGET, write_profiles
 from floe_dagster.execution.context import RunContext
@@ -104,9 +105,11 @@ class DbtBuild:
         target = self.home.dbt_target_dir(slug, self.engine)
         results = target / "run_results.json"
         results.unlink(missing_ok=True)
+        ours = overriding(unpacked.project_dir)
         arguments = [
             self.context.dbt.executable,
             *("--no-version-check", "--no-use-colors", "--log-level-file", "info"),
+            *ours.options,
             *self.context.dbt.flags,
             *("build", *FLAGS, *self.workspace.arguments()),
             *select_exactly(nodes, target.with_name(f"{target.name}-planned")),
@@ -119,6 +122,7 @@ class DbtBuild:
         environment = {
             **self._environment(unpacked.project_dir, target, self.home.logs_dir(slug)),
             **continue_variable(batches_from or {}),
+            **ours.environment,
         }
         state = self._state(environment, target)
         errors, returncode = self._follow(arguments, environment, unpacked.project_dir, state, on_event)

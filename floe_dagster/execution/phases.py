@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import cycle
 
+from floe_dagster.compilation.engine_order import engine_order
 from floe_dagster.schemas.product_index import Asset, Check
 
 
@@ -34,7 +34,7 @@ def plan_phases(
     """Return the phases of one run; one where the product has one engine.
 
     A table is not published without the results of its tests, so every test that withholds something wanted has a phase:
-    the one that builds the last of what it reads.
+    the one that builds the last of what it reads. A table waits for what its error tests read.
 
     Args:
         assets: Of the index by unique id, each after those that it reads; each names its engine.
@@ -42,9 +42,17 @@ def plan_phases(
         wanted: Unique ids of what is to be built.
         alone: Unique ids of tests that run although nothing which they withhold is built.
     """
-    engines = list(dict.fromkeys(assets[key].engine for key in assets if key in wanted))
-    orders = (_phases(assets, wanted, [*engines[n:], *engines[:n]]) for n in range(len(engines)))
-    phases = min(orders, key=len, default=[])
+    engines = {key: asset.engine for key, asset in assets.items()}
+    reads = {key: set(asset.deps) for key, asset in assets.items()}
+    waits = {key: set(asset.deps) for key, asset in assets.items()}
+    for test in tests.values():
+        for judged in wanted.intersection(test.withholds) if test.is_error else ():
+            waits[judged].update(test.reads)
+    order = engine_order(engines, waits, wanted)
+    if order.stuck:
+        # Only of a product that an earlier version compiled: a test that comes too late is a finding now.
+        order = engine_order(engines, reads, wanted)
+    phases = [Phase(engine, set(keys)) for engine, keys in order.parts]
     for key, test in tests.items():
         judging = _building(phases, test.withholds)
         if judging:
@@ -59,26 +67,6 @@ def _building(phases: list[Phase], keys: Iterable[str]) -> list[int]:
     """Return the numbers of the phases that build one of the assets."""
     keys = set(keys)
     return [number for number, phase in enumerate(phases) if not phase.wanted.isdisjoint(keys)]
-
-
-def _phases(assets: Mapping[str, Asset], wanted: set[str], engines: Iterable[str]) -> list[Phase]:
-    remaining = set(wanted)
-    found: list[Phase] = []
-    for engine in cycle(engines):
-        if not remaining:
-            break
-        ready: set[str] = set()
-        waiting: set[str] = set()
-        for key, asset in assets.items():
-            if not waiting.isdisjoint(asset.deps):
-                # What is not asked for hands the waiting on: its readers see it rebuilt where it is missing.
-                waiting.add(key)
-            elif key in remaining:
-                (ready if asset.engine == engine else waiting).add(key)
-        if ready:
-            found.append(Phase(engine, ready))
-            remaining -= ready
-    return found
 
 
 def _add_alone(key: str, test: Check, assets: Mapping[str, Asset], phases: list[Phase]) -> None:

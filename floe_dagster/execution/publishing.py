@@ -41,6 +41,7 @@ class PhasePublication:
         mark: Snapshot properties by which attempts of the same run know each other's work.
         workspace: Where dbt has built.
         outcome: Of the phase's audit.
+        reported: Unique ids of the tests whose result the run has yielded; those of this phase are added.
         columns: Takes what is found of built columns.
     """
 
@@ -51,6 +52,7 @@ class PhasePublication:
         mark: Mapping[str, str],
         workspace: Workspace,
         outcome: Audit,
+        reported: set[str],
         columns: ColumnReport | None = None,
     ) -> None:
         self.columns = ColumnReport() if columns is None else columns
@@ -65,6 +67,7 @@ class PhasePublication:
         }
         self.workspace = workspace
         self.outcome = outcome
+        self.reported = reported
         self.progress = ProgressLog(context.log)
         self.refused: dict[str, str] = {}
         """Why a table is not published, by unique id."""
@@ -144,11 +147,12 @@ class PhasePublication:
         return bool(strict)
 
     def _checked(self) -> dict[str, list[Checked]]:
-        """Return the results of the tests that were asked for, by unique id of their asset."""
+        """Return the results of the tests that ran, by unique id of their asset; of one that ran before, not again."""
         found: dict[str, list[Checked]] = {}
         checks = self.index.checks_by_id()
         for key, result in self.outcome.tests.items():
-            if key in self.context.selection.tests and result["status"] != SKIPPED:
+            if key not in self.reported and result["status"] != SKIPPED:
+                self.reported.add(key)
                 found.setdefault(checks[key].asset, []).append(Checked(key, result))
         return found
 

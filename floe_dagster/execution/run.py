@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from floe_dagster.compilation.bundle import Bundle
-from floe_dagster.execution.audit import audit
+from floe_dagster.execution.audit import Audit, audit
 from floe_dagster.execution.batches import missing_batches, table_ends
 from floe_dagster.execution.built_columns import ColumnReport
 from floe_dagster.execution.context import RunContext
@@ -71,8 +71,12 @@ class ProductRun:
         self.tests = index.checks_by_id()
         self.mark = context.identity.mark(bundle.digest)
         self.columns = ColumnReport()
-        self.built: set[str] = set()
-        self.failed_hooks: list[str] = []
+        self.of_run: set[str] = set()
+        """Unique ids of what this run builds: what it was asked for, and what it builds besides."""
+        self.reported: set[str] = set()
+        """Unique ids of the tests whose result was yielded."""
+        self.problems: list[str] = []
+        """What went wrong besides what withholds a table."""
         self.withheld = Withheld(self.assets)
         touched = context.selection.assets | {self.tests[key].asset for key in context.selection.tests}
         self.engines = {
@@ -126,6 +130,7 @@ class ProductRun:
                     writing.enter_context(engine.workspace.writing(catalog))
                 earlier = self._earlier(catalog, wanted)
                 wanted -= earlier.snapshots.keys()
+                self.of_run |= wanted
                 phases = plan_phases(
                     self.assets, self.tests, wanted=wanted, alone=self._tests_alone(wanted, earlier)
                 )
@@ -134,9 +139,11 @@ class ProductRun:
                 for phase in phases:
                     yield from self._run_phase(catalog, phase)
                 if withheld := self.withheld.failure():
+                    for problem in self.problems:
+                        self.context.log.error(problem)
                     raise withheld
-                if self.failed_hooks:
-                    raise DbtError("hooks failed:\n" + "\n".join(self.failed_hooks), transient=False)
+                if self.problems:
+                    raise DbtError("\n".join(self.problems), transient=False)
         except RunError:
             raise
         except CatalogError as error:
@@ -157,16 +164,14 @@ class ProductRun:
             self.context.observer.requests(request_counts(catalog))
 
     def _run_phase(self, catalog: Catalog, phase: Phase) -> Iterator[Result]:
-        engine = self.engines[phase.engine]
+        workspace, full_refresh = self.engines[phase.engine].workspace, self.context.options.full_refresh
         self.withheld.add(self._unreadable(catalog, phase), phase.wanted)
         while True:
             wanted, tests = self._runnable(catalog, phase)
             if not wanted and not tests:
                 return
             read = {key for test in tests for key in self.tests[test].reads} - wanted
-            prepared = engine.workspace.prepare(
-                catalog, wanted, read, full_refresh=self.context.options.full_refresh
-            )
+            prepared = workspace.prepare(catalog, wanted, read, full_refresh=full_refresh)
             if not prepared.refused:
                 break
             # One table's trouble: the others are built.
@@ -175,57 +180,85 @@ class ProductRun:
         if len({asset.engine for asset in self.assets.values()}) > 1:
             names = sorted(self.assets[key].name for key in wanted)
             self.context.log.info(f"building on {phase.engine}: {', '.join(names) or 'tests alone'}")
-        planned = to_build | tests | self._tests_of_ancestors(to_build - wanted, to_build)
+        self.of_run |= to_build
+        planned = to_build | tests | self._tests_within(to_build - wanted, to_build)
         planned |= set(self.index.functions)
         # A full refresh begins with the first batch anyway.
-        ends = (
-            {}
-            if self.context.options.full_refresh
-            else table_ends(catalog, self.slug, [self.assets[key] for key in to_build])
-        )
+        built = [] if full_refresh else [self.assets[key] for key in to_build]
+        ends = table_ends(catalog, self.slug, built)
         with publication_made_ready(ENGINES[phase.engine].dialect):
-            results = engine.build.run(planned, self.context.observer.dbt_event, batches_from=ends)
-        outcome = audit(
-            self.index, results, planned, engine.workspace.explain, needed=tests, before=self.built
-        )
+            results = self.engines[phase.engine].build.run(
+                planned, self.context.observer.dbt_event, batches_from=ends
+            )
+        outcome = audit(self.index, results, planned, workspace.explain, needed=tests, of_run=self.of_run)
         outcome.withhold(missing_batches(ends, outcome.built), self.assets)
         self.context.observer.audited(outcome)
+        self._compare(workspace, outcome)
+        workspace.judged(to_build, outcome.clean)
+        publication = PhasePublication(
+            self.context, self.index, self.mark, workspace, outcome, self.reported, self.columns
+        )
+        yield from publication.results(
+            catalog, [key for key in self.assets if key in outcome.clean and key in wanted]
+        )
+        self.withheld.add({**outcome.withheld, **publication.refused}, wanted | to_build)
+        self.withheld.try_again |= publication.try_again or any(
+            workspace.is_transient(reason) for reason in outcome.withheld.values()
+        )
+
+    def _compare(self, workspace: Workspace, outcome: Audit) -> None:
+        """Compare what dbt executed with what was planned.
+
+        Raises:
+            DbtError: It executed something else.
+        """
         if outcome.unplanned:
-            engine.workspace.forget(outcome.unplanned)
+            workspace.forget(outcome.unplanned)
             raise DbtError(
                 f"dbt executed what this run had not planned: {', '.join(outcome.unplanned)}. Nothing is published; the next "
                 "run begins from what Iceberg holds",
                 transient=False,
             )
-        self.failed_hooks += [f"- {key.split('.')[-1]}: {said}" for key, said in outcome.hooks.items()]
-        self.built |= outcome.built.keys()
-        engine.workspace.judged(to_build, outcome.clean)
-        publication = PhasePublication(
-            self.context, self.index, self.mark, engine.workspace, outcome, self.columns
-        )
-        yield from publication.results(
-            catalog, [key for key in self.assets if key in outcome.clean and key in wanted]
-        )
-        self.withheld.add({**outcome.withheld, **publication.refused}, wanted | outcome.built.keys())
-        self.withheld.try_again |= publication.try_again or any(
-            engine.workspace.is_transient(reason) for reason in outcome.withheld.values()
-        )
+        if outcome.missing:
+            self.problems.append(
+                f"dbt did not execute what this run had planned: {', '.join(outcome.missing)}. It was compiled, so something "
+                "has switched it off in this run"
+            )
+        if outcome.hooks:
+            hooks = (f"- {key.split('.')[-1]}: {said}" for key, said in outcome.hooks.items())
+            self.problems.append("\n".join(["hooks failed:", *hooks]))
 
     def _runnable(self, catalog: Catalog, phase: Phase) -> tuple[set[str], set[str]]:
-        """Return the assets and tests of a phase that can run; a table whose test cannot run is withheld."""
+        """Return the assets and tests of a phase that can run; a table whose test cannot run is withheld.
+
+        The error tests of what is built only because it is missing are among them: what reads it is published.
+        """
         while True:
             wanted = self.withheld.from_now_on(phase.wanted)
-            blocked = {key: why for key in phase.tests if (why := self._blocked(catalog, phase, key))}
+            missing = self._missing(catalog, phase, wanted)
+            tests = phase.tests | {
+                key
+                for key, test in self.tests.items()
+                if test.is_error and not missing.isdisjoint(test.withholds)
+            }
+            blocked = {key: why for key in tests if (why := self._blocked(catalog, phase, key))}
             reasons = {
                 asset: f"test {self.tests[key].name} has no result: {why}"
                 for key, why in sorted(blocked.items())
                 if self.tests[key].is_error
                 for asset in self.tests[key].withholds
-                if asset in wanted
+                if asset in wanted | missing
             }
             if not reasons:
-                return wanted, phase.tests - blocked.keys()
-            self.withheld.add(reasons, phase.wanted)
+                return wanted, tests - blocked.keys()
+            self.withheld.add(reasons, phase.wanted | missing)
+
+    def _missing(self, catalog: Catalog, phase: Phase, wanted: set[str]) -> set[str]:
+        """Return what has to be built besides, since it is read and not there."""
+        read = {key for asset in wanted for key in self.assets[asset].deps} - wanted
+        if all(self.assets[key].is_foreign(phase.engine) for key in read):
+            return set()
+        return self.engines[phase.engine].workspace.missing(catalog, wanted)
 
     def _blocked(self, catalog: Catalog, phase: Phase, key: str) -> str | None:
         """Return why a test cannot run in a phase; None where it can."""
@@ -237,12 +270,12 @@ class ProductRun:
                 return f"it reads {read.name}, which {read.engine} has not published yet: run that, too"
         return None
 
-    def _tests_of_ancestors(self, ancestors: set[str], to_build: set[str]) -> set[str]:
-        """Return the tests of what is built only because it was missing: those that read nothing beside the build."""
+    def _tests_within(self, besides: set[str], to_build: set[str]) -> set[str]:
+        """Return the tests of what is built besides what was asked for, as far as they read nothing that is not built."""
         return {
             key
             for key, test in self.tests.items()
-            if not ancestors.isdisjoint(test.withholds) and to_build.issuperset(test.reads)
+            if not besides.isdisjoint(test.withholds) and to_build.issuperset(test.reads)
         }
 
     def _unreadable(self, catalog: Catalog, phase: Phase) -> dict[str, str]:

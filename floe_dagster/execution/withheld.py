@@ -56,5 +56,6 @@ class Withheld:
         """Return how the run ends where something that it was asked for is withheld."""
         if not self._told:
             return None
-        reasons = {self._assets[key].name: reason for key, reason in self._told.items()}
+        # In the order of the graph: what fails stands before what reads it.
+        reasons = {asset.name: self._told[key] for key, asset in self._assets.items() if key in self._told}
         return WithheldError(reasons, transient=self.try_again)

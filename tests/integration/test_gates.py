@@ -13,6 +13,8 @@ from floe_dagster.definitions.factory import build_product_definitions
 from floe_dagster.home import FloeHome
 from floe_dagster.iceberg.catalogs import open_catalog
 
+ONE = "Got 1 result, configured to fail if != 0"
+
 
 def write(product: Path, files: dict[str, str]) -> None:
     for name, text in files.items():
@@ -133,6 +135,9 @@ GRAPH = {
     # Of a source and a model: it judges the readers of both.
     "tests/known.sql": "select o.customer from {{ ref('orders') }} as o anti join {{ source('raw', 'customers') }} as c "
     "on c.id = o.customer where o.customer <> 9",
+    # Of two models: it names the one that it judges.
+    "tests/apart.sql": "{{ config(meta={'floe': {'withholds': ['customers']}}) }} "
+    "select 1 as wrong where (select count(*) from {{ ref('orders') }}) > (select count(*) from {{ ref('customers') }})",
     "models/schema.yml": SCHEMA,
     # The source is a table that stands in the DuckDB file, made before anything is built.
     "dbt_project.yml": "name: shop\nmodels: {+materialized: table}\non-run-start:\n"
@@ -169,7 +174,9 @@ def test_every_compiled_test_has_a_result_in_the_run_that_publishes_its_table(te
     assert names["source_unique_raw_customers_id"] == {"model.shop.customers"}
     assert names["unique_kept_id"] == {"model.shop.reader"}
     assert names["known"] == {"model.shop.customers", "model.shop.orders"}
+    assert names["apart"] == {"model.shop.customers"}
     relation = "relationships_orders_customer__id__ref_customers_"
+    assert names[relation] == {"model.shop.orders"}
 
     # Switched off in the run, though it was compiled.
     withheld = tested.run(**varying(tested=False))
@@ -181,17 +188,28 @@ def test_every_compiled_test_has_a_result_in_the_run_that_publishes_its_table(te
 
     # Of a source, of a unit, of an ephemeral model: they withhold what reads it.
     withheld = tested.run(**varying(again=1))
-    assert withheld["customers"] == "test source_unique_raw_customers_id failed"
+    assert withheld["customers"] == f"test source_unique_raw_customers_id failed: {ONE}"
     assert withheld["doubles"] == withheld["reader"] == "it reads customers, which was withheld"
-    assert withheld["orders"].startswith(f"test {relation} has no result: dbt skipped it")
+    assert withheld["orders"] == f"test {relation} has no result: it reads customers, which was withheld"
     evaluations = {e.check_name: e.passed for e in tested.outcome.get_asset_check_evaluations()}
     assert evaluations["source_unique_raw_customers_id"] is False
 
     assert tested.run() == {}
-    assert len(tested.outcome.get_asset_check_evaluations()) == len(tested.index.checks) == 7
+    assert len(tested.outcome.get_asset_check_evaluations()) == len(tested.index.checks) == 8
 
-    # One asset alone is judged by tests that read more than itself.
-    assert tested.run("orders", **varying(customer=9)) == {"orders": f"test {relation} failed"}
+    # What a model is compared with stands, and what reads it.
+    assert tested.run(**varying(customer=9)) == {
+        "orders": f"test {relation} failed: {ONE}",
+        "daily": "it reads orders, which was withheld",
+    }
+    # One asset alone is judged by tests that read more than itself, and by those that are shown with others.
+    assert tested.run("customers") == {}
+    evaluations = {e.check_name: e.asset_key.path[-1] for e in tested.outcome.get_asset_check_evaluations()}
+    assert evaluations == {
+        "source_unique_raw_customers_id": "customers",
+        "apart": "customers",
+        "known": "orders",
+    }
     withheld = tested.run("orders", **varying(customer=2))
     assert withheld == {
         "orders": "test weakened failed: it was compiled as an error test and only warned in this run"
@@ -199,6 +217,62 @@ def test_every_compiled_test_has_a_result_in_the_run_that_publishes_its_table(te
     assert tested.rows("orders") == [1] and tested.rows("customers") == [1, 2, 3]
     assert tested.run("reader") == {}
     assert {e.check_name for e in tested.outcome.get_asset_check_evaluations()} == {"unique_kept_id"}
+
+
+HOSTILE_FLAGS = """\
+name: shop
+models: {+materialized: table}
+flags:
+  fail_fast: true
+  indirect_selection: empty
+  warn_error_options: {error: all}
+  write_json: false
+  log_level: none
+  populate_cache: false
+"""
+
+
+def test_settings_of_project_and_user_decide_nothing(
+    shop: Path, home: FloeHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A default selector without tests, `flags:`, dbt's variables, and what lies in the user's home."""
+    write(
+        shop,
+        {
+            "dbt_project.yml": HOSTILE_FLAGS,
+            "selectors.yml": "selectors: [{name: tables, default: true, definition: {method: resource_type, value: model}}]",
+            "models/orders.sql": "select unnest([1, 1]) as id",
+            "models/warned.sql": "select unnest([2, 2]) as id",
+            "models/alone.sql": "select 1 as one",
+            "models/schema.yml": "models:\n  - {name: orders, columns: [{name: id, data_tests: [unique]}]}\n"
+            "  - {name: warned, columns: [{name: id, data_tests: [{unique: {config: {severity: warn}}}]}]}\n",
+        },
+    )
+    user = tmp_path / "user"
+    write(
+        user,
+        {".dbt/profiles.yml": "config: {warn_error: true}\nshop: {}\n", ".dbt/dbt_cloud.yml": "version: [\n"},
+    )
+    for name, value in {
+        "HOME": str(user),
+        "DBT_EXCLUDE_RESOURCE_TYPES": "test",
+        "DBT_EMPTY": "true",
+        "DBT_ENGINE_FAIL_FAST": "true",
+        "DBT_PROFILES_DIR": str(user / ".dbt"),
+        "DBT_STATE": str(user),
+        "DBT_WARN_ERROR": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    product = Product(shop, home)
+    # With what the compilation has parsed, and where dbt parses by itself.
+    for options in ({}, varying(other=1)):
+        assert product.run(**options) == {
+            "orders": f"test unique_orders_id failed: {ONE}",
+            "daily": "it reads orders, which was withheld",
+        }
+        found = {e.check_name: e.passed for e in product.outcome.get_asset_check_evaluations()}
+        assert found == {"unique_orders_id": False, "unique_warned_id": False}
+        assert product.rows("alone") == [1] and product.rows("warned") == [2, 2]
 
 
 def test_a_table_that_the_engine_cannot_read_is_refused_alone(shop: Path, home: FloeHome) -> None:
@@ -237,8 +311,8 @@ def test_a_first_build_that_was_not_published_begins_anew(shop: Path, home: Floe
     )
     product = Product(shop, home)
     assert product.run() == {
-        "events": "test unique_events_id failed",
-        "history": "test unique_history_id failed",
+        "events": f"test unique_events_id failed: {ONE}",
+        "history": f"test unique_history_id failed: {ONE}",
     }
     data.write_text("id\n1\n2\n")
     assert product.run() == {}
@@ -257,12 +331,14 @@ def test_a_run_of_one_asset_reads_nothing_that_failed(shop: Path, home: FloeHome
         },
     )
     product = Product(shop, home)
-    failed = {"orders": "test unique_orders_id failed"}
+    failed = {"orders": f"test unique_orders_id failed: {ONE}"}
     assert product.run(**varying(again=1)).items() >= failed.items()
-    # What it reads was built and tested again first, and the cause is named.
-    assert product.run("daily", **varying(again=1)) == failed | {
-        "daily": "it reads shown, which was withheld"
-    }
+    # What it reads was built and tested again first, and the cause is named before what comes of it.
+    assert [*product.run("daily", **varying(again=1)).items()] == [
+        *failed.items(),
+        ("shown", "it reads orders, which was withheld"),
+        ("daily", "it reads shown, which was withheld"),
+    ]
     assert product.rows("daily") == []
     assert product.run("daily") == {}
     assert product.rows("daily") == [1, 2] and product.rows("orders") == []

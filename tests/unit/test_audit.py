@@ -19,7 +19,7 @@ def judge(
     checks: list[Check],
     planned: str = "a b c d",
     needed: str | None = None,
-    before: str = "",
+    of_run: str = "",
     **statuses: str | None,
 ) -> Audit:
     """Audit results by id; everything that is not named passed, what is None has no result."""
@@ -37,7 +37,7 @@ def judge(
         {*planned.split(), *asked},
         lambda message: message,
         needed=asked,
-        before=before.split(),
+        of_run=of_run.split(),
     )
 
 
@@ -77,19 +77,92 @@ def test_the_cause_is_named_before_its_consequences() -> None:
     tests = [check("u", "a", type="unit_test"), check("t", "a"), check("s", "", "b"), check("r", "b d")]
     failed = judge(tests, u="fail", a="skipped", t="skipped", s="pass", b="skipped", c="skipped", r="skipped")
     assert failed.withheld == {
-        "a": "unit test u failed",
+        "a": "unit test u failed: u fail",
         "b": "it reads A, which was withheld",
         "c": "it reads B, which was withheld",
-        "d": "test r has no result: dbt skipped it",
+        "d": "test r has no result: it reads B, which was withheld",
     }
     # Of a source: its readers are skipped, and the test says why.
-    assert judge(tests, s="fail", b="skipped", c="skipped").withheld["b"] == "test s failed"
+    assert judge(tests, s="fail", b="skipped", c="skipped").withheld["b"] == "test s failed: s fail"
+
+
+@pytest.mark.parametrize(
+    ("key", "named"),
+    [
+        ("function.shop.area", "function area"),
+        ("operation.shop.shop-on-run-start-0", "hook shop-on-run-start-0"),
+    ],
+)
+def test_what_is_skipped_since_no_asset_and_no_test_failed_names_what_did(key: str, named: str) -> None:
+    outcome = judge([check("t", "a")], a="skipped", t="skipped", **{key: "error"})
+    assert outcome.withheld["a"] == f"test t has no result: dbt skipped it, since {named} failed: {key} error"
+    assert (
+        judge([], a="skipped", **{key: "error"})
+        .withheld["a"]
+        .endswith(f", since {named} failed: {key} error")
+    )
+    assert judge([], a="skipped", **{key: "success"}).withheld["a"] == "dbt skipped it"
+
+
+HEAD = "Runtime Error in model a (models/a.sql)"
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        (None, "test t failed"),
+        ("", "test t failed"),
+        (
+            "Got 1 result, configured to fail if != 0",
+            "test t failed: Got 1 result, configured to fail if != 0",
+        ),
+        (HEAD, f"test t failed: {HEAD}"),
+        (f"{HEAD}\n  Binder Error: no column\n  LINE 1", f"test t failed: {HEAD}: Binder Error: no column"),
+        (
+            "\n\nactual differs from expected:\n\n@@ ,id\r\n\x1b[32m+++,4\x1b[0m\r\n---,5\r\n\n",
+            "test t failed: actual differs from expected: @@ ,id; +++,4; ---,5",
+        ),
+        ("x" * 1000, f"test t failed: {'x' * 499}…"),
+    ],
+)
+def test_a_reason_says_what_dbt_said(message: str | None, told: str) -> None:
+    index = product_index([asset("a")], [check("t", "a")])
+    results = [
+        {"unique_id": "a", "status": "success", "message": "OK"},
+        {"unique_id": "t", "status": "fail", "message": message},
+    ]
+    outcome = audit(
+        index, {"results": results}, {"a", "t"}, lambda text: text.partition("\n")[0], needed=["t"]
+    )
+    assert outcome.withheld == {"a": told}
 
 
 def test_what_the_run_did_not_build_is_not_judged() -> None:
     tests = [check("t", "a b")]
     assert judge(tests, planned="b", t="fail").withheld.keys() == {"b", "c"}
-    assert judge(tests, planned="b", before="a", t="fail").withheld.keys() == {"a", "b", "c"}
+    assert judge(tests, planned="b", of_run="a", t="fail").withheld.keys() == {"a", "b", "c"}
+
+
+def test_what_another_engine_builds_later_is_judged_by_the_test_that_ran_before() -> None:
+    tests = [check("s", "", "b d")]
+    assert judge(tests, planned="a b", of_run="d", s="fail").withheld.keys() == {"b", "c", "d"}
+    assert judge(tests, planned="a b", of_run="d", s=None).withheld.keys() == {"b", "c", "d"}
+    assert judge(tests, planned="a b", s="fail").withheld.keys() == {"b", "c"}
+
+
+def test_what_dbt_was_asked_for_and_did_not_execute_is_named() -> None:
+    tests = [check("t", "a"), check("w", "d", severity="warn"), check("x", "d", severity="warn")]
+    outcome = judge(
+        tests,
+        planned="a b c d function.shop.area",
+        t=None,
+        w=None,
+        x="skipped",
+        **{"function.shop.area": None},
+    )
+    # The table of an error test is withheld, and names it.
+    assert outcome.withheld["a"].startswith("test t has no result: dbt did not run it")
+    assert outcome.missing == ["function.shop.area", "w"] and "d" in outcome.clean
 
 
 def test_what_dbt_executed_and_was_not_asked_for_is_named() -> None:

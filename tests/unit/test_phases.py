@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from floe_dagster.execution.phases import plan_phases
 from floe_dagster.schemas.product_index import Asset
@@ -80,6 +82,71 @@ def test_a_test_runs_with_the_last_of_what_it_reads(reads: str, phase: int) -> N
 def test_a_test_of_no_table_runs_before_the_first_of_its_readers_is_published(line: str, phase: int) -> None:
     planned = [tests for _engine, _wanted, tests in plan(CHAIN, {"t": line})]
     assert planned == ["t" if number == phase else "" for number in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("line", "phases"),
+    [
+        # `d` waits for `b`, since its test reads that.
+        ("d b > d", [("duckdb", "a", ""), ("trino", "b", ""), ("duckdb", "c d", "t")]),
+        ("b > d", [("duckdb", "a", ""), ("trino", "b", ""), ("duckdb", "c d", "t")]),
+        ("a b > b", [("duckdb", "a d", ""), ("trino", "b", "t"), ("duckdb", "c", "")]),
+    ],
+)
+def test_a_table_waits_for_what_its_test_reads_of_another_engine(line: str, phases: Any) -> None:
+    assert plan(CHAIN, {"t": line}) == phases
+
+
+def test_a_table_is_not_kept_waiting_for_what_is_not_built() -> None:
+    assert plan(CHAIN, {"t": "d b > d"}, wanted={"a", "d"}) == [("duckdb", "a d", "t")]
+
+
+@given(st.data())
+def test_no_table_is_published_before_its_tests_have_run(data: st.DataObject) -> None:
+    """Whatever compiles: a test runs no later than the first of its tables is published, and after all that it reads."""
+    names = "abcdef"
+    assets = {}
+    for number, name in enumerate(names):
+        deps = data.draw(st.lists(st.sampled_from(names[:number]), max_size=2, unique=True)) if number else []
+        assets[name] = asset(name, *deps, engine=data.draw(st.sampled_from(["duckdb", "trino"])))
+    some = st.lists(st.sampled_from(names), min_size=1, max_size=2, unique=True)
+    tests = {}
+    for number in range(data.draw(st.integers(0, 4))):
+        reads = data.draw(some)
+        tests[f"t{number}"] = check(
+            f"t{number}", " ".join(reads), " ".join(data.draw(st.sampled_from([reads, reads[:1]])))
+        )
+    waits = {key: set(each.deps) for key, each in assets.items()}
+    for test in tests.values():
+        for judged in test.withholds:
+            waits[judged].update(test.reads)
+    # What waits for itself and is built by both is a finding of the compilation.
+    assume(not any(_crosses(waits, assets, key) for key in waits))
+    wanted = set(data.draw(some)) | set(data.draw(some))
+    phases = plan_phases(assets, tests, wanted=wanted, alone=set())
+    built = {key: number for number, phase in enumerate(phases) for key in phase.wanted}
+    assert built.keys() == wanted and all(phase.wanted for phase in phases)
+    for number, phase in enumerate(phases):
+        for key in phase.tests:
+            assert all(built.get(read, 0) <= number for read in tests[key].reads)
+            assert all(built.get(judged, number) >= number for judged in tests[key].withholds)
+    ran = {key for phase in phases for key in phase.tests}
+    assert ran == {key for key, test in tests.items() if not wanted.isdisjoint(test.withholds)}
+
+
+def _crosses(waits: dict[str, set[str]], assets: dict[str, Asset], key: str) -> bool:
+    """Tell whether an asset waits for itself through another engine."""
+
+    def reached(start: str) -> set[str]:
+        found: set[str] = set()
+        pending = [*waits[start]]
+        while pending:
+            if (each := pending.pop()) not in found:
+                found.add(each)
+                pending += waits[each]
+        return found
+
+    return any(key in reached(each) and assets[each].engine != assets[key].engine for each in reached(key))
 
 
 def test_a_test_runs_though_a_part_of_what_it_reads_is_not_built() -> None:

@@ -240,7 +240,7 @@ def test_a_test_that_fails_withholds_its_table_and_what_reads_it(
     with pytest.raises(WithheldError) as raised:
         results += run(dbt=failing)
     assert raised.value.reasons == {
-        "orders": "test unique_orders_id failed",
+        "orders": "test unique_orders_id failed: fail",
         "daily": "it reads orders, which was withheld",
     }
     assert not raised.value.transient and str(raised.value).startswith("not published, their last snapshots")

@@ -175,6 +175,14 @@ class Workspace(Protocol):
             keys: Unique ids of published assets.
         """
 
+    def missing(self, catalog: Catalog, wanted: set[str]) -> set[str]:
+        """Return what `prepare` would have built besides, since `wanted` reads it and it is not there; changes nothing.
+
+        Args:
+            catalog: From `open_catalog`.
+            wanted: As in `prepare`.
+        """
+
     def prepare(self, catalog: Catalog, wanted: set[str], read: set[str], *, full_refresh: bool) -> Prepared:
         """Bring the workspace to where dbt can begin.
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,15 +84,17 @@ class DuckDBWorkspace:
         present = self.cache.relations()
         return {key for key in keys if self.assets[key].place in present}
 
+    def missing(self, catalog: Catalog, wanted: set[str]) -> set[str]:
+        """See `Workspace`."""
+        extra, _restored = self.cache.missing(
+            self.assets, wanted, set(), partial(self._is_restorable, catalog)
+        )
+        return extra
+
     def prepare(self, catalog: Catalog, wanted: set[str], read: set[str], *, full_refresh: bool) -> Prepared:
         """See `Workspace`: stateful models and what other engines published are brought to what Iceberg holds."""
         self._make_folder()
-
-        def restorable(key: str) -> bool:
-            asset = self.assets[key]
-            return asset.published and asset.is_stateful and catalog.table_exists(asset.identifier(self.slug))
-
-        extra, restored = self.cache.missing(self.assets, wanted, read, restorable)
+        extra, restored = self.cache.missing(self.assets, wanted, read, partial(self._is_restorable, catalog))
         if extra:
             names = sorted(self.assets[key].name for key in extra)
             self.log.info(f"not in the DuckDB file, so built as well: {', '.join(names)}")
@@ -108,6 +111,10 @@ class DuckDBWorkspace:
         # A process that is killed from here on must not leave an increment that the next run adds again.
         self.cache.forget([self.assets[key] for key in to_build])
         return Prepared(to_build)
+
+    def _is_restorable(self, catalog: Catalog, key: str) -> bool:
+        asset = self.assets[key]
+        return asset.published and asset.is_stateful and catalog.table_exists(asset.identifier(self.slug))
 
     def judged(self, built: Collection[str], clean: Collection[str]) -> None:
         """See `Workspace`: what did not pass counts as not there."""

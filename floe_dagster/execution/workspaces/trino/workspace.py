@@ -137,6 +137,10 @@ class TrinoWorkspace:
         """See `Workspace`: tests read the published tables."""
         return keys
 
+    def missing(self, catalog: Catalog, wanted: set[str]) -> set[str]:
+        """See `Workspace`."""
+        return self._missing(catalog, wanted, set(), self.session.warehouse.kinds(self.schemas))
+
     def prepare(self, catalog: Catalog, wanted: set[str], read: set[str], *, full_refresh: bool) -> Prepared:
         """See `Workspace`: what is published and will be written is cloned."""
         present = self.session.warehouse.kinds(self.schemas)
