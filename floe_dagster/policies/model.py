@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 from floe_dagster.findings import Finding
 from floe_dagster.policies.asset_names import as_asset
 from floe_dagster.policies.places import DescriptionPlaces
+from floe_dagster.schemas.compute import ENGINES
 from floe_dagster.schemas.manifest import Exemption
 
 ResourceType = Literal[
@@ -260,7 +261,7 @@ class Project:
             packages=sorted(used - {name} - internal),
             built_ins=frozenset(macro["name"] for macro in macros if macro["package_name"] in internal),
             by_id=by_id,
-            dialect=engine if engine in ("duckdb", "trino") else None,
+            dialect=ENGINES[engine].dialect if engine in ENGINES else None,
             context=context,
             places=DescriptionPlaces(context.read_text),
         )
@@ -346,7 +347,7 @@ def _hooks(nodes: Iterable[Mapping[str, Any]]) -> list[Hook]:
         config = node.get("config") or {}
         for key, kind in (("pre-hook", "pre_hook"), ("post-hook", "post_hook")):
             for hook in config.get(key) or ():
-                sql = hook.get("sql") if isinstance(hook, Mapping) else hook
+                sql = hook["sql"] if isinstance(hook, Mapping) else hook
                 if str(sql or "").strip():
                     found.append(Hook(kind, str(sql), node["name"], node))
     return found

@@ -143,6 +143,10 @@ def _relations_of_tree(sql: str, dialect: str | None) -> list[tuple[str, ...]] |
     parsed = _parsed(sql, dialect)
     if parsed is None:
         return None
+    for cte in parsed.find_all(exp.CTE):
+        if not isinstance(cte.this, exp.Query):
+            # A template puts the query in; what it reads is not to be seen, and its name is one of the query's own.
+            cte.set("this", exp.select("*").from_(JINJA_NAME))
     try:
         tables = [
             source

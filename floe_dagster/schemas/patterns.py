@@ -7,16 +7,28 @@ product could keep the compiler, or a whole code location, from ever answering.
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from floe_dagster.schemas.base import NotAllowedError
 
-if TYPE_CHECKING:
-    import re2
+
+class Pattern(Protocol):
+    """What RE2 makes of a pattern, as far as it is used here."""
+
+    pattern: str
+
+    def fullmatch(self, text: str) -> Any:
+        """Return the match where the pattern takes all of a text, else None."""
+
+    def search(self, text: str) -> Any:
+        """Return the first match in a text, else None."""
+
+    def finditer(self, text: str) -> Any:
+        """Yield the matches in a text."""
 
 
 @cache
-def compiled(pattern: str) -> re2._Regexp[str]:
+def compiled(pattern: str) -> Pattern:
     """Return a pattern, ready to match.
 
     Args:
@@ -31,7 +43,7 @@ def compiled(pattern: str) -> re2._Regexp[str]:
     # It would write to the terminal what the finding says.
     options.log_errors = False
     try:
-        return re2.compile(pattern, options)
+        found: Pattern = re2.compile(pattern, options)
     except re2.error as error:
         said = error.args[0] if error.args else ""
         words = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
@@ -40,3 +52,4 @@ def compiled(pattern: str) -> re2._Regexp[str]:
             allowed="regular expressions as RE2 has them: without look-ahead, look-behind and back references",
             fix="Write it without them; alternatives can be entries of their own in the list.",
         ) from None
+    return found

@@ -226,6 +226,8 @@ def test_local_dbt_packages_are_vendored_when_the_product_is_compiled(shop: Path
     (package / "dbt_project.yml").write_text("name: helpers\nversion: 1.0.0\n")
     (package / "macros" / "seven.sql").write_text("{% macro seven() %}7{% endmacro %}\n")
     (shop / "packages.yml").write_text("packages: [{local: packages/helpers}]\n")
+    manifest = shop.parent / "manifest.yaml"
+    manifest.write_text(f"{manifest.read_text()}governance: {{allow: {{packages: [helpers]}}}}\n")
     (shop / "models" / "orders.sql").write_text("select {{ helpers.seven() }} as id, 'x' as status\n")
     result = compile_product(shop, home=home)
     assert result.findings == [] and result.bundle is not None

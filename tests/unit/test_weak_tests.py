@@ -196,6 +196,7 @@ def test_whatever_is_built_of_what_never_holds_never_holds(condition: str, templ
         ("select (select max(id) from x.y) from {{ this }}", ["x.y"]),
         ("select * from a, b.c", ["a", "b.c"]),
         ("select * from range(10)", []),
+        ("with latest as ({{ latest_by(ref('a'), 'id') }}) select * from latest join s.t using (id)", ["s.t"]),
         ("-- from main.orders\nselect 1", []),
         ("select 'from main.orders'", []),
         ("{% if execute %} select * from main.x {% else %} select 1 from {{ ref('b') }} {% endif %}", ["main.x"]),
