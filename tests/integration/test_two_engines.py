@@ -254,7 +254,12 @@ def test_a_published_view_crosses_and_so_does_what_an_ephemeral_model_reads(
 def test_a_test_may_not_compare_what_only_one_engine_has(product: Path, home: FloeHome) -> None:
     (product / "tests").mkdir()
     test = product / "tests" / "complete.sql"
-    test.write_text("select id from {{ ref('orders') }} except select id from {{ ref('heavy') }}\n")
+    sql = "select id from {{ ref('orders') }} except select id from {{ ref('heavy') }}\n"
+    test.write_text(sql)
+    (finding,) = errors(product, home)
+    assert (finding.code, finding.file) == ("test-after-publication", "shop/tests/complete.sql")
+    assert "withholds: [heavy]" in (finding.fix or "")
+    test.write_text("{{ config(meta={'floe': {'withholds': ['heavy']}}) }}\n" + sql)
     compiled(product, home)
     test.write_text("select id from {{ ref('raw') }} except select id from {{ ref('heavy') }}\n")
     (finding,) = errors(product, home)
