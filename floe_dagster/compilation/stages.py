@@ -32,6 +32,7 @@ from floe_dagster.compilation.inheritance import (
 )
 from floe_dagster.compilation.manifest_choice import ManifestChoice, chain_digest
 from floe_dagster.compilation.orchestrator import Orchestrator, cannot_be_served, check_schedules
+from floe_dagster.compilation.required_dbt import check_required_dbt
 from floe_dagster.compilation.result import CompileResult, StageTiming
 from floe_dagster.compilation.sources import PROJECT_FILE, SourceState, source_state
 from floe_dagster.compilation.validation import Parsed, parse_product
@@ -237,11 +238,13 @@ class Stages:
         except InputError as error:
             return error.findings
         self._project_document = document
+        wrong = check_required_dbt(document)
         found = document.data.get("name") if isinstance(document.data, dict) else None
         if found == self.slug:
-            return []
+            return wrong
         line, column = document.position(("name",)) if found is not None else (1, 1)
         return [
+            *wrong,
             Finding(
                 code="dbt-project-name",
                 severity="error",
@@ -253,7 +256,7 @@ class Stages:
                 found=repr(found),
                 allowed=self.slug,
                 fix=f"Write `name: {self.slug}` in {document.display}, and rename its keys under models: and seeds:.",
-            )
+            ),
         ]
 
     def _raise_secrets(self, level: str) -> None:
