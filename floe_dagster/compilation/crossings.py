@@ -130,6 +130,9 @@ def _published_too_early(
     ]
     # Those that are late by themselves are to be named, not those that wait for the same tables.
     for each in [one for one in late if _stuck(engines, reads, [one])] or late:
+        if any(_unpublished_in_test(each.test, nodes, engines, path_prefix)):
+            # That one cannot be read at all.
+            continue
         one, read = next(
             ((one, read) for one in each.judged for read in each.reads if engines[one] != engines[read]),
             (each.judged[0], each.reads[-1]),

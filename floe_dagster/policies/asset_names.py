@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from re import Pattern
 from typing import Any
+
+from floe_dagster.schemas.patterns import Pattern
 
 
 def asset_name(node: Mapping[str, Any]) -> str:
@@ -44,7 +45,7 @@ def named_by(node: Mapping[str, Any], names: Collection[str]) -> str | None:
     return next((name for name in (asset_name(node), model_name(node)) if name in names), None)
 
 
-def follows(node: Mapping[str, Any], pattern: Pattern[str]) -> bool:
+def follows(node: Mapping[str, Any], pattern: Pattern) -> bool:
     """Tell whether the name of a node's table matches; the ending that dbt gives a version counts for nothing.
 
     Args:

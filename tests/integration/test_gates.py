@@ -342,6 +342,30 @@ def test_a_run_of_one_asset_reads_nothing_that_failed(shop: Path, home: FloeHome
 
 
 @pytest.mark.slow
+def test_what_is_built_since_it_is_missing_is_tested_with_all_that_its_tests_read(
+    shop: Path, home: FloeHome
+) -> None:
+    """The test of the view compares it with a table that the run does not need otherwise."""
+    write(
+        shop,
+        {
+            "models/orders.sql": "{{ config(materialized='view') }} select {{ var('customer', 1) }} as customer",
+            "models/customers.sql": "select 1 as id",
+            "models/daily.sql": "select customer from {{ ref('orders') }}",
+            "models/schema.yml": "models: [{name: orders, columns: [{name: customer, data_tests: [{relationships: "
+            "{name: known, arguments: {to: ref('customers'), field: id}}}]}]}]",
+        },
+    )
+    product = Product(shop, home)
+    assert product.run("daily", **varying(customer=9)) == {
+        "orders": f"test known failed: {ONE}",
+        "daily": "it reads orders, which was withheld",
+    }
+    assert product.run("daily") == {}
+    assert product.rows("daily") == [1] and product.rows("customers") == []
+
+
+@pytest.mark.slow
 def test_what_passed_is_kept_though_its_table_is_gone(shop: Path, home: FloeHome, tmp_path: Path) -> None:
     """Somebody dropped the table, or the model is published only from now on: the rows that were built are still there."""
     data = tmp_path / "data.csv"
