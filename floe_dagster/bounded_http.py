@@ -15,6 +15,8 @@ from requests import PreparedRequest, RequestException, Response, Session, Timeo
 from requests.adapters import HTTPAdapter
 from urllib3.util.retry import Retry
 
+from floe_dagster.errors import FloeError
+
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 60.0
 SMALL_ANSWER_BYTES = 256 << 10
@@ -26,7 +28,7 @@ BACKOFF_SECONDS = 0.25
 _PIECE_BYTES = 64 << 10
 
 
-class AnswerTooLongError(RequestException):
+class AnswerTooLongError(FloeError, RequestException):
     """An answer has more bytes than anybody may send."""
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from floe_dagster.observability.messages import without_values
 from floe_dagster.schemas.product_index import Asset, Check, ProductIndex
 
 _PART = re.compile(r'"((?:[^"]|"")*)"(\.|$)')
@@ -186,7 +187,8 @@ def _with_words(what: str, result: Mapping[str, Any], explain: Callable[[str], s
 
 def _said(result: Mapping[str, Any], explain: Callable[[str], str]) -> str:
     """Return what dbt said of a node, in one line: with the engine's words, and a unit test's rows that differ."""
-    message = _ANSI.sub("", str(result.get("message") or "")).strip()
+    # Reasons go into events, spans and lineage, where no row of the data belongs.
+    message = without_values(_ANSI.sub("", str(result.get("message") or "")).strip())
     said = explain(message)
     first, _, rest = message.partition("\n")
     if said == first.strip() and rest.strip():

@@ -84,9 +84,13 @@ def words_of(name: str) -> list[str]:
     Args:
         name: Of a column, or an entry of a list of names.
     """
+    return [_singular(part) for part in _parts(name)]
+
+
+def _parts(name: str) -> list[str]:
     folded = unicodedata.normalize("NFKD", name)
     plain = "".join(letter for letter in folded if not unicodedata.combining(letter))
-    return [_singular(part.lower()) for part in _PARTS.findall(plain) if not part.isdigit()]
+    return [part.lower() for part in _PARTS.findall(plain) if not part.isdigit()]
 
 
 def contains(name: str, entries: Iterable[tuple[str, ...]]) -> tuple[str, ...] | None:
@@ -96,21 +100,34 @@ def contains(name: str, entries: Iterable[tuple[str, ...]]) -> tuple[str, ...] |
         name: Of a column.
         entries: Lists of words, from `words_of`.
     """
-    words = words_of(name)
-    whole = "".join(words)
+    whole = "".join(words_of(name))
+    words = _parts(name)
     # Words that stand together, joined in every way: e_mail, eMail and email are one.
     runs = {
-        _singular("".join(words[begin:end]))
+        form
         for begin in range(len(words))
         for end in range(begin + 1, min(begin + 5, len(words) + 1))
+        for form in _singulars("".join(words[begin:end]))
     } | {whole}
     return next((entry for entry in entries if "".join(entry) in runs), None)
+
+
+def _singulars(word: str) -> set[str]:
+    """Return a word and whatever it may be the plural of: what is no word is in no list."""
+    found = {word}
+    if len(word) > 2 and word.endswith("s"):
+        found.add(word[:-1])
+    if len(word) > 4 and word.endswith("es"):
+        found.add(word[:-2])
+    if len(word) > 4 and word.endswith("ies"):
+        found.add(f"{word[:-3]}y")
+    return found
 
 
 def _singular(word: str) -> str:
     if len(word) > 4 and word.endswith("ies"):
         return f"{word[:-3]}y"
-    if len(word) > 4 and word.endswith(("sses", "xes", "ches", "shes", "tuses")):
+    if len(word) > 4 and word.endswith(("sses", "xes", "ches", "shes")):
         return word[:-2]
     if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
         return word[:-1]
