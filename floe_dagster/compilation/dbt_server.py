@@ -27,6 +27,8 @@ from typing import IO, Any
 
 from floe_dagster.compilation.dbt_environment import confined, passed_variables
 
+START_SECONDS = 120.0
+"""So long the server may take to begin a command: it may have to import dbt first, on a busy machine."""
 END_SECONDS = 1.0
 """So long the server may take to end its commands."""
 _CODE = "from floe_dagster.compilation.dbt_forks import main; main()"
@@ -34,6 +36,7 @@ _READ_AT_START = ("PYTHON", "LD_", "MALLOC_", "GLIBC_", "OMP_", "OPENBLAS_", "LC
 _NO_MATTER = frozenset({"PYTHONUNBUFFERED"})
 """Forks write each line at once."""
 _ENDED = "the process that starts dbt ended"
+_SILENT = "the process that starts dbt does not answer"
 
 
 class ForkedDbt:
@@ -56,6 +59,8 @@ class ForkedDbt:
         self.is_lost = False
         self.pid = 0
         try:
+            if not _readable(told, START_SECONDS):
+                raise OSError(_SILENT)
             self.pid = int(self._next()["pid"])
         except BaseException:
             self.close()
@@ -161,7 +166,7 @@ class DbtServer:
             raise
         finally:
             os.close(writing)
-        return ForkedDbt(args, told, stdout)
+        return self._begun(args, told, stdout)
 
     def run(
         self, args: Sequence[str], *, env: Mapping[str, str], cwd: Path, timeout_seconds: float | None
@@ -180,7 +185,7 @@ class DbtServer:
         """
         with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
             told = self._ask(args, env, cwd, None, [stdout.fileno(), stderr.fileno()])
-            process = ForkedDbt(args, told, None)
+            process = self._begun(args, told, None)
             try:
                 code = process.wait(timeout_seconds)
             finally:
@@ -209,6 +214,15 @@ class DbtServer:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+    def _begun(self, args: Sequence[str], told: socket.socket, stdout: IO[bytes] | None) -> ForkedDbt:
+        try:
+            return ForkedDbt(args, told, stdout)
+        except OSError:
+            # Whatever keeps it from answering: the next command gets another one, and this one's caller starts it by itself.
+            with self._lock:
+                self.close()
+            raise
 
     def _ask(
         self, args: Sequence[str], env: Mapping[str, str], cwd: Path, state: Path | None, outputs: list[int]

@@ -21,8 +21,9 @@ _NODES = (
     "SourceDefinition",
     "Macro",
 )
-_CHECKED_NODES = ("ModelNode", "GenericTestNode", "SeedNode")
-_CHECKED_CONFIGS = ("ModelConfig", "TestConfig", "SeedConfig")
+_CHECKED_NODES = ("ModelNode",)
+_CHECKED_CONFIGS = ("ModelConfig",)
+"""Of what every project has. The others cost a process that parses once as much as they save."""
 
 
 def look_for_sources() -> None:

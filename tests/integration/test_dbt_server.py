@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from floe_dagster.compilation import dbt_server
 from floe_dagster.compilation.dbt_child import landlock_version
 from floe_dagster.compilation.dbt_server import DbtServer
 from tests.processes import parent_of, runs, wait_for
@@ -223,3 +224,20 @@ def test_the_server_ends_with_the_process_that_asked(tmp_path: Path, how: str) -
             assert runs(pid)
             owner.kill()
     wait_for("the end of the server", lambda: not runs(pid), 60)
+
+
+def test_a_server_that_does_not_answer_is_ended_and_the_next_command_has_another(
+    server: DbtServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever keeps it: a stopped process takes the message, and says nothing."""
+    command = project(tmp_path / "one", "select 1 as one\n")
+    assert server.run(command, env=ENVIRONMENT, cwd=tmp_path, timeout_seconds=60).returncode == 0
+    silent = server._process
+    assert silent is not None
+    os.kill(silent.pid, signal.SIGSTOP)
+    with monkeypatch.context() as patch:
+        patch.setattr(dbt_server, "START_SECONDS", 1)
+        with pytest.raises(OSError, match="does not answer"):
+            server.run(command, env=ENVIRONMENT, cwd=tmp_path, timeout_seconds=60)
+    assert not runs(silent.pid)
+    assert server.run(command, env=ENVIRONMENT, cwd=tmp_path, timeout_seconds=60).returncode == 0
