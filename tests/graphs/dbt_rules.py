@@ -52,9 +52,7 @@ def _waits(story: Story) -> dict[str, set[str]]:
     waits = {node.name: {*node.reads, *story.unit_tests(node.name)} for node in story.nodes}
     for test in story.tests:
         # A unit test runs before its model, and is skipped where that is.
-        waits[test.name] = (
-            set(story.by_name[test.reads[0]].reads) if test.kind == "unit" else set(test.reads)
-        )
+        waits[test.name] = set(story.by_name[test.reads[0]].reads) if test.kind == "unit" else set(test.reads)
     for node in story.nodes:
         above = story.ancestors([node.name])
         waits[node.name] |= {test.name for test in story.tests if _comes_before(test, above)}

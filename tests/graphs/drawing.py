@@ -10,25 +10,25 @@ NAMES = ("orders", "daily", "events", "dim_v1", "dim_v2", "mart", "history", "la
 """Folders are called like nodes, and like the package and the project."""
 FOLDERS = ("", "orders", "orders/daily", "shop", "hub", "dim", "events")
 KINDS = ("table", "table", "append", "view", "ephemeral", "snapshot", "merge", "delete+insert", "seed")
-PARTS = (1, 2, 3, *(4,) * 60)
-"""How many graphs are one product; what fails shrinks towards one."""
 OF_VERSIONS = ("table", "append", "view")
 
 
 @st.composite
-def products(draw: st.DrawFn, *, steps: int = 5, is_scripted: bool = True) -> Story:
-    """Draw several small graphs as one product, nearly always four, with the runs of it.
+def products(draw: st.DrawFn, *, graphs: int = 4, steps: int = 5, is_scripted: bool = True) -> Story:
+    """Draw several small graphs as one product, with the runs of it.
 
-    A compilation, a run and what ends it cost the same for one graph and for four.
+    A compilation, a run and what ends it cost the same for one graph and for four. What fails shrinks towards one.
 
     Args:
         draw: Hypothesis'.
+        graphs: Nearly always so many.
         steps: So many runs at most.
         is_scripted: Whether a test may have no result though it was compiled.
     """
     runs = draw(_runs(steps))
     graph = _graphs(len(runs), is_scripted)
-    return side_by_side([draw(graph) for _ in range(draw(st.sampled_from(PARTS)))], runs)
+    parts = draw(st.sampled_from((*range(1, graphs), *(graphs,) * 60)))
+    return side_by_side([draw(graph) for _ in range(parts)], runs)
 
 
 @st.composite

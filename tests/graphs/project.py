@@ -72,6 +72,8 @@ def write_project(product: Path, story: Story) -> None:
     """Write a story into a product's folder: models, seeds, snapshots and tests, of a package of dbt's, too."""
     for model in (product / "models").glob("*.sql"):
         model.unlink()
+    # No materialization for all: the root project's would count more than what a model of a package says itself.
+    _write(product / "dbt_project.yml", "name: shop\nversion: 1.0.0\nprofile: shop\n")
     _write(product / "packages.yml", "packages: [{local: packages/hub}]\n")
     _write(product / "packages/hub/dbt_project.yml", "name: hub\nversion: 1.0.0\n")
     sources = {"name": "raw", "schema": "main"}
@@ -109,17 +111,16 @@ def _place(node: Node) -> str:
     return {"seed": "seeds", "snapshot": "snapshots"}.get(node.kind, "models")
 
 
-def _refer(name: str, story: Story, quote: str = "'") -> str:
-    call = f"{{{{ {_call(name, story, quote)} }}}}"
-    return call
+def _refer(name: str, story: Story) -> str:
+    return f"{{{{ {_call(name, story)} }}}}"
 
 
-def _call(name: str, story: Story, quote: str = "'") -> str:
+def _call(name: str, story: Story) -> str:
     if name in SOURCES:
-        return f"source({quote}raw{quote}, {quote}{name}{quote})"
+        return f"source('raw', '{name}')"
     node = story.by_name[name]
     version = "" if node.version is None else f", v={node.version}"
-    return f"ref({quote}{node.model}{quote}{version})"
+    return f"ref('{node.model}'{version})"
 
 
 def _write_node(folder: Path, node: Node, story: Story) -> None:
@@ -141,9 +142,7 @@ def _write_node(folder: Path, node: Node, story: Story) -> None:
         )
     values = [f"{key}='{value}'" for key, value in config.items()]
     values += ["check_cols=['seen']"] if node.kind == "snapshot" else []
-    values += (
-        [] if node.publish is None else [f"meta={{'floe': {{'publish': {str(node.publish).lower()}}}}}"]
-    )
+    values += [] if node.publish is None else [f"meta={{'floe': {{'publish': {str(node.publish).lower()}}}}}"]
     text = f"{{{{ config({', '.join(values)}) }}}}\n{select}\n"
     if node.kind == "snapshot":
         text = f"{{% snapshot {node.name} %}}\n{text}{{% endsnapshot %}}\n"

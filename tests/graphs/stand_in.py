@@ -86,14 +86,16 @@ def _node(node: Node, story: Story) -> dict[str, Any]:
 
 
 def _test(test: Test, story: Story) -> dict[str, Any]:
-    attached = test.kind in ("generic", "compared")
+    attached, of_source = test.kind in ("generic", "compared"), test.reads[0] in SOURCES
+    model = f"{{{{ get_where_subquery(source('raw', '{test.reads[0]}')) }}}}" if of_source else ""
     floe = {"floe": {"withholds": list(test.withholds)}} if test.withholds else {}
     return {
         "resource_type": "unit_test" if test.kind == "unit" else "test",
         "package_name": "shop",
         "name": test.name,
-        "attached_node": unique_id(test.reads[0], story) if attached else None,
-        "test_metadata": {"name": "fails_when_told"} if attached else None,
+        # dbt does not name a source there.
+        "attached_node": unique_id(test.reads[0], story) if attached and not of_source else None,
+        "test_metadata": {"name": "fails_when_told", "kwargs": {"model": model}} if attached else None,
         "depends_on": {"nodes": [unique_id(name, story) for name in test.reads]},
         "original_file_path": f"tests/{test.name}.sql",
         "config": {"severity": "WARN" if test.warns else "ERROR", "meta": floe},
