@@ -109,7 +109,7 @@ class DuckDBCache:
         changing = set(wanted)
         while True:
             # A view that shows what is built now has other rows than those that have passed.
-            stale = unjudged | views_of(assets, changing)
+            stale = unjudged | (changing - wanted) | views_of(assets, changing)
             build, restore = self._closure(assets, wanted, read, restorable, present, stale)
             if build <= changing:
                 return build, restore

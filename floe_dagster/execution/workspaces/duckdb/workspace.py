@@ -119,9 +119,9 @@ class DuckDBWorkspace:
         return Prepared(to_build)
 
     def _outlasts_refresh(self, key: str) -> bool:
-        """Tell whether a full refresh needs what an asset held: dbt extends a snapshot all the same, and rows that no table holds
-        are kept, as the refresh may fail."""
+        """Tell whether a full refresh needs what an asset held."""
         asset = self.assets[key]
+        # dbt extends a snapshot all the same. Rows that no table holds are kept: the refresh may fail.
         return asset.materialized == "snapshot" or not asset.published
 
     def _is_restorable(self, catalog: Catalog, key: str) -> bool:
