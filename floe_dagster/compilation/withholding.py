@@ -17,6 +17,7 @@ from floe_dagster.policies.model import meta_of
 
 Node = Mapping[str, Any]
 
+_SOURCE = re.compile(r"\bsource\(\s*['\"]([^'\"]+)['\"]\s*,\s*['\"]([^'\"]+)['\"]\s*\)")
 FIELD = "config.meta.floe.withholds"
 TESTS = frozenset({"test", "unit_test"})
 
@@ -61,8 +62,7 @@ class Withholding:
         Args:
             test: As in `judged`.
         """
-        attached = test.get("attached_node")
-        subjects = [attached] if attached is not None and not is_singular(test) else _depends_on(test)
+        subjects = _depends_on(test) if is_singular(test) else _attached(test)
         judged = [key for key in subjects if key in self._nodes]
         further = {reader for key in subjects for reader in self._readers.get(key, ())}
         return [*judged, *sorted(further - set(judged))]
@@ -213,6 +213,19 @@ def _names(node: Node) -> set[str]:
 
 def _depends_on(node: Node) -> list[str]:
     return list((node.get("depends_on") or {}).get("nodes") or ())
+
+
+def _attached(test: Node) -> list[str]:
+    """Return what a generic test or a unit test is written for.
+
+    dbt does not name it where it is a source; the argument `model` does.
+    """
+    if (attached := test.get("attached_node")) is not None:
+        return [attached]
+    argument = str((test.get("test_metadata") or {}).get("kwargs", {}).get("model") or "")
+    named = {f".{source}.{table}" for source, table in _SOURCE.findall(argument)}
+    found = [key for key in _depends_on(test) if key.startswith("source.") and key.endswith((*named,))]
+    return found or _depends_on(test)
 
 
 def _readers(nodes: Mapping[str, Node], all_nodes: Mapping[str, Node]) -> dict[str, list[str]]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Collection, Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from floe_dagster.compilation.bundle import Bundle
-from floe_dagster.execution.audit import Audit, audit
+from floe_dagster.execution.audit import TESTED, Audit, audit
 from floe_dagster.execution.batches import missing_batches, table_ends
 from floe_dagster.execution.built_columns import ColumnReport
 from floe_dagster.execution.context import RunContext
@@ -75,6 +75,8 @@ class ProductRun:
         """Unique ids of what this run builds: what it was asked for, and what it builds besides."""
         self.reported: set[str] = set()
         """Unique ids of the tests whose result was yielded."""
+        self.tested: set[str] = set()
+        """Unique ids of the tests that this run has executed."""
         self.problems: list[str] = []
         """What went wrong besides what withholds a table."""
         self.withheld = Withheld(self.assets)
@@ -194,7 +196,8 @@ class ProductRun:
         outcome.withhold(missing_batches(ends, outcome.built), self.assets)
         self.context.observer.audited(outcome)
         self._compare(workspace, outcome)
-        workspace.judged(to_build, outcome.clean)
+        self.tested |= {key for key, result in outcome.tests.items() if result["status"] in TESTED}
+        workspace.judged(to_build, outcome.clean - self._untested(outcome.clean))
         publication = PhasePublication(
             self.context, self.index, self.mark, workspace, outcome, self.reported, self.columns
         )
@@ -276,6 +279,16 @@ class ProductRun:
             key
             for key, test in self.tests.items()
             if not besides.isdisjoint(test.withholds) and to_build.issuperset(test.reads)
+        }
+
+    def _untested(self, keys: Collection[str]) -> set[str]:
+        """Return which assets have an error test that this run has not executed: what is built since a test reads it."""
+        return {
+            asset
+            for key, test in self.tests.items()
+            if test.is_error and key not in self.tested
+            for asset in test.withholds
+            if asset in keys
         }
 
     def _unreadable(self, catalog: Catalog, phase: Phase) -> dict[str, str]:

@@ -29,8 +29,14 @@ def model(name: str, *reads: str, materialized: str = "table") -> dict[str, Any]
 
 
 def a_test(name: str, *reads: str, attached: str | None = None, **stated: Any) -> dict[str, Any]:
-    """A singular test; a generic one where it is attached."""
-    generic = {"attached_node": _id(attached), "test_metadata": {"name": "unique"}} if attached else {}
+    """A singular test; a generic one where it is attached. Of a source, dbt names it in the argument `model` alone."""
+    generic: dict[str, Any] = {}
+    if attached and attached.startswith("source."):
+        source = ", ".join(repr(part) for part in _id(attached).split(".")[-2:])
+        model = f"{{{{ get_where_subquery(source({source})) }}}}"
+        generic = {"attached_node": None, "test_metadata": {"name": "unique", "kwargs": {"model": model}}}
+    elif attached:
+        generic = {"attached_node": _id(attached), "test_metadata": {"name": "unique"}}
     return {
         "resource_type": "test",
         "name": name,
@@ -55,6 +61,8 @@ def manifest(*nodes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _id(name: str) -> str:
+    if name.startswith("source.") and name.count(".") == 1:
+        return f"source.shop.{name[7:]}.{name[7:]}"
     return name if name.startswith("source.") else f"model.shop.{name}"
 
 

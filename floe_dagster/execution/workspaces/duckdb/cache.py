@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,6 +106,24 @@ class DuckDBCache:
             Ids of those to build as well, and of those to restore.
         """
         present, unjudged = self.relations(), self.unjudged.keys()
+        changing = set(wanted)
+        while True:
+            # A view that shows what is built now has other rows than those that have passed.
+            stale = unjudged | (changing - wanted) | views_of(assets, changing)
+            build, restore = self._closure(assets, wanted, read, restorable, present, stale)
+            if build <= changing:
+                return build, restore
+            changing |= build
+
+    def _closure(
+        self,
+        assets: Mapping[str, Asset],
+        wanted: set[str],
+        read: set[str],
+        restorable: Callable[[str], bool],
+        present: set[tuple[str, str]],
+        stale: set[str],
+    ) -> tuple[set[str], set[str]]:
         build: set[str] = set()
         restore: set[str] = set()
         pending = [*read, *(up for key in wanted for up in assets[key].deps)]
@@ -115,7 +133,7 @@ class DuckDBCache:
                 continue
             if assets[key].is_foreign(self.engine):
                 restore.add(key)
-            elif assets[key].place in present and key not in unjudged:
+            elif assets[key].place in present and key not in stale:
                 continue
             elif restorable(key):
                 restore.add(key)
@@ -173,6 +191,18 @@ class DuckDBCache:
                         "builds it from nothing"
                     )
         return refused
+
+    def begin_anew(self, assets: Sequence[Asset]) -> None:
+        """Drop what stands of stateful models, so that dbt builds them from nothing.
+
+        Args:
+            assets: Those that dbt is about to build.
+        """
+        present = self.relations()
+        with self.open() as con:
+            for asset in assets:
+                if asset.place in present:
+                    _drop(con, RelationName(*asset.relation))
 
     def _bring(
         self, asset: Asset, catalog: Catalog, namespace: str, log: logging.Logger, *, is_present: bool
@@ -275,6 +305,20 @@ class DuckDBCache:
             return loaded if isinstance(loaded, dict) else {}
         except (OSError, ValueError):
             return {}
+
+
+def views_of(assets: Mapping[str, Asset], keys: Collection[str]) -> set[str]:
+    """Return the unique ids of the views that show what some assets hold, through other views, too.
+
+    Args:
+        assets: By unique id, each after those that it reads.
+        keys: Unique ids of those assets; they are no part of the answer.
+    """
+    shown = set(keys)
+    for key, asset in assets.items():
+        if asset.is_view and not shown.isdisjoint(asset.deps):
+            shown.add(key)
+    return shown - set(keys)
 
 
 def _drop(con: duckdb.DuckDBPyConnection, relation: RelationName) -> None:

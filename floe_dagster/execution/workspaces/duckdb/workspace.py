@@ -15,7 +15,7 @@ from floe_dagster.execution.description import RelationColumns, Relations
 from floe_dagster.execution.errors import RunError, WorkspaceError
 from floe_dagster.execution.results import RelationDescription
 from floe_dagster.execution.workspaces.base import Prepared, PublicationRequest, WorkspaceRequest
-from floe_dagster.execution.workspaces.duckdb.cache import Before, DuckDBCache
+from floe_dagster.execution.workspaces.duckdb.cache import Before, DuckDBCache, views_of
 from floe_dagster.execution.workspaces.duckdb.held import lock_problem
 from floe_dagster.execution.workspaces.locks import only_writer
 from floe_dagster.iceberg.publication import PublicationOptions, PublicationResult, publish_relation
@@ -99,9 +99,13 @@ class DuckDBWorkspace:
             names = sorted(self.assets[key].name for key in extra)
             self.log.info(f"not in the DuckDB file, so built as well: {', '.join(names)}")
         to_build = wanted | extra
-        bring_back = restored if full_refresh else restored | to_build
+        bring_back = restored | {key for key in to_build if not full_refresh or self._outlasts_refresh(key)}
         building = [asset for key, asset in self.assets.items() if key in bring_back]
         refused = self.cache.restore(building, catalog, self.slug, self.log)
+        if full_refresh and refused:
+            # Whoever asks for a full refresh has read so in the reason.
+            self.cache.begin_anew([self.assets[key] for key in refused if key in to_build])
+            refused = {key: reason for key, reason in refused.items() if key not in to_build}
         if refused:
             return Prepared(to_build, refused)
         if not full_refresh:
@@ -110,7 +114,15 @@ class DuckDBWorkspace:
             )
         # A process that is killed from here on must not leave an increment that the next run adds again.
         self.cache.forget([self.assets[key] for key in to_build])
+        # A view shows what is built now, which nobody has tested in it.
+        self.cache.unjudged.add(views_of(self.assets, to_build))
         return Prepared(to_build)
+
+    def _outlasts_refresh(self, key: str) -> bool:
+        """Tell whether a full refresh needs what an asset held."""
+        asset = self.assets[key]
+        # dbt extends a snapshot all the same. Rows that no table holds are kept: the refresh may fail.
+        return asset.materialized == "snapshot" or not asset.published
 
     def _is_restorable(self, catalog: Catalog, key: str) -> bool:
         asset = self.assets[key]
