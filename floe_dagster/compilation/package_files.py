@@ -9,12 +9,11 @@ from typing import Any
 
 import yaml
 
+from floe_dagster.compilation.packages import PACKAGE_FILES, install_path
 from floe_dagster.compilation.sources import DBT_SUFFIXES, PROJECT_FILE, SourceState
 from floe_dagster.home import display_path
 from floe_dagster.named_manifests import SPEC_FILE, lenient_yaml
 from floe_dagster.policies.model import SourceText
-
-INSTALLED = "dbt_packages"
 
 
 def package_folders(product_dir: Path, staged: Path) -> dict[str, str]:
@@ -25,10 +24,10 @@ def package_folders(product_dir: Path, staged: Path) -> dict[str, str]:
         staged: The copy of the dbt project, where dbt has installed the others.
     """
     found = {}
-    for folder in sorted(_installed(staged).glob("*")):
+    for folder in sorted((staged / install_path(staged)).glob("*")):
         if name := _name(folder):
-            found[name] = f"{_installed(staged).relative_to(staged).as_posix()}/{folder.name}"
-    for file in ("packages.yml", "dependencies.yml"):
+            found[name] = _below(staged, folder)
+    for file in PACKAGE_FILES:
         packages = lenient_yaml(product_dir / file).get("packages")
         for package in packages if isinstance(packages, list) else ():
             local = package.get("local") if isinstance(package, dict) else None
@@ -54,14 +53,17 @@ def governed_files(state: SourceState, staged: Path, root: Path, shown: str) -> 
         SourceText(file.name, display_path(file.path, root), _reader(file.path), is_document=True)
         for file in state.manifests
     ]
+    # Packages that were installed before the compilation are sources already.
+    known = {file.name for file in state.files}
     for path in _files_of_packages(staged):
-        name = path.relative_to(staged).as_posix()
-        files.append(SourceText(name, f"{shown}/{name}", _reader(path)))
+        name = _below(staged, path)
+        if name not in known:
+            files.append(SourceText(name, f"{shown}/{name}", _reader(path)))
     return files
 
 
 def _files_of_packages(staged: Path) -> Iterator[Path]:
-    for folder in sorted(_installed(staged).glob("*")):
+    for folder in sorted((staged / install_path(staged)).glob("*")):
         # A link leads to a local package, which is part of the sources.
         if folder.is_symlink() or not folder.is_dir():
             continue
@@ -72,9 +74,9 @@ def _files_of_packages(staged: Path) -> Iterator[Path]:
             )
 
 
-def _installed(staged: Path) -> Path:
-    path = lenient_yaml(staged / PROJECT_FILE).get("packages-install-path")
-    return staged / (path if isinstance(path, str) and "{{" not in path else INSTALLED)
+def _below(staged: Path, path: Path) -> str:
+    # A project may have its packages outside, which leads there by `..`.
+    return os.path.relpath(path, staged).replace(os.sep, "/")
 
 
 def _name(folder: Path) -> str | None:

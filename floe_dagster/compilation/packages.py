@@ -24,19 +24,19 @@ KINDS = ("package", "git", "local", "tarball", "private")
 
 
 def install_path(project_dir: Path) -> str:
-    """Return the folder in which dbt installs packages, relative to the project."""
+    """Return the folder in which dbt installs packages, relative to the project unless it is absolute."""
     named = lenient_yaml(project_dir / "dbt_project.yml").get("packages-install-path")
-    if not isinstance(named, str) or os.path.isabs(named) or ".." in Path(named).parts or "{{" in named:
-        return INSTALL_PATH
-    return os.path.normpath(named)
+    return named if isinstance(named, str) and "{{" not in named else INSTALL_PATH
 
 
 def installed_packages(project_dir: Path) -> list[Path]:
     """Return the folders of the packages that are installed; none where no lock file says what they are."""
-    if not (project_dir / LOCK_FILE).is_file():
+    named = install_path(project_dir)
+    # Of what lies outside of the project nothing is a source.
+    if not (project_dir / LOCK_FILE).is_file() or os.path.isabs(named) or ".." in Path(named).parts:
         return []
     try:
-        found = sorted((project_dir / install_path(project_dir)).iterdir())
+        found = sorted((project_dir / named).iterdir())
     except OSError:
         return []
     return [folder for folder in found if (folder / "dbt_project.yml").is_file()]
