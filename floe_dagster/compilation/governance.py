@@ -220,19 +220,13 @@ def _position(layers: list[_Layer], decision: GovernanceDecision) -> int:
 
 
 def _out_of_bounds(layer: _Layer, name: str, bound: GovernanceDecision, level: str) -> Finding:
-    document = layer.parsed.document
-    line, column = document.position(("governance", name))
     side = "at least" if bound.field.endswith(".min") else "at most"
-    return Finding(
+    return _not_in_force(
+        layer,
+        name,
+        level,
         code="out-of-bounds",
-        severity="error" if level == "strict" else "warning",
-        kind="policy",
         message=f"{name} of {layer.name} is out of the bounds of {bound.decided_by}; {bound.value} is in force",
-        file=document.display,
-        line=line,
-        column=column,
-        field=f"governance.{name}",
-        found=str(layer.values[name]),
         allowed=f"{side} {bound.value} ({bound.file}:{bound.line})",
         fix="State a number within the bounds, or remove the line.",
     )
@@ -296,22 +290,33 @@ def _line(layer: _Layer, name: str) -> int:
 
 
 def _weakening(layer: _Layer, decision: GovernanceDecision, level: str) -> Finding:
-    document, name = layer.parsed.document, decision.field
-    line, column = document.position(("governance", *name.split(".")))
     replaces = decision.rule == "outermost"
     in_force = "nothing" if decision.value is None else str(decision.value)
-    return Finding(
+    return _not_in_force(
+        layer,
+        decision.field,
+        level,
         code="weakened-governance",
+        message=f"{layer.name} tries to {'replace' if replaces else 'weaken'} {decision.field}; {decision.decided_by} stays in "
+        "force",
+        allowed=f"{in_force} ({decision.file}:{decision.line}){'' if replaces else ' or stricter'}",
+        fix="Remove the line: here the outermost layer decides."
+        if replaces
+        else "Remove the line, or state a stricter value.",
+    )
+
+
+def _not_in_force(layer: _Layer, name: str, level: str, **said: str) -> Finding:
+    """Return what is said of a value that a layer states and that does not count."""
+    document = layer.parsed.document
+    line, column = document.position(("governance", *name.split(".")))
+    return Finding(
         severity="error" if level == "strict" else "warning",
         kind="policy",
-        message=f"{layer.name} tries to {'replace' if replaces else 'weaken'} {name}; {decision.decided_by} stays in force",
         file=document.display,
         line=line,
         column=column,
         field=f"governance.{name}",
         found=str(layer.values[name]),
-        allowed=f"{in_force} ({decision.file}:{decision.line}){'' if replaces else ' or stricter'}",
-        fix="Remove the line: here the outermost layer decides."
-        if replaces
-        else "Remove the line, or state a stricter value.",
+        **said,
     )
