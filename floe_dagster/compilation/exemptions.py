@@ -31,6 +31,16 @@ def in_force(
     return [each.exemption for each in _of_product(placed, product) if not each.exemption.is_over(day)]
 
 
+def last_day(placed: Iterable[PlacedExemption], product: str) -> datetime.date | None:
+    """Return the day on which the first exemption of a product ends; None where it has none.
+
+    Args:
+        placed: Those of the manifests.
+        product: Name of the product.
+    """
+    return min((each.exemption.until for each in _of_product(placed, product)), default=None)
+
+
 def check_exemptions(
     placed: Sequence[PlacedExemption],
     product: str,

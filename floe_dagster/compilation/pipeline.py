@@ -22,7 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +105,7 @@ def compile_product(
             record_compilation(result, home, previous, was_there=was_there)
             if not result.blocked:
                 result.stages = stages.timings
-                _remember(home, product_dir, result, stages.valid_until)
+                _remember(home, product_dir, result, stages.last_day)
                 _clean_up(home, result.slug, keep=version_of(result.digest))
             return result
         finally:
@@ -188,11 +188,8 @@ def _finished(
     record = _last(home, product_dir)
     if record is None or record.get("digest") != state.digest:
         return None
-    valid_until = record.get("valid_until")
-    if valid_until and str(datetime.now(UTC).date()) >= valid_until:
-        return None
-    if _has_ended(record.get("exempt_until")):
-        # What was exempt is not so any more, though no file has changed.
+    if _is_over(record.get("last_day")):
+        # A model is deprecated by now, or what was exempt is not so any more, though no file has changed.
         return None
     slug, name = str(record.get("slug")), str(record.get("name"))
     path = home.bundle_path(slug, state.digest)
@@ -216,17 +213,17 @@ def _last(home: FloeHome, product_dir: Path) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
-def _has_ended(day: Any) -> bool:
+def _is_over(day: Any) -> bool:
     from floe_dagster.compilation.exemptions import today
 
-    return isinstance(day, str) and day < today().isoformat()
+    return isinstance(day, str) and today().isoformat() > day
 
 
 def _record(home: FloeHome, product_dir: Path) -> Path:
     return home.cache_dir / "compiled" / f"{name_for(str(product_dir))}.json"
 
 
-def _remember(home: FloeHome, product_dir: Path, result: CompileResult, valid_until: date | None) -> None:
+def _remember(home: FloeHome, product_dir: Path, result: CompileResult, last_day: date | None) -> None:
     from floe_dagster.atomic import write_atomically
 
     record = {
@@ -234,8 +231,7 @@ def _remember(home: FloeHome, product_dir: Path, result: CompileResult, valid_un
         "slug": result.slug,
         "name": result.name,
         "findings": [finding.to_dict() for finding in result.findings],
-        "valid_until": str(valid_until or ""),
-        "exempt_until": (result.report or {}).get("exempt_until"),
+        "last_day": last_day.isoformat() if last_day is not None else None,
     }
     write_atomically(_record(home, product_dir), json.dumps(record).encode())
 

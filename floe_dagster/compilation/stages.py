@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,8 +91,8 @@ class Stages:
         self.name = product_dir.name
         self.repository: str | None = None
         self.table_properties: tuple[tuple[str, ...], ...] = ()
-        self.valid_until: date | None = None
-        """The day from which the same sources may have other findings."""
+        self.last_day: date | None = None
+        """The day after which the same sources may have other findings."""
         self.shown = display_path(product_dir, self.root)
         self._result: CompileResult | None = None
         self._documents: dict[str, bytes] = {}
@@ -326,17 +326,22 @@ class Stages:
             parsed.manifest, self.shown, self._read_source, self.table_properties
         )
         self.findings += check_deprecations(parsed.manifest, self.shown, self._read_source)
-        self.valid_until = next_deprecation(parsed.manifest)
+        if (deprecation := next_deprecation(parsed.manifest)) is not None:
+            self._note_last_day(deprecation - timedelta(days=1))
         self.findings += check_withholding(
             parsed.manifest, asset_nodes(parsed.manifest), self.shown, self._read_source
         )
         return parsed.manifest
 
     def _check_exemptions(self, resolution: GovernanceResolution) -> list[Finding]:
-        from floe_dagster.compilation.exemptions import check_exemptions
+        from floe_dagster.compilation.exemptions import check_exemptions, last_day
         from floe_dagster.policies import POLICIES
 
+        self._note_last_day(last_day(resolution.exemptions, self.name))
         return check_exemptions(resolution.exemptions, self.name, list(POLICIES))
+
+    def _note_last_day(self, day: date | None) -> None:
+        self.last_day = min((each for each in (self.last_day, day) if each is not None), default=None)
 
     def _places(self) -> PolicyContext:
         """Return what finds the files of the product and of its packages, without any rule."""
@@ -508,10 +513,6 @@ class Stages:
                 "effective_level": resolution.effective_level,
                 "decisions": [asdict(decision) for decision in resolution.decisions],
             }
-            listed = (each.exemption for each in resolution.exemptions)
-            days = [each.until for each in listed if each.product in (None, self.name)]
-            if days:
-                report["exempt_until"] = min(days).isoformat()
         if self._policy_report is not None:
             report["policies"] = self._policy_report.to_dict()
         return report
